@@ -1,0 +1,82 @@
+# ttmm: make builds ./train and ./run.  make help lists the targets.
+#
+#   CC=clang           another compiler          ARCH=                  no tuning for this machine (for cross builds: its flags)
+#   OMP=0              without OpenMP            FAST=1                 fused multiply-adds: faster, other last bits
+
+CC = cc
+try = $(shell printf '$(2)' | $(CC) -Werror $(1) -x c - -o /dev/null >/dev/null 2>&1 && echo '$(1)')
+
+# The machine it is built on. With no tuning flag for it a compiler's default is used.
+ARCH := $(call try,-march=native,int main(void) { return 0; })
+# OpenMP where the compiler and its library have it.
+OMP := $(call try,-fopenmp,\#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; })
+
+WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
+# No fused multiply-add: with it, sums would depend on what the compiler can fuse.
+CONTRACT := $(call try,-ffp-contract=off,int main(void) { return 0; })
+# Nobody reads the floating-point exception flags or errno: loops with a selection, or a sqrt, may be vectorised.
+QUIET := $(call try,-fno-trapping-math -fno-math-errno,int main(void) { return 0; })
+OPT = -O3
+ifeq ($(FAST),1)
+CONTRACT = -ffp-contract=fast
+endif
+ifeq ($(OMP),0)
+override OMP =
+endif
+
+override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
+LIBS = -lm
+SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+TESTS = layers method files
+B = test/build
+
+all: train run
+
+train run: %: %.c ttmm.c ttmm.h Makefile
+	$(CC) $(FLAGS) $< ttmm.c -o $@ $(LIBS)
+
+train-f64 run-f64: %-f64: %.c ttmm.c ttmm.h Makefile
+	$(CC) $(FLAGS) -DTTMM_DOUBLE $< ttmm.c -o $@ $(LIBS)
+
+double: train-f64 run-f64
+
+# Each test is built twice, as float and as double; test/all.sh runs them and the programs, and adds up.
+$(B)/%-f32: test/%.c test/test.h ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) $< -o $@ $(LIBS)
+$(B)/%-f64: test/%.c test/test.h ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) -DTTMM_DOUBLE $< -o $@ $(LIBS)
+
+test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64)
+	@$(CC) --version | head -n 1; echo "$(FLAGS)"
+	@sh test/all.sh
+
+# The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
+sanitize:
+	@rm -rf $(B)/sanitize && mkdir -p $(B)/sanitize
+	@cp -r Makefile ttmm.c ttmm.h train.c run.c test $(B)/sanitize/ 2>/dev/null || true
+	@rm -rf $(B)/sanitize/test/build && cp -r data $(B)/sanitize/
+	$(MAKE) -C $(B)/sanitize test OPT="$(SANITIZE)"
+
+# The paper's table on the texts in data/, in a few minutes. Files under demo/.
+demo: all
+	@sh test/demo.sh demo
+
+format:
+	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
+
+clean:
+	rm -rf train run train-f64 run-f64 demo $(B)
+
+help:
+	@echo "make            build ./train and ./run"
+	@echo "make demo       train on data/train, print the paper's table on data/test (under 5 minutes on 2 cores)"
+	@echo "make test       the tests, in float and in double"
+	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
+	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
+	@echo "make format     lay the source out with clang-format"
+	@echo "make clean      remove all that was built, and demo/"
+	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
+
+.PHONY: all double test sanitize demo format clean help

@@ -1,0 +1,59 @@
+/* test.h - what a test file needs: a check that fails says file, line, what was expected and what was found; main prints
+ * "N passed, N failed" and returns 1 if any failed. A test file includes ttmm.c itself, so that it reaches the functions
+ * that are local to it. */
+#ifndef TEST_H
+#define TEST_H
+#include "../ttmm.c"
+
+static long passed, failed;
+static const char *test_name = "";
+
+/* Everything is compared as long double or text, so that one line serves all types. NaN never passes. */
+#define CHECK(condition) \
+    ((condition) ? (void)passed++ : test_failed(__FILE__, __LINE__, #condition, "true", "false"))
+#define CHECK_EQUAL(found, expected) test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), 0)
+#define CHECK_NEAR(found, expected, tolerance) \
+    test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), (double)(tolerance))
+/* |found - expected| <= tolerance * max(|expected|, floor) */
+#define CHECK_RELATIVE(found, expected, tolerance, floor) \
+    test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), \
+              (double)(tolerance) * (fabs((double)(expected)) > (double)(floor) ? fabs((double)(expected)) : (double)(floor)))
+#define CHECK_TEXT(found, expected) test_text(__FILE__, __LINE__, #found, found, expected)
+#define RUN(test) (test_name = #test, test())
+
+static void test_failed(const char *file, int line, const char *what, const char *expected, const char *found)
+{
+    if (++failed <= 20) printf("%s:%d: %s: %s: expected %s, found %s\n", file, line, test_name, what, expected, found);
+}
+
+static inline void test_near(const char *file, int line, const char *what, double found, double expected, double tolerance)
+{
+    char e[64], f[64];
+    if (fabs(found - expected) <= tolerance || found == expected) {
+        passed++;
+        return;
+    }
+    snprintf(e, sizeof e, "%.17g within %.3g", expected, tolerance);
+    snprintf(f, sizeof f, "%.17g", found);
+    test_failed(file, line, what, e, f);
+}
+
+static inline void test_text(const char *file, int line, const char *what, const char *found, const char *expected)
+{
+    if (strstr(found, expected)) passed++; /* expected: a part of what is found */
+    else test_failed(file, line, what, expected, found);
+}
+
+static inline int test_end(const char *file)
+{
+    printf("%s (%s): %ld passed, %ld failed\n", file, sizeof(real) == 8 ? "double" : "float", passed, failed);
+    return failed != 0;
+}
+
+/* Numbers for tests: uniform in (-1, 1), from a stream of their own. */
+static inline void test_fill(real *x, size_t n, const char *purpose, uint64_t index)
+{
+    ttmm_rng g = ttmm_stream(1234, purpose, index);
+    for (size_t i = 0; i < n; i++) x[i] = (real)(2 * ttmm_uniform(&g) - 1);
+}
+#endif

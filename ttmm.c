@@ -1,0 +1,3044 @@
+/* ttmm.c - test-time model merging in C99: the library behind train and run. Its public face, with the letters used in
+ * shapes, is ttmm.h; this file has the same sections in the same order, and a section calls only sections above it.
+ *
+ * It is a reference: written to be read, and to give the same bits everywhere. It is not a framework: no graph, no GPU,
+ * no quantisation, one model family.
+ *
+ * Why the bits are the same everywhere.
+ *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is fixed:
+ *    a sum over a contiguous axis has 16 lanes (section 3), a sum of rows adds them in ascending order, and no product is
+ *    fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without -ffast-math.
+ *  - exp, log, sin and cos are written here from + - * / of doubles, because every libm has its own.
+ *  - Threads and blocks decide which outputs are computed when, never the order inside one output. So the logits at a
+ *    position do not depend on the batch, nor on whether the tokens came at once or one by one.
+ *  - `make FAST=1` permits fused products: faster, the same mathematics, other last bits.
+ *
+ * Assumed of the platform, and checked: 8-bit bytes, IEEE float and double evaluated in their own precision. */
+#if defined(__FAST_MATH__)
+#error "ttmm must not be compiled with -ffast-math: it would reorder sums. make FAST=1 is the fast build."
+#endif
+#ifndef _WIN32
+#define _POSIX_C_SOURCE 200809L
+#define _FILE_OFFSET_BITS 64
+#endif
+#include "ttmm.h"
+
+#include <errno.h>
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _WIN32
+#include <direct.h>
+#include <io.h>
+#include <windows.h>
+#else
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+#define OMP(directive) _Pragma(#directive)
+#else
+#define OMP(directive)
+#endif
+
+#if CHAR_BIT != 8 || FLT_MANT_DIG != 24 || DBL_MANT_DIG != 53
+#error "ttmm needs 8-bit bytes and IEEE-754 float and double"
+#endif
+#if defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && !defined(__TINYC__)
+#error "ttmm needs float arithmetic in float (on x86 -msse2 -mfpmath=sse, on s390x -fexcess-precision=fast)"
+#endif
+
+/* ==== 1. Errors, memory, platform =================================================================================== */
+
+/* Fill err and return its code, so that a caller can write: return fail(err, TTMM_BAD_INPUT, "...", ...); */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static int fail(ttmm_error *err, int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    err->code = code;
+    vsnprintf(err->text, sizeof err->text, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+/* Sizes saturate: SIZE_MAX stands for "more than this machine can address", and no allocation of it succeeds. */
+static size_t mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
+static size_t add_size(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
+
+/* One block per object. A layout function takes its arrays from an arena twice: first with base NULL, which only adds up
+ * the size, then with memory. So sizes are known before anything is allocated, and cannot disagree with the pointers.
+ * Every array begins at a multiple of 64 bytes and is followed by 64 numbers of slack: the kernels of section 3 may load
+ * a whole vector at the end of a row. */
+typedef struct {
+    char *base;
+    size_t used;
+} arena;
+
+enum { SLACK = 64 };
+
+static void *take(arena *a, size_t count, size_t size)
+{
+    void *p = a->base ? a->base + a->used : NULL;
+    size_t bytes = mul_size(add_size(count, SLACK), size);
+    a->used = add_size(a->used, add_size(bytes, 63) == SIZE_MAX ? SIZE_MAX : (bytes + 63) / 64 * 64);
+    return p;
+}
+
+static real *take_reals(arena *a, size_t count) { return take(a, count, sizeof(real)); }
+
+/* The block itself: zeroed, 64-byte aligned; *block is what to free. */
+static int allocate(arena *a, void **block, size_t bytes, const char *what, ttmm_error *err)
+{
+    char *p = bytes < SIZE_MAX - 64 ? calloc(bytes + 64, 1) : NULL;
+    *block = p;
+    if (p == NULL) return fail(err, TTMM_NO_ROOM, "out of memory: %.1f MiB needed for %s", (double)bytes / 1048576, what);
+    a->base = p + (64 - (uintptr_t)p % 64);
+    a->used = 0;
+    return TTMM_OK;
+}
+
+/* Platform: all that is not C99. */
+
+#ifdef _WIN32
+double ttmm_seconds(void)
+{
+    LARGE_INTEGER ticks, frequency;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&frequency);
+    return (double)ticks.QuadPart / (double)frequency.QuadPart;
+}
+int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
+static int make_one_folder(const char *path) { return _mkdir(path); }
+static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
+static int replace_file(const char *from, const char *to)
+{
+    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+}
+static int seek_file(FILE *f, uint64_t at, int whence) { return _fseeki64(f, (__int64)at, whence); }
+static int64_t tell_file(FILE *f) { return _ftelli64(f); }
+#else
+double ttmm_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
+static int make_one_folder(const char *path) { return mkdir(path, 0777); }
+static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
+static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
+static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
+static int64_t tell_file(FILE *f) { return ftello(f); }
+#endif
+
+void ttmm_set_threads(int n)
+{
+#ifdef _OPENMP
+    omp_set_num_threads(n);
+#else
+    (void)n;
+#endif
+}
+
+int ttmm_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
+static int thread_number(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+static int has_verb(const ttmm_option *o, const char *verb)
+{
+    const char *at = strstr(o->verbs, verb);
+    return at && at > o->verbs && at[-1] == ' ' && at[strlen(verb)] == ' ';
+}
+
+static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
+{
+    char *end;
+    errno = 0;
+    const double x = o->type == 's' ? 0 : strtod(text, &end);
+    if (o->type == 's') *(const char **)o->value = text;
+    else if (end == text || *end || errno || !(x >= o->least && x <= o->most) || (o->type != 'f' && x != floor(x)))
+        return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %g to %g", o->name, text,
+                    o->type == 'f' ? "a number" : "a whole number", o->least, o->most);
+    else if (o->type == 'f') *(double *)o->value = x;
+    else if (o->type == 'l') *(long *)o->value = (long)x;
+    else *(int *)o->value = (int)x;
+    return TTMM_OK;
+}
+
+int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int n, char *const *argument,
+               const char **positional, size_t *n_positional, ttmm_error *err)
+{
+    int options_over = 0;
+    *n_positional = 0;
+    for (int i = 0; i < n; i++) {
+        const char *a = argument[i];
+        size_t k = 0, length = 0;
+        if (strcmp(a, "--") == 0 && !options_over) {
+            options_over = 1;
+            continue;
+        }
+        if (options_over || a[0] != '-' || a[1] == 0) {
+            positional[(*n_positional)++] = a;
+            continue;
+        }
+        if (strcmp(a, "-o") == 0) a = "--output";
+        const char *equals = strchr(a, '=');
+        length = equals ? (size_t)(equals - a) : strlen(a);
+        while (k < n_options && !(strlen(table[k].name) + 2 == length && strncmp(a, "--", 2) == 0 &&
+                                  strncmp(a + 2, table[k].name, length - 2) == 0))
+            k++;
+        if (k == n_options) return fail(err, TTMM_BAD_USE, "%s is not an option; -h lists them", a);
+        if (!has_verb(&table[k], verb)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", table[k].name, verb);
+        if (table[k].type == 'b') {
+            if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", table[k].name);
+            *(int *)table[k].value = 1;
+            continue;
+        }
+        if (!equals && i + 1 == n) return fail(err, TTMM_BAD_USE, "--%s needs a value", table[k].name);
+        int code = set_option(&table[k], equals ? equals + 1 : argument[++i], err);
+        if (code) return code;
+    }
+    return TTMM_OK;
+}
+
+/* ==== 2. Elementary functions, random numbers ======================================================================= */
+
+static inline uint64_t to_bits(double x)
+{
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static inline double from_bits(uint64_t u)
+{
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* x + ROUND - ROUND is x rounded to an integer for |x| < 2^51, and the low bits of x + ROUND are that integer. */
+#define ROUND 0x1.8p52
+
+/* ln 2 = LN2_HIGH + LN2_LOW: the high part has 21 trailing zero bits, so that n * LN2_HIGH is exact for |n| < 2^21. */
+#define LN2_HIGH 0x1.62e42fee00000p-1
+#define LN2_LOW 0x1.a39ef35793c76p-33
+
+/* exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln(2)/2: there the Taylor series to r^13 is off by less than 5e-18.
+ * 2^n is applied in two factors, so that subnormal results are rounded once and overflow gives infinity.
+ * No branches: loops over this vectorise. */
+static inline double exp_inline(double x)
+{
+    double y = x < -750 ? -750 : x;
+    y = y > 720 ? 720 : y;
+    double shifted = y * 0x1.71547652b82fep+0 /* 1 / ln 2 */ + ROUND, n = shifted - ROUND;
+    double r = (y - n * LN2_HIGH) - n * LN2_LOW;
+    double p = 1. / 6227020800;             /* 1/13!, then down to 1/2! */
+    p = p * r + 1. / 479001600, p = p * r + 1. / 39916800, p = p * r + 1. / 3628800, p = p * r + 1. / 362880;
+    p = p * r + 1. / 40320, p = p * r + 1. / 5040, p = p * r + 1. / 720, p = p * r + 1. / 120;
+    p = p * r + 1. / 24, p = p * r + 1. / 6, p = p * r + 1. / 2;
+    p = 1 + (r + r * r * p);
+    uint64_t m = to_bits(shifted) - to_bits(ROUND) + 2048, half = m >> 1;     /* n + 2048 = half + (m - half) */
+    return p * from_bits((half - 1) << 52) * from_bits((m - half - 1) << 52); /* biased: n / 2 + 1024 - 1 = n / 2 + 1023 */
+}
+
+double ttmm_exp(double x) { return exp_inline(x); }
+
+static inline real exp_real(real x) { return (real)exp_inline((double)x); }
+
+static inline real sqrt_real(real x) { return (real)sqrt((double)x); } /* exact for float: 53 >= 2 * 24 + 2 bits */
+
+/* log(x) = n ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)). With s = f / (2 + f), z = s^2,
+ *   log(1 + f) = 2 atanh(s) = 2 s + s R,   R = 2 z/3 + 2 z^2/5 + ...  (to z^10: off by less than 1e-18),
+ * and 2 s = f - f^2/2 + s f^2/2 leads with f, which is exact. */
+double ttmm_log(double x)
+{
+    if (!(x > 0)) return x == 0 ? -INFINITY : x < 0 ? NAN : x;
+    if (x == INFINITY) return x;
+    double n = 0;
+    if (x < DBL_MIN) x *= 0x1p54, n = -54;
+    uint64_t bits = to_bits(x), shift = (bits - to_bits(0x1.6a09e667f3bcdp-1)) >> 52; /* floor(log2(x sqrt(2))), mod 2^12 */
+    if (shift & 0x800) n -= (double)(0x1000 - shift);
+    else n += (double)shift;
+    double f = from_bits(bits - (shift << 52)) - 1, s = f / (2 + f), z = s * s, R = 2. / 21;
+    R = R * z + 2. / 19, R = R * z + 2. / 17, R = R * z + 2. / 15, R = R * z + 2. / 13, R = R * z + 2. / 11;
+    R = R * z + 2. / 9, R = R * z + 2. / 7, R = R * z + 2. / 5, R = R * z + 2. / 3, R *= z;
+    double half_square = 0.5 * f * f;
+    return n * LN2_HIGH + (f - (half_square - (s * (half_square + R) + n * LN2_LOW)));
+}
+
+/* sin and cos of x, |x| <= 2^22: x = n pi/2 + r + low, |r| <= pi/4. pi/2 is the sum of three parts of 30, 30 and 53 bits,
+ * so that n times each of the first two is exact and r keeps its precision next to the multiples of pi/2. */
+static void sin_cos(double *sine, double *cosine, double x)
+{
+    if (!(fabs(x) <= 0x1p22)) {
+        *sine = *cosine = NAN;
+        return;
+    }
+    double shifted = x * 0x1.45f306dc9c883p-1 /* 2 / pi */ + ROUND, n = shifted - ROUND;
+    double a = x - n * 0x1.921fb544p+0, b = n * 0x1.10b46118p-30, c = n * 0x1.313198a2e0370p-61;
+    double ab = a - b, ab_low = (a - ab) - b;
+    double r = ab - c, low = ((ab - r) - c) + ab_low;
+    double z = r * r, S = 1. / 355687428096000, C = 1. / 20922789888000; /* 1/17!, 1/16! */
+    S = S * z - 1. / 1307674368000, S = S * z + 1. / 6227020800, S = S * z - 1. / 39916800, S = S * z + 1. / 362880;
+    S = S * z - 1. / 5040, S = S * z + 1. / 120, S = S * z - 1. / 6;
+    C = C * z - 1. / 87178291200, C = C * z + 1. / 479001600, C = C * z - 1. / 3628800, C = C * z + 1. / 40320;
+    C = C * z - 1. / 720, C = C * z + 1. / 24;
+    double sin_r = r + (r * z * S + low * (1 - 0.5 * z));
+    double half = 0.5 * z, one = 1 - half, cos_r = one + (((1 - one) - half) + (z * z * C - r * low));
+    unsigned quadrant = (unsigned)(to_bits(shifted) & 3);
+    double s = quadrant & 1 ? cos_r : sin_r, co = quadrant & 1 ? sin_r : cos_r;
+    *sine = quadrant & 2 ? -s : s;
+    *cosine = (quadrant + 1) & 2 ? -co : co;
+}
+
+double ttmm_sin(double x)
+{
+    double s, c;
+    sin_cos(&s, &c, x);
+    return x == 0 ? x : s; /* keeps the sign of zero */
+}
+
+double ttmm_cos(double x)
+{
+    double s, c;
+    sin_cos(&s, &c, x);
+    return c;
+}
+
+static uint64_t mix_bits(uint64_t z)
+{
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+}
+
+uint64_t ttmm_next(ttmm_rng *g) { return mix_bits(g->state += 0x9e3779b97f4a7c15); }
+
+ttmm_rng ttmm_stream(uint64_t seed, const char *purpose, uint64_t index)
+{
+    ttmm_rng g = {mix_bits(seed)};
+    for (; *purpose; purpose++) g.state = mix_bits(g.state ^ (unsigned char)*purpose) + 1;
+    g.state = mix_bits(g.state ^ index);
+    return g;
+}
+
+double ttmm_uniform(ttmm_rng *g) { return (double)(ttmm_next(g) >> 11) * 0x1p-53; }
+
+double ttmm_normal(ttmm_rng *g) /* Box & Muller 1958 */
+{
+    double u = 1 - ttmm_uniform(g), v = ttmm_uniform(g);
+    return sqrt(-2 * ttmm_log(u)) * ttmm_cos(6.283185307179586 * v);
+}
+
+uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are drawn again: the rest divides evenly */
+{
+    uint64_t skip = (0 - n) % n, x;
+    do x = ttmm_next(g);
+    while (x < skip);
+    return x % n;
+}
+
+/* ==== 3. Dot products, matrix products, sums ========================================================================
+ *
+ * The definition of every sum over a contiguous axis. A dot product has 16 lanes: lane l adds up the products with index
+ * k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l += lane l + 8, then
+ * + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
+ *
+ * Where the compiler has GNU vector types, a `lanes` is one vector; elsewhere a struct of 16 numbers and plain loops, with
+ * the same bits. */
+
+enum { LANES = 16 };
+
+#if defined(__GNUC__) && !defined(__TINYC__) && !defined(__PCC__)
+#define VECTORS 1
+#define INLINE static inline __attribute__((always_inline))
+typedef real lanes __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+#if defined(TTMM_DOUBLE)
+typedef int64_t lane_mask __attribute__((vector_size(LANES * sizeof(real))));
+#else
+typedef int32_t lane_mask __attribute__((vector_size(LANES * sizeof(real))));
+#endif
+#else
+#define VECTORS 0
+#define INLINE static inline
+typedef struct {
+    real v[LANES];
+} lanes;
+#endif
+
+/* The few operations on lanes. load_part reads whole vectors (the arena's slack allows it) and clears the lanes from n on. */
+INLINE void lanes_zero(lanes *a) { memset(a, 0, sizeof *a); }
+INLINE void lanes_store(real *p, const lanes *a) { memcpy(p, a, sizeof *a); }
+#if VECTORS
+INLINE void lanes_load(lanes *a, const real *p) { *a = *(const lanes *)p; }
+INLINE void lanes_load_part(lanes *a, const real *p, size_t n)
+{
+#if defined(TTMM_DOUBLE)
+    typedef int64_t word;
+#else
+    typedef int32_t word;
+#endif
+    static const word keep[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    lane_mask m, bits;
+    memcpy(&m, keep + LANES - n, sizeof m);
+    memcpy(&bits, p, sizeof bits);
+    bits &= m;
+    memcpy(a, &bits, sizeof bits);
+}
+INLINE void lanes_multiply_add(lanes *acc, const lanes *a, const lanes *b) { *acc += *a * *b; }
+INLINE void lanes_scale_add(lanes *acc, real s, const lanes *b) { *acc += s * *b; }
+#else
+INLINE void lanes_load(lanes *a, const real *p) { memcpy(a, p, sizeof *a); }
+INLINE void lanes_load_part(lanes *a, const real *p, size_t n)
+{
+    memset(a, 0, sizeof *a);
+    memcpy(a, p, n * sizeof *p);
+}
+INLINE void lanes_multiply_add(lanes *acc, const lanes *a, const lanes *b)
+{
+    for (int l = 0; l < LANES; l++) acc->v[l] += a->v[l] * b->v[l];
+}
+INLINE void lanes_scale_add(lanes *acc, real s, const lanes *b)
+{
+    for (int l = 0; l < LANES; l++) acc->v[l] += s * b->v[l];
+}
+#endif
+
+/* Halve 16 accumulators: sum[i] = the sum of the lanes of acc[i], in the defined order. With vectors of 16 all are halved at
+ * once: each round adds pairs of vectors whose halves (quarters, ...) a shuffle has put side by side. */
+#if VECTORS && (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+INLINE void halve_lanes(real *sum, const lanes *acc)
+{
+    lanes b[8], c[4], d[2];
+    for (int i = 0; i < 8; i++)
+        b[i] = SHUFFLE(acc[2 * i], acc[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+               SHUFFLE(acc[2 * i], acc[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 4; i++)
+        c[i] = SHUFFLE(b[2 * i], b[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+               SHUFFLE(b[2 * i], b[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    for (int i = 0; i < 2; i++)
+        d[i] = SHUFFLE(c[2 * i], c[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
+               SHUFFLE(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
+    lanes e = SHUFFLE(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+              SHUFFLE(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    lanes_store(sum, &e);
+}
+#else
+INLINE void halve_lanes(real *sum, const lanes *acc)
+{
+    for (int i = 0; i < LANES; i++) {
+        real a[LANES];
+        lanes_store(a, &acc[i]);
+        for (int half = LANES / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; l++) a[l] += a[l + half];
+        sum[i] = a[0];
+    }
+}
+#endif
+
+static real halve(real *a) /* the same for one accumulator in memory */
+{
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) a[l] += a[l + half];
+    return a[0];
+}
+
+/* sum_k x_k y_k. Reads nothing beyond n. */
+static real dot(const real *x, const real *y, size_t n)
+{
+    real a[LANES] = {0};
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l] * y[k + l];
+    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l] * y[k + l];
+    return halve(a);
+}
+
+/* sum_k x_k y_k z_k, as (x_k y_k) z_k */
+static real dot3(const real *x, const real *y, const real *z, size_t n)
+{
+    real a[LANES] = {0};
+    for (size_t k = 0; k < n; k += LANES)
+        for (size_t l = 0; l < LANES && k + l < n; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
+    return halve(a);
+}
+
+static real sum(const real *x, size_t n)
+{
+    real a[LANES] = {0};
+    for (size_t k = 0; k < n; k += LANES)
+        for (size_t l = 0; l < LANES && k + l < n; l++) a[l] += x[k + l];
+    return halve(a);
+}
+
+static real largest(const real *x, size_t n)
+{
+    real m = x[0];
+    for (size_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+/* A loop over outputs runs on several threads if its multiply-adds are worth the start of a parallel region (microseconds). */
+enum { WORTH_THREADS = 40000 };
+
+/* y[t][o] = dot(x[t], w[o]), or += it: 16 outputs, `tile_rows` rows times 16 / tile_rows columns, of which rows x cols exist.
+ * Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
+INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t in, size_t rows,
+                     size_t cols, int add, const size_t tile_rows)
+{
+    const size_t tile_cols = LANES / tile_rows;
+    const real *xr[LANES], *wr[LANES];
+    lanes acc[LANES], a[LANES], b;
+    for (size_t i = 0; i < tile_rows; i++) xr[i] = x + (i < rows ? i : rows - 1) * ldx;
+    for (size_t j = 0; j < tile_cols; j++) wr[j] = w + (j < cols ? j : cols - 1) * ldw;
+    for (size_t i = 0; i < LANES; i++) lanes_zero(&acc[i]);
+    size_t k = 0;
+    for (; k + LANES <= in; k += LANES) {
+        for (size_t i = 0; i < tile_rows; i++) lanes_load(&a[i], xr[i] + k);
+        for (size_t j = 0; j < tile_cols; j++) {
+            lanes_load(&b, wr[j] + k);
+            for (size_t i = 0; i < tile_rows; i++) lanes_multiply_add(&acc[i * tile_cols + j], &a[i], &b);
+        }
+    }
+    if (k < in) {
+        for (size_t i = 0; i < tile_rows; i++) lanes_load_part(&a[i], xr[i] + k, in - k);
+        for (size_t j = 0; j < tile_cols; j++) {
+            lanes_load_part(&b, wr[j] + k, in - k);
+            for (size_t i = 0; i < tile_rows; i++) lanes_multiply_add(&acc[i * tile_cols + j], &a[i], &b);
+        }
+    }
+    real sums[LANES];
+    halve_lanes(sums, acc);
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            real *out = &y[i * ldy + j], s = sums[i * tile_cols + j];
+            *out = add ? *out + s : s;
+        }
+}
+
+/* The same for any number of rows and columns, on one thread. Rows of x, w and y are ldx, ldw and ldy numbers apart. */
+static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows, size_t cols,
+                      size_t in, int add)
+{
+    if (rows == 1) {
+        for (size_t j = 0; j < cols; j += 16)
+            dot_tile(y + j, ldy, x, ldx, w + j * ldw, ldw, in, 1, cols - j < 16 ? cols - j : 16, add, 1);
+        return;
+    }
+    for (size_t j = 0; j < cols; j += 4)
+        for (size_t i = 0; i < rows; i += 4)
+            dot_tile(y + i * ldy + j, ldy, x + i * ldx, ldx, w + j * ldw, ldw, in, rows - i < 4 ? rows - i : 4,
+                     cols - j < 4 ? cols - j : 4, add, 4);
+}
+
+/* The forward product of a linear layer: y = x W', or y += x W'.     y [N, out]    x [N, in]    w [out, in] */
+static void forward_product(real *y, const real *x, const real *w, size_t N, size_t out, size_t in, int add)
+{
+    const size_t block_rows = 32, block_cols = 64;
+    const size_t row_blocks = (N + block_rows - 1) / block_rows, col_blocks = (out + block_cols - 1) / block_cols;
+    OMP(omp parallel for schedule(static) if (N * out * in > WORTH_THREADS))
+    for (size_t block = 0; block < row_blocks * col_blocks; block++) {
+        size_t i = block / col_blocks * block_rows, j = block % col_blocks * block_cols;
+        dot_block(y + i * out + j, out, x + i * in, in, w + j * in, in, N - i < block_rows ? N - i : block_rows,
+                  out - j < block_cols ? out - j : block_cols, in, add);
+    }
+}
+
+/* c[i][j] = c0[i][j] + sum_k a[i][k] b[k][j], k ascending, starting from c0: rows <= 6, cols <= 32. Element (i, k) of a
+ * is at a[i * row_step + k * k_step], so that a may be used transposed. */
+INLINE void row_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
+                     size_t ldb, size_t rows, size_t cols, size_t K, const size_t vectors)
+{
+    enum { TILE_ROWS = 6 };
+    lanes acc[TILE_ROWS][2], v[2];
+    const real *ar[TILE_ROWS];
+    for (size_t i = 0; i < TILE_ROWS; i++) {
+        size_t row = i < rows ? i : rows - 1;
+        ar[i] = a + row * row_step;
+        for (size_t q = 0; q < vectors; q++) {
+            size_t left = cols - q * LANES;
+            if (left >= LANES) lanes_load(&acc[i][q], c0 + row * ldc + q * LANES);
+            else lanes_load_part(&acc[i][q], c0 + row * ldc + q * LANES, left);
+        }
+    }
+    for (size_t k = 0; k < K; k++) {
+        for (size_t q = 0; q < vectors; q++) lanes_load(&v[q], b + k * ldb + q * LANES);
+        for (size_t i = 0; i < TILE_ROWS; i++) {
+            real s = ar[i][k * k_step];
+            for (size_t q = 0; q < vectors; q++) lanes_scale_add(&acc[i][q], s, &v[q]);
+        }
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t q = 0; q < vectors; q++) {
+            size_t left = cols - q * LANES;
+            if (left >= LANES) lanes_store(c + i * ldc + q * LANES, &acc[i][q]);
+            else memcpy(c + i * ldc + q * LANES, &acc[i][q], left * sizeof *c);
+        }
+}
+
+static void row_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
+                      size_t ldb, size_t rows, size_t cols, size_t K)
+{
+    for (size_t j = 0; j < cols; j += 2 * LANES)
+        for (size_t i = 0; i < rows; i += 6) {
+            size_t tile_rows = rows - i < 6 ? rows - i : 6, tile_cols = cols - j < 2 * LANES ? cols - j : 2 * LANES;
+            real *ct = c + i * ldc + j;
+            const real *ct0 = c0 + i * ldc + j, *at = a + i * row_step;
+            if (tile_cols > LANES) row_tile(ct, ct0, ldc, at, row_step, k_step, b + j, ldb, tile_rows, tile_cols, K, 2);
+            else row_tile(ct, ct0, ldc, at, row_step, k_step, b + j, ldb, tile_rows, tile_cols, K, 1);
+        }
+}
+
+/* Sums of rows, c = c0 + a b with k ascending: the two backward products of a linear layer, and dense merging.
+ *   c, c0 [rows, cols] (may be the same)    a [rows, K], or [K, rows] if transposed    b [K, cols] */
+static void row_product(real *c, const real *c0, const real *a, int transposed, const real *b, size_t rows, size_t cols,
+                        size_t K)
+{
+    const size_t row_step = transposed ? 1 : K, k_step = transposed ? rows : 1, block_rows = 24, block_cols = 64;
+    const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
+    OMP(omp parallel for schedule(static) if (rows * cols * K > WORTH_THREADS))
+    for (size_t block = 0; block < row_blocks * col_blocks; block++) {
+        size_t i = block / col_blocks * block_rows, j = block % col_blocks * block_cols;
+        row_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
+                  rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, K);
+    }
+}
+
+/* ==== 4. The transformer ============================================================================================
+ *
+ * A model is a config and one block of numbers; what stands where follows from one table. */
+
+static const struct {
+    const char *name; /* Hugging Face's; %d is the layer */
+    char rows, cols;  /* by letter, see ttmm.h; Q and K here are H * S and G * S, the widths of all heads together */
+} tensor_table[TTMM_KINDS] = {
+    {"model.layers.%d.self_attn.q_proj.weight", 'Q', 'D'},
+    {"model.layers.%d.self_attn.k_proj.weight", 'K', 'D'},
+    {"model.layers.%d.self_attn.v_proj.weight", 'K', 'D'},
+    {"model.layers.%d.self_attn.o_proj.weight", 'D', 'Q'},
+    {"model.layers.%d.mlp.gate_proj.weight", 'F', 'D'},
+    {"model.layers.%d.mlp.up_proj.weight", 'F', 'D'},
+    {"model.layers.%d.mlp.down_proj.weight", 'D', 'F'},
+    {"model.layers.%d.input_layernorm.weight", 'D', '1'},
+    {"model.layers.%d.post_attention_layernorm.weight", 'D', '1'},
+    {"model.embed_tokens.weight", 'V', 'D'},
+    {"model.norm.weight", 'D', '1'},
+    {"lm_head.weight", 'V', 'D'},
+};
+
+static size_t dimension(const ttmm_config *c, char letter)
+{
+    switch (letter) {
+    case 'D': return (size_t)c->dim;
+    case 'F': return (size_t)c->intermediate;
+    case 'V': return (size_t)c->vocab;
+    case 'Q': return mul_size((size_t)c->n_heads, (size_t)c->head_dim);
+    case 'K': return mul_size((size_t)c->n_kv_heads, (size_t)c->head_dim);
+    default: return 1;
+    }
+}
+
+static size_t kind_rows(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].rows); }
+static size_t kind_cols(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].cols); }
+static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_rows(c, kind), kind_cols(c, kind)); }
+
+int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
+{
+    const struct {
+        const char *name;
+        int value, most;
+    } field[] = {
+        {"dim", c->dim, 1 << 20}, {"layers", c->n_layers, 1 << 16}, {"heads", c->n_heads, 1 << 16},
+        {"kv-heads", c->n_kv_heads, 1 << 16}, {"head_dim", c->head_dim, 1 << 16},
+        {"intermediate", c->intermediate, 1 << 24}, {"vocab", c->vocab, 1 << 28}, {"context", c->context, 1 << 22},
+    };
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++)
+        if (field[i].value < 1 || field[i].value > field[i].most)
+            return fail(err, TTMM_BAD_INPUT, "%s is %d, expected 1 to %d", field[i].name, field[i].value, field[i].most);
+    if (c->n_heads % c->n_kv_heads != 0)
+        return fail(err, TTMM_BAD_INPUT, "heads is %d, expected a multiple of kv-heads, %d", c->n_heads, c->n_kv_heads);
+    if (!(c->norm_eps >= 0 && c->norm_eps < 1))
+        return fail(err, TTMM_BAD_INPUT, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
+    if (!(c->rope_theta > 0 && c->rope_theta < 1e300))
+        return fail(err, TTMM_BAD_INPUT, "rope_theta is %g, expected a positive number", c->rope_theta);
+    return TTMM_OK;
+}
+
+static void lay_out_model(ttmm_model *m, const ttmm_config *c)
+{
+    m->config = *c;
+    m->n = m->stride = 0;
+    for (int kind = 0; kind < TTMM_LAYER_KINDS; kind++) {
+        m->offset[kind] = m->stride;
+        m->stride = add_size(m->stride, kind_size(c, kind));
+    }
+    m->n = mul_size(m->stride, (size_t)c->n_layers);
+    for (int kind = TTMM_EMBED; kind < TTMM_KINDS; kind++) {
+        int shared = kind == TTMM_HEAD && c->tied;
+        m->offset[kind] = shared ? m->offset[TTMM_EMBED] : m->n;
+        if (!shared) m->n = add_size(m->n, kind_size(c, kind));
+    }
+}
+
+size_t ttmm_n_weights(const ttmm_config *c)
+{
+    ttmm_model m;
+    lay_out_model(&m, c);
+    return m.n;
+}
+
+size_t ttmm_n_tensors(const ttmm_config *c)
+{
+    return (size_t)c->n_layers * TTMM_LAYER_KINDS + (c->tied ? 2 : 3);
+}
+
+ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
+{
+    ttmm_model m;
+    ttmm_tensor t;
+    size_t in_layers = (size_t)c->n_layers * TTMM_LAYER_KINDS;
+    lay_out_model(&m, c);
+    t.layer = i < in_layers ? (int)(i / TTMM_LAYER_KINDS) : 0;
+    t.kind = i < in_layers ? (int)(i % TTMM_LAYER_KINDS) : TTMM_EMBED + (int)(i - in_layers);
+    t.rows = kind_rows(c, t.kind), t.cols = kind_cols(c, t.kind);
+    t.offset = m.offset[t.kind] + (size_t)t.layer * m.stride;
+    if (t.kind < TTMM_LAYER_KINDS) snprintf(t.name, sizeof t.name, tensor_table[t.kind].name, t.layer);
+    else snprintf(t.name, sizeof t.name, "%s", tensor_table[t.kind].name);
+    return t;
+}
+
+int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
+{
+    arena a = {0};
+    void *block;
+    int code = ttmm_config_check(c, err);
+    memset(m, 0, sizeof *m);
+    if (code) return code;
+    lay_out_model(m, c);
+    take_reals(&a, m->n);
+    if ((code = allocate(&a, &block, a.used, "a model's weights", err)) != TTMM_OK) return code;
+    m->block = block;
+    m->data = take_reals(&a, m->n);
+    return TTMM_OK;
+}
+
+int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err)
+{
+    int code = ttmm_model_new(m, &from->config, err);
+    if (code == TTMM_OK) memcpy(m->data, from->data, from->n * sizeof(real));
+    return code;
+}
+
+void ttmm_model_free(ttmm_model *m)
+{
+    free(m->block);
+    memset(m, 0, sizeof *m);
+}
+
+real *ttmm_weight(const ttmm_model *m, int layer, int kind)
+{
+    return m->data + m->offset[kind] + (kind < TTMM_LAYER_KINDS ? (size_t)layer * m->stride : 0);
+}
+
+void ttmm_model_init(ttmm_model *m, uint64_t seed)
+{
+    for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
+        ttmm_tensor t = ttmm_tensor_at(&m->config, i);
+        ttmm_rng g = ttmm_stream(seed, t.name, 0);
+        int into_residual = t.kind == TTMM_O || t.kind == TTMM_DOWN;
+        double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
+        for (size_t k = 0; k < t.rows * t.cols; k++)
+            m->data[t.offset + k] = t.cols == 1 ? 1 : (real)(deviation * ttmm_normal(&g));
+    }
+}
+
+/* Each kind of layer: its forward pass, then its backward pass. Arguments run outputs, inputs, sizes; dx is dL/dx. */
+
+/* Embedding: x_t = E[token_t].        x [N, D] overwritten    embed [V, D] */
+static void embedding_forward(real *x, const real *embed, const int *token, size_t N, size_t D)
+{
+    for (size_t t = 0; t < N; t++) memcpy(x + t * D, embed + (size_t)token[t] * D, D * sizeof(real));
+}
+
+/* dE[v] = sum of dx_t over the t with token_t = v.        dembed [V, D] added into    dx [N, D] */
+static void embedding_backward(real *dembed, const real *dx, const int *token, size_t N, size_t D)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t from = 0; from < D; from += LANES) {
+        size_t to = from + LANES < D ? from + LANES : D;
+        for (size_t t = 0; t < N; t++)
+            for (size_t i = from; i < to; i++) dembed[(size_t)token[t] * D + i] += dx[t * D + i];
+    }
+}
+
+/* RMSNorm: y = g x / r,  r = sqrt(mean(x^2) + eps).                                     (Zhang & Sennrich 2019, eq. 4)
+ *   y [N, D] overwritten    inv_r [N] overwritten, kept for the backward pass    x [N, D]    g [D] the gain */
+static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, size_t N, size_t D, double eps)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        const real *xt = x + t * D;
+        real r = 1 / sqrt_real(dot(xt, xt, D) / (real)D + (real)eps);
+        for (size_t i = 0; i < D; i++) y[t * D + i] = g[i] * (xt[i] * r);
+        inv_r[t] = r;
+    }
+}
+
+/* With u = x / r:   dL/dg_i = sum_t dy_ti u_ti   (every position uses the same gain, so the positions add up).
+ * For x, r depends on every x_j:   dr/dx_j = x_j / (D r), so
+ *   dL/dx_j = g_j dy_j / r  -  sum_i (g_i dy_i x_i / r^2) x_j / (D r)
+ *           = ( g_j dy_j  -  u_j mean_i(g_i dy_i u_i) ) / r.
+ *   dx [N, D] added into    dg [D] added into, or NULL    dy [N, D] */
+static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r, size_t N,
+                             size_t D)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        const real *xt = x + t * D, *dyt = dy + t * D;
+        real r = inv_r[t], mean = dot3(g, dyt, xt, D) * r / (real)D;
+        for (size_t j = 0; j < D; j++) dx[t * D + j] += (g[j] * dyt[j] - xt[j] * r * mean) * r;
+    }
+    if (dg == NULL) return;
+    OMP(omp parallel for if (N * D > WORTH_THREADS)) /* over outputs: t ascends inside each */
+    for (size_t from = 0; from < D; from += LANES) {
+        size_t to = from + LANES < D ? from + LANES : D;
+        for (size_t t = 0; t < N; t++)
+            for (size_t i = from; i < to; i++) dg[i] += dy[t * D + i] * (x[t * D + i] * inv_r[t]);
+    }
+}
+
+/* Linear layer with the adapters that take part:   y = W x + sum_k u_k B_k',   u_k = w_k scale_k A_k x.
+ *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] overwritten: that of the last adapter */
+static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer, int kind,
+                           size_t N)
+{
+    size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
+    forward_product(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
+    for (size_t k = 0; mix && k < mix->n; k++) {
+        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
+        size_t R = (size_t)l->rank;
+        if (R == 0) continue;
+        real s = mix->weight[k] * l->scale;
+        forward_product(u, x, l->a, N, R, in, 0);
+        for (size_t i = 0; i < N * R; i++) u[i] *= s;
+        forward_product(y, u, l->b, N, out, R, 1);
+    }
+}
+
+/* y_t = W x_t is linear in both:   dx_t = W' dy_t,   dW = sum_t dy_t x_t'.
+ * Through an adapter, y_t += B u_t with u_t = s A x_t and s = w scale:
+ *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
+ *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl: dA, dB added into    dv [N, R] scratch */
+static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *dv, const real *dy, const real *x, const real *u,
+                            const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
+{
+    size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
+    row_product(dx, dx, dy, 0, ttmm_weight(m, layer, kind), N, in, out);
+    if (dm) {
+        real *dw = ttmm_weight(dm, layer, kind);
+        row_product(dw, dw, dy, 1, x, out, in, N);
+    }
+    if (dl == NULL) return;
+    const ttmm_lora_matrix *l = &mix->lora[0]->matrix[layer * TTMM_MATRICES + kind];
+    const ttmm_lora_matrix *d = &dl->matrix[layer * TTMM_MATRICES + kind];
+    size_t R = (size_t)l->rank;
+    if (R == 0) return;
+    real s = mix->weight[0] * l->scale;
+    row_product(d->b, d->b, dy, 1, u, out, R, N);
+    memset(dv, 0, N * R * sizeof *dv);
+    row_product(dv, dv, dy, 0, l->b, N, R, out);
+    for (size_t i = 0; i < N * R; i++) dv[i] *= s;
+    row_product(d->a, d->a, dv, 1, x, R, in, N);
+    row_product(dx, dx, dv, 0, l->a, N, in, R);
+}
+
+/* Rotary positions: the pair (x_i, x_{i+S/2}) of each head turns by the angle p theta^(-2i/S) at position p.
+ * (Su et al. 2021, eq. 34, paired as in Hugging Face's Llama.) With odd S the last component stays as it is.
+ * The backward pass turns by the negative angle: a rotation's transpose is its inverse. */
+static void rotary_table(real *cosine, real *sine, size_t from, size_t to, size_t S, double theta)
+{
+    size_t half = S / 2;
+    for (size_t p = from; p < to; p++)
+        for (size_t i = 0; i < half; i++) {
+            double s, c;
+            sin_cos(&s, &c, (double)p * ttmm_exp(-2.0 * (double)i / (double)S * ttmm_log(theta)));
+            cosine[p * half + i] = (real)c;
+            sine[p * half + i] = (real)s;
+        }
+}
+
+/* x [T, heads, S] changed in place, row t at position first + t; direction 1 forward, -1 backward */
+static void rotary(real *x, const real *cosine, const real *sine, size_t first, size_t T, size_t heads, size_t S,
+                   real direction)
+{
+    size_t half = S / 2;
+    OMP(omp parallel for if (T * heads * S > WORTH_THREADS))
+    for (size_t t = 0; t < T; t++)
+        for (size_t h = 0; h < heads; h++) {
+            real *lower = x + (t * heads + h) * S, *upper = lower + half;
+            const real *c = cosine + (first + t) * half, *s = sine + (first + t) * half;
+            for (size_t i = 0; i < half; i++) {
+                real a = lower[i], b = upper[i], si = direction * s[i];
+                lower[i] = a * c[i] - b * si;
+                upper[i] = b * c[i] + a * si;
+            }
+        }
+}
+
+/* Attention probabilities of `rows` queries of one head: row i, the query at position first + i, sees the keys 0 .. first + i:
+ *   P_ij = exp(s_ij - max_j s_ij) / sum,   s_ij = q_i . k_j / sqrt(S);   0 for the keys after i.  (Vaswani et al. 2017, eq. 1)
+ *   P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
+static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk, size_t first,
+                                    size_t rows, size_t S)
+{
+    const size_t keys = first + rows;
+    const real scale = (real)(1 / sqrt((double)S));
+    dot_block(P, ldp, q, ldq, k, ldk, rows, keys, S, 0);
+    for (size_t i = 0; i < rows; i++) {
+        real *p = P + i * ldp;
+        size_t seen = first + i + 1;
+        for (size_t j = 0; j < seen; j++) p[j] *= scale;
+        real most = largest(p, seen);
+        for (size_t j = 0; j < seen; j++) p[j] = exp_real(p[j] - most);
+        real total = sum(p, seen);
+        for (size_t j = 0; j < seen; j++) p[j] /= total;
+        for (size_t j = seen; j < keys; j++) p[j] = 0;
+    }
+}
+
+enum { ATTENTION_ROWS = 32 }; /* queries of one task */
+
+/* o_i = sum_j P_ij v_j, j ascending, for each head; query head h reads key/value head h / (H / G).
+ *   o, q [T, H, S]    k, v [past + T, G, S]: the queries are at positions past .. past + T - 1
+ *   scratch [threads, ATTENTION_ROWS, past + T] */
+static void attention_forward(real *o, const real *q, const real *k, const real *v, const size_t *start, size_t B,
+                              size_t past, const ttmm_config *c, real *scratch, size_t scratch_size)
+{
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    for (size_t b = 0; b < B; b++) {
+        size_t T = start[b + 1] - start[b], blocks = (T + ATTENTION_ROWS - 1) / ATTENTION_ROWS, keys = past + T;
+        const real *kb = k + start[b] * G * S, *vb = v + start[b] * G * S;
+        OMP(omp parallel for schedule(dynamic) if (T * keys * H * S > WORTH_THREADS))
+        for (size_t task = 0; task < blocks * H; task++) {
+            size_t h = task % H, g = h / (H / G), i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* longest first */
+            size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS;
+            real *P = scratch + (size_t)thread_number() * scratch_size, *out = o + ((start[b] + i) * H + h) * S;
+            attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows, S);
+            for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
+            row_block(out, out, H * S, P, keys, 1, vb + g * S, G * S, rows, S, past + i + rows);
+        }
+    }
+}
+
+/* With P recomputed (it is cheaper than keeping it), for each query i and the keys j <= i:
+ *   o_i = sum_j P_ij v_j           gives   dv_j = sum_i P_ij do_i,   dP_ij = do_i . v_j;
+ *   P_i = softmax(s_i)             gives   ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij);
+ *   s_ij = q_i . k_j / sqrt(S)     gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
+ * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
+ *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, T, T] */
+static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k, const real *v,
+                               const size_t *start, size_t B, const ttmm_config *c, real *scratch, size_t scratch_size)
+{
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    const real scale = (real)(1 / sqrt((double)S));
+    OMP(omp parallel for schedule(dynamic) if (start[B] * H * S > 1024))
+    for (size_t task = 0; task < B * G; task++) {
+        size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first;
+        real *P = scratch + (size_t)thread_number() * scratch_size, *ds = P + T * T;
+        const size_t kv = (first * G + g) * S;
+        for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++) {
+            const size_t at = (first * H + h) * S;
+            for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
+                size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
+                attention_probabilities(P + i * T, T, q + at + i * H * S, H * S, k + kv, G * S, i, rows, S);
+                dot_block(ds + i * T, T, do_ + at + i * H * S, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
+                for (size_t r = i; r < i + rows; r++) {
+                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, r + 1);
+                    for (size_t j = 0; j <= r; j++) d[j] = p[j] * (d[j] - mean) * scale;
+                    for (size_t j = r + 1; j < keys; j++) d[j] = 0;
+                }
+                row_block(dq + at + i * H * S, dq + at + i * H * S, H * S, ds + i * T, T, 1, k + kv, G * S, rows, S, keys);
+            }
+            for (size_t j = 0; j < T; j += ATTENTION_ROWS) { /* keys j .. are seen by the queries i >= j only */
+                size_t keys = T - j < ATTENTION_ROWS ? T - j : ATTENTION_ROWS;
+                real *dkj = dk + kv + j * G * S, *dvj = dv + kv + j * G * S;
+                const size_t tail = j * T + j, row = at + j * H * S;
+                row_block(dvj, dvj, G * S, P + tail, 1, T, do_ + row, H * S, keys, S, T - j);
+                row_block(dkj, dkj, G * S, ds + tail, 1, T, q + row, H * S, keys, S, T - j);
+            }
+        }
+    }
+}
+
+/* SwiGLU: y = silu(gate) up,   silu(z) = z sigmoid(z).                             (Shazeer 2020, eq. 5)    all [n] */
+static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS / 4))
+    for (size_t i = 0; i < n; i++) y[i] = gate[i] / (1 + exp_real(-gate[i])) * up[i];
+}
+
+/* dup = dy silu(gate);   with s = sigmoid(gate), ds/dgate = s (1 - s):   dgate = dy up (s + gate s (1 - s)).
+ *   dgate, dup overwritten; dup may be dy */
+static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS / 4))
+    for (size_t i = 0; i < n; i++) {
+        real s = 1 / (1 + exp_real(-gate[i])), d = dy[i];
+        dgate[i] = d * up[i] * (s * (1 + gate[i] * (1 - s)));
+        dup[i] = d * (gate[i] * s);
+    }
+}
+
+/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max). The logits x [V] are
+ * overwritten with dL/dx_v = scale (p_v - [v = y]) if scale is not 0. */
+static real cross_entropy(real *x, int y, size_t V, real scale)
+{
+    real most = largest(x, V), xy = x[y] - most;
+    for (size_t v = 0; v < V; v++) x[v] = exp_real(x[v] - most);
+    real total = sum(x, V);
+    if (scale != 0) {
+        for (size_t v = 0; v < V; v++) x[v] = x[v] / total * scale;
+        x[y] -= scale;
+    }
+    return (real)ttmm_log((double)total) - xy;
+}
+
+/* A pass: what the layers hand each other, and what backward needs to see again. */
+
+typedef struct { /* of one layer, in the order in which the forward pass fills them; [N, width] each */
+    real *x, *attn_inv_r, *attn_norm, *q, *k, *v, *attn;
+    real *middle, *mlp_inv_r, *mlp_norm, *gate, *up, *act; /* middle = x + attention; act = SwiGLU's output */
+    real *u[TTMM_MATRICES];                                /* the adapter's s A x for each matrix, [N, R] */
+} activations;
+
+struct ttmm_pass {
+    void *block;
+    ttmm_config config;
+    ttmm_pass_size size;
+    size_t N, B, past;            /* of the last forward pass; past: positions before it, in the cache */
+    int *token;                   /* [N] */
+    size_t *start;                /* [B + 1] */
+    size_t positions;             /* rows of the rotary tables: the longest a sequence can get */
+    real *cosine, *sine;          /* [positions, S/2] */
+    activations *layer;           /* [L]; without backward all layers share one set (but not the cache) */
+    real *last, *final_inv_r, *final_norm, *logits, *losses; /* [N, D], [N], [N, D], [size.logits, V], [N] */
+    real *branch;                                        /* [N, D] what a branch adds to the residual stream */
+    real *scratch;                                       /* [threads, scratch_size] of attention */
+    size_t scratch_size;
+    real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *du; /* backward only */
+};
+
+static void lay_out_pass(ttmm_pass *p, arena *a)
+{
+    const ttmm_config *c = &p->config;
+    const size_t N = p->size.tokens, D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
+    const size_t HS = dimension(c, 'Q'), GS = dimension(c, 'K'), R = p->size.rank;
+    const size_t ND = mul_size(N, D), NF = mul_size(N, F), NQ = mul_size(N, HS), NR = mul_size(N, R);
+    const size_t T = p->size.longest ? p->size.longest : N, NK = mul_size(p->size.cache ? p->size.cache : N, GS);
+    const int all = p->size.backward;
+    p->token = take(a, N, sizeof *p->token);
+    p->start = take(a, add_size(p->size.sequences, 1), sizeof *p->start);
+    p->positions = p->size.cache ? p->size.cache : T;
+    p->cosine = take_reals(a, mul_size(p->positions, (size_t)c->head_dim / 2));
+    p->sine = take_reals(a, mul_size(p->positions, (size_t)c->head_dim / 2));
+    p->layer = take(a, L, sizeof *p->layer);
+    activations s, *first = p->layer;
+    memset(&s, 0, sizeof s);
+    for (size_t l = 0; l < L; l++) {
+        if (l == 0 || all) {
+            s.x = take_reals(a, ND), s.attn_inv_r = take_reals(a, N), s.attn_norm = take_reals(a, ND);
+            s.q = take_reals(a, NQ), s.attn = take_reals(a, NQ);
+            s.middle = take_reals(a, ND), s.mlp_inv_r = take_reals(a, N), s.mlp_norm = take_reals(a, ND);
+            s.gate = take_reals(a, NF), s.up = take_reals(a, NF), s.act = take_reals(a, NF);
+            for (int k = 0; k < TTMM_MATRICES; k++)
+                if (k == 0 || all) s.u[k] = take_reals(a, NR);
+                else s.u[k] = s.u[0];
+        }
+        if (l == 0 || all || p->size.cache) s.k = take_reals(a, NK), s.v = take_reals(a, NK);
+        if (a->base) first[l] = s;
+    }
+    p->last = all ? take_reals(a, ND) : s.x;
+    p->final_inv_r = take_reals(a, N), p->final_norm = take_reals(a, ND);
+    p->logits = take_reals(a, mul_size(p->size.logits, (size_t)c->vocab));
+    p->losses = take_reals(a, N);
+    p->branch = take_reals(a, ND);
+    p->scratch_size = mul_size(ATTENTION_ROWS, p->positions);
+    if (all) {
+        if (mul_size(2, mul_size(T, T)) > p->scratch_size) p->scratch_size = mul_size(2, mul_size(T, T));
+        p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
+        p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
+        p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF), p->du = take_reals(a, NR);
+    }
+    p->scratch = take_reals(a, mul_size((size_t)ttmm_threads(), p->scratch_size));
+}
+
+size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size)
+{
+    ttmm_pass p;
+    arena a = {0};
+    memset(&p, 0, sizeof p);
+    p.config = *c, p.size = *size;
+    take(&a, 1, sizeof p);
+    lay_out_pass(&p, &a);
+    return a.used;
+}
+
+int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
+{
+    arena a = {0};
+    void *block;
+    *pass = NULL;
+    int code = allocate(&a, &block, ttmm_pass_bytes(c, size), "the activations of a pass", err);
+    if (code) return code;
+    ttmm_pass *p = *pass = take(&a, 1, sizeof *p);
+    p->block = block, p->config = *c, p->size = *size;
+    lay_out_pass(p, &a);
+    rotary_table(p->cosine, p->sine, 0, p->positions, (size_t)c->head_dim, c->rope_theta);
+    return TTMM_OK;
+}
+
+void ttmm_pass_free(ttmm_pass *p)
+{
+    if (p) free(p->block);
+}
+
+static void add_to(real *out, const real *x, const real *y, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
+}
+
+void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start, size_t B)
+{
+    const ttmm_config *c = &p->config;
+    const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    const size_t past = p->size.cache ? p->past + p->N : 0; /* keys and values already in the cache */
+    p->N = N, p->B = B, p->past = past;
+    memcpy(p->token, token, N * sizeof *token);
+    memcpy(p->start, start, (B + 1) * sizeof *start);
+    embedding_forward(p->layer[0].x, ttmm_weight(m, 0, TTMM_EMBED), token, N, D);
+    for (size_t i = 0; i < L; i++) {
+        activations *s = &p->layer[i];
+        const int l = (int)i;
+        real *k = s->k + past * G * S, *v = s->v + past * G * S, *next = i + 1 < L ? p->layer[i + 1].x : p->last;
+
+        rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, ttmm_weight(m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
+        linear_forward(s->q, s->u[TTMM_Q], s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_forward(k, s->u[TTMM_K], s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_forward(v, s->u[TTMM_V], s->attn_norm, m, mix, l, TTMM_V, N);
+        for (size_t b = 0; b < B; b++) {
+            rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
+            rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
+        }
+        attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch, p->scratch_size);
+        linear_forward(p->branch, s->u[TTMM_O], s->attn, m, mix, l, TTMM_O, N);
+        add_to(s->middle, s->x, p->branch, N * D);
+
+        rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, ttmm_weight(m, l, TTMM_MLP_NORM), N, D, c->norm_eps);
+        linear_forward(s->gate, s->u[TTMM_GATE], s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_forward(s->up, s->u[TTMM_UP], s->mlp_norm, m, mix, l, TTMM_UP, N);
+        swiglu_forward(s->act, s->gate, s->up, N * F);
+        linear_forward(p->branch, s->u[TTMM_DOWN], s->act, m, mix, l, TTMM_DOWN, N);
+        add_to(next, s->middle, p->branch, N * D);
+    }
+    rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, ttmm_weight(m, 0, TTMM_FINAL_NORM), N, D, c->norm_eps);
+}
+
+void ttmm_rewind(ttmm_pass *p, size_t length) { p->past = length, p->N = 0; }
+
+size_t ttmm_cached(const ttmm_pass *p) { return p->past + p->N; }
+
+const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows)
+{
+    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab;
+    forward_product(p->logits, p->final_norm + first * D, ttmm_weight(m, 0, TTMM_HEAD), rows, V, D, 0);
+    return p->logits;
+}
+
+/* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for. With scale not 0,
+ * each batch of rows is differentiated while it is there: dfinal_norm [N, D] (in p->dnorm) and the head's gradient. */
+static void losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttmm_model *dm)
+{
+    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab, most = p->size.logits;
+    for (size_t b = 0; b < p->B; b++) nll[p->start[b + 1] - 1] = 0;
+    for (size_t first = 0; first < p->N; first += most) {
+        size_t rows = p->N - first < most ? p->N - first : most;
+        ttmm_logits(p, m, first, rows);
+        OMP(omp parallel for if (rows * V > WORTH_THREADS / 4))
+        for (size_t i = 0; i < rows; i++) {
+            size_t t = first + i, b = 0, above = p->B; /* sequence b has start[b] <= t < start[b + 1] */
+            while (above - b > 1) *(p->start[(b + above) / 2] <= t ? &b : &above) = (b + above) / 2;
+            if (t + 1 < p->start[b + 1]) nll[t] = cross_entropy(p->logits + i * V, p->token[t + 1], V, scale);
+            else memset(p->logits + i * V, 0, V * sizeof(real)); /* nothing follows: no loss, no gradient */
+        }
+        if (scale == 0) continue;
+        real *d = p->dnorm + first * D;
+        memset(d, 0, rows * D * sizeof *d);
+        row_product(d, d, p->logits, 0, ttmm_weight(m, 0, TTMM_HEAD), rows, D, V);
+        if (dm) {
+            real *dw = ttmm_weight(dm, 0, TTMM_HEAD);
+            row_product(dw, dw, p->logits, 1, p->final_norm + first * D, V, D, rows);
+        }
+    }
+}
+
+void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll) { losses(p, m, nll, 0, NULL); }
+
+double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl)
+{
+    const ttmm_config *c = &p->config;
+    const size_t N = p->N, B = p->B, D = (size_t)c->dim, F = (size_t)c->intermediate;
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim, *start = p->start;
+    if (N == B) return 0; /* sequences of one token predict nothing */
+    losses(p, m, p->losses, (real)(1 / (double)(N - B)), dm);
+    const double loss = (double)sum(p->losses, N) / (double)(N - B);
+    memset(p->dx, 0, N * D * sizeof(real));
+    rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
+                     ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
+    for (int l = c->n_layers - 1; l >= 0; l--) {
+        const activations *s = &p->layer[l]; /* dx is the gradient of the layer's output, then of its middle, then of its input */
+
+        memset(p->dup, 0, N * F * sizeof(real));
+        linear_backward(p->dup, dm, dl, p->du, p->dx, s->act, s->u[TTMM_DOWN], m, mix, l, TTMM_DOWN, N);
+        swiglu_backward(p->dgate, p->dup, p->dup, s->gate, s->up, N * F);
+        memset(p->dnorm, 0, N * D * sizeof(real));
+        linear_backward(p->dnorm, dm, dl, p->du, p->dgate, s->mlp_norm, s->u[TTMM_GATE], m, mix, l, TTMM_GATE, N);
+        linear_backward(p->dnorm, dm, dl, p->du, p->dup, s->mlp_norm, s->u[TTMM_UP], m, mix, l, TTMM_UP, N);
+        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
+                         ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
+
+        memset(p->dattn, 0, N * H * S * sizeof(real));
+        linear_backward(p->dattn, dm, dl, p->du, p->dx, s->attn, s->u[TTMM_O], m, mix, l, TTMM_O, N);
+        memset(p->dq, 0, N * H * S * sizeof(real));
+        memset(p->dk, 0, N * G * S * sizeof(real));
+        memset(p->dv, 0, N * G * S * sizeof(real));
+        attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch, p->scratch_size);
+        for (size_t b = 0; b < B; b++) {
+            rotary(p->dq + start[b] * H * S, p->cosine, p->sine, 0, start[b + 1] - start[b], H, S, -1);
+            rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
+        }
+        memset(p->dnorm, 0, N * D * sizeof(real));
+        linear_backward(p->dnorm, dm, dl, p->du, p->dq, s->attn_norm, s->u[TTMM_Q], m, mix, l, TTMM_Q, N);
+        linear_backward(p->dnorm, dm, dl, p->du, p->dk, s->attn_norm, s->u[TTMM_K], m, mix, l, TTMM_K, N);
+        linear_backward(p->dnorm, dm, dl, p->du, p->dv, s->attn_norm, s->u[TTMM_V], m, mix, l, TTMM_V, N);
+        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_ATTN_NORM) : NULL, p->dnorm, s->x,
+                         ttmm_weight(m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
+    }
+    if (dm) embedding_backward(ttmm_weight(dm, 0, TTMM_EMBED), p->dx, p->token, N, D);
+    return loss;
+}
+
+/* ==== 5. Optimiser ================================================================================================= */
+
+static double power(double x, long n) /* x^n by squaring, n >= 0 */
+{
+    double y = 1;
+    for (; n > 0; n /= 2, x *= x)
+        if (n % 2) y *= x;
+    return y;
+}
+
+void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t, double grad_scale)
+{
+    const real b1 = (real)o->beta1, c1 = (real)(1 - o->beta1), b2 = (real)o->beta2, c2 = (real)(1 - o->beta2);
+    const real keep = (real)(1 - o->lr * o->decay), step = (real)(o->lr / (1 - power(o->beta1, t)));
+    const real root = (real)sqrt(1 - power(o->beta2, t)), eps = (real)o->eps, scale = (real)grad_scale;
+    OMP(omp parallel for if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) {
+        real g = grad[i] * scale;
+        m[i] = b1 * m[i] + c1 * g;
+        v[i] = b2 * v[i] + c2 * (g * g);
+        w[i] = w[i] * keep - step * (m[i] / (sqrt_real(v[i]) / root + eps));
+    }
+}
+
+double ttmm_rate(const ttmm_schedule *s, long step, long steps)
+{
+    long warm = (long)(s->warmup * (double)steps + 0.5);
+    if (step < warm) return s->lr * (double)(step + 1) / (double)warm;
+    double x = steps > warm ? (double)(step - warm) / (double)(steps - warm) : 0;
+    double shape = s->cosine ? 0.5 * (1 + ttmm_cos(3.141592653589793 * x)) : 1 - x;
+    return s->lr * (s->last + (1 - s->last) * shape);
+}
+
+/* ==== 6. LoRA ======================================================================================================= */
+
+static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, arena *a)
+{
+    l->n_layers = c->n_layers, l->alpha = alpha, l->n = 0;
+    l->matrix = take(a, mul_size((size_t)c->n_layers, TTMM_MATRICES), sizeof *l->matrix);
+    for (int kind = 0; kind < TTMM_MATRICES; kind++)
+        l->n = add_size(l->n, mul_size((size_t)rank, add_size(kind_rows(c, kind), kind_cols(c, kind))));
+    l->n = mul_size(l->n, (size_t)c->n_layers);
+    l->data = take_reals(a, l->n);
+    if (a->base == NULL) return a->used;
+    real *next = l->data;
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
+        ttmm_lora_matrix *m = &l->matrix[i];
+        m->rank = rank, m->scale = (real)(alpha / rank);
+        m->out = kind_rows(c, i % TTMM_MATRICES), m->in = kind_cols(c, i % TTMM_MATRICES);
+        m->a = next, next += (size_t)rank * m->in;
+        m->b = next, next += m->out * (size_t)rank;
+    }
+    return a->used;
+}
+
+size_t ttmm_lora_bytes(const ttmm_config *c, int rank)
+{
+    ttmm_lora l;
+    arena a = {0};
+    return lay_out_lora(&l, c, rank, 0, &a);
+}
+
+int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
+{
+    arena a = {0};
+    void *block;
+    memset(l, 0, sizeof *l);
+    if (rank < 1 || rank > 4096) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to 4096", rank);
+    int code = allocate(&a, &block, ttmm_lora_bytes(c, rank), "a LoRA adapter", err);
+    if (code) return code;
+    lay_out_lora(l, c, rank, alpha, &a);
+    l->block = block;
+    return TTMM_OK;
+}
+
+void ttmm_lora_free(ttmm_lora *l)
+{
+    free(l->block);
+    memset(l, 0, sizeof *l);
+}
+
+void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream)
+{
+    ttmm_rng adapter = ttmm_stream(seed, "lora", stream);
+    const uint64_t key = ttmm_next(&adapter);
+    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) {
+        ttmm_lora_matrix *m = &l->matrix[i];
+        ttmm_rng g = ttmm_stream(key, "A", (uint64_t)i);
+        double bound = 1 / sqrt((double)m->in);
+        for (size_t k = 0; k < (size_t)m->rank * m->in; k++) m->a[k] = (real)((2 * ttmm_uniform(&g) - 1) * bound);
+        memset(m->b, 0, m->out * (size_t)m->rank * sizeof(real));
+    }
+}
+
+static size_t largest_rank(const ttmm_lora *l)
+{
+    int most = 0;
+    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) most = l->matrix[i].rank > most ? l->matrix[i].rank : most;
+    return (size_t)most;
+}
+
+/* ==== 7. Text and corpus ============================================================================================ */
+
+/* A whole file in memory, with a zero byte after it. The caller frees *text. */
+static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_error *err)
+{
+    *text = NULL;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    int64_t size = seek_file(f, 0, SEEK_END) == 0 ? tell_file(f) : -1;
+    int code = TTMM_OK;
+    if (size < 0 || size == INT64_MAX || seek_file(f, 0, SEEK_SET) != 0)
+        code = fail(err, TTMM_BAD_INPUT, "%s: is not a regular file", path);
+    else if ((uint64_t)size >= SIZE_MAX || (*text = malloc((size_t)size + 1)) == NULL)
+        code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its %.1f MiB", path, (double)size / 1048576);
+    else if (fread(*text, 1, (size_t)size, f) != (size_t)size) {
+        code = fail(err, TTMM_BAD_INPUT, "%s: cannot be read: %s", path, ferror(f) ? strerror(errno) : "it became shorter");
+        free(*text);
+        *text = NULL;
+    } else {
+        (*text)[size] = 0;
+        *bytes = (size_t)size;
+    }
+    fclose(f);
+    return code;
+}
+
+static const char SEPARATOR[] = "<|endoftext|>";
+
+/* The document that begins at text[at]: its length, and in *next where the one after it begins (bytes: there is none).
+ * It ends before the next line that holds the separator alone. */
+static size_t document_length(const char *text, size_t bytes, size_t at, size_t *next)
+{
+    const size_t mark = sizeof SEPARATOR - 1;
+    for (size_t line = at; line < bytes;) {
+        const char *newline = memchr(text + line, '\n', bytes - line);
+        size_t end = newline ? (size_t)(newline - text) : bytes, length = end - line;
+        if (length == mark + 1 && text[end - 1] == '\r') length--;
+        if (length == mark && memcmp(text + line, SEPARATOR, mark) == 0) {
+            *next = newline ? end + 1 : bytes;
+            return line - at;
+        }
+        line = newline ? end + 1 : bytes;
+    }
+    *next = bytes;
+    return bytes - at;
+}
+
+size_t ttmm_tokenize(int *token, const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) token[i] = (unsigned char)text[i];
+    return bytes;
+}
+
+static void lay_out_corpus(ttmm_corpus *c, arena *a, size_t name_bytes)
+{
+    c->token = take(a, c->n_tokens, sizeof *c->token);
+    c->document = take(a, add_size(c->n_documents, 1), sizeof *c->document);
+    c->document_file = take(a, c->n_documents, sizeof *c->document_file);
+    c->sequence = take(a, add_size(c->n_sequences, 1), sizeof *c->sequence);
+    c->sequence_document = take(a, c->n_sequences, sizeof *c->sequence_document);
+    c->cluster = take(a, c->n_sequences, sizeof *c->cluster);
+    c->file = take(a, c->n_files, sizeof *c->file);
+    c->names = take(a, name_bytes, 1);
+}
+
+static int allocate_corpus(ttmm_corpus *c, size_t name_bytes, ttmm_error *err)
+{
+    arena a = {0};
+    lay_out_corpus(c, &a, name_bytes);
+    int code = allocate(&a, &c->block, a.used, "the text", err);
+    if (code) return code;
+    lay_out_corpus(c, &a, name_bytes);
+    return TTMM_OK;
+}
+
+/* Name without folder and extension: data/train/cookbook.txt is cookbook. */
+static const char *base_name(const char *path, size_t *length)
+{
+    const char *name = path;
+    for (const char *p = path; *p; p++)
+        if ((*p == '/' || *p == '\\') && p[1]) name = p + 1;
+    const char *dot = strrchr(name, '.');
+    *length = dot && dot > name ? (size_t)(dot - name) : strlen(name);
+    return name;
+}
+
+/* One file's documents: counted into c if c->block is NULL, else also written. */
+static int add_file(ttmm_corpus *c, const char *path, int file, const char *text, size_t bytes, int context, ttmm_error *err)
+{
+    if (bytes == 0) return fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
+    const char *zero = memchr(text, 0, bytes);
+    if (zero) return fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
+    for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
+        size_t length = document_length(text, bytes, at, &next), tokens = length + 1;
+        if (length == 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s", path,
+                        number, SEPARATOR);
+        size_t pieces = (tokens + (size_t)context - 1) / (size_t)context;
+        if (c->block) {
+            int *token = c->token + c->n_tokens;
+            token[ttmm_tokenize(token, text + at, length)] = TTMM_END;
+            c->document[c->n_documents] = c->n_tokens;
+            c->document_file[c->n_documents] = file;
+            for (size_t i = 0; i < pieces; i++) {
+                c->sequence[c->n_sequences + i] = c->n_tokens + (size_t)((double)tokens * (double)i / (double)pieces);
+                c->sequence_document[c->n_sequences + i] = (int)c->n_documents;
+            }
+        }
+        c->n_tokens += tokens, c->n_documents++, c->n_sequences += pieces;
+    }
+    return TTMM_OK;
+}
+
+int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, int context, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    size_t name_bytes = 0, length;
+    memset(c, 0, sizeof *c);
+    if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
+    for (int write = 0; write < 2 && code == TTMM_OK; write++) { /* count, allocate, write */
+        if (write) {
+            c->n_files = n;
+            if ((code = allocate_corpus(c, name_bytes, err)) != TTMM_OK) break;
+            c->n_tokens = c->n_documents = c->n_sequences = 0;
+        }
+        char *name = c->names;
+        for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+            char *text;
+            size_t bytes;
+            if ((code = read_whole_file(&text, &bytes, path[i], err)) != TTMM_OK) break;
+            code = add_file(c, path[i], (int)i, text, bytes, context, err);
+            free(text);
+            const char *base = base_name(path[i], &length);
+            if (!write) name_bytes += length + 1;
+            else {
+                c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
+                name += length + 1;
+            }
+        }
+    }
+    if (code) {
+        ttmm_corpus_free(c);
+        return code;
+    }
+    c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
+    c->clustered = 0;
+    return TTMM_OK;
+}
+
+void ttmm_corpus_free(ttmm_corpus *c)
+{
+    free(c->block);
+    free(c->embedding_block);
+    memset(c, 0, sizeof *c);
+}
+
+static size_t sequence_length(const ttmm_corpus *c, size_t i) { return c->sequence[i + 1] - c->sequence[i]; }
+
+size_t ttmm_longest_sequence(const ttmm_corpus *c)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) most = sequence_length(c, i) > most ? sequence_length(c, i) : most;
+    return most;
+}
+
+/* ==== 8. Embeddings, nearest neighbours, clusters =================================================================== */
+
+/* x / |x|, or 0 if x cannot be normalised: it is zero or not finite. */
+static int normalise(real *x, size_t n)
+{
+    real most = 0; /* scaled by the largest magnitude first, so that no square overflows or vanishes */
+    for (size_t i = 0; i < n; i++) {
+        real magnitude = x[i] < 0 ? -x[i] : x[i];
+        if (!(magnitude <= (real)(sizeof(real) == 4 ? FLT_MAX : DBL_MAX))) return 0;
+        most = magnitude > most ? magnitude : most;
+    }
+    if (most == 0) return 0;
+    for (size_t i = 0; i < n; i++) x[i] /= most;
+    real length = sqrt_real(dot(x, x, n));
+    for (size_t i = 0; i < n; i++) x[i] /= length;
+    return 1;
+}
+
+/* The signed counts of a text's n-grams, n = 1 .. 4, in E buckets. count [E] overwritten */
+static void hash_ngrams(real *count, const int *token, size_t T)
+{
+    memset(count, 0, TTMM_EMBED_DIM * sizeof *count);
+    for (size_t i = 0; i < T; i++) {
+        uint64_t gram = 0;
+        for (size_t n = 1; n <= 4 && i + n <= T && token[i + n - 1] < TTMM_END; n++) {
+            gram = gram << 8 | (uint64_t)token[i + n - 1];
+            uint64_t hash = mix_bits(gram + (uint64_t)n * 0x9e3779b97f4a7c15);
+            count[hash % TTMM_EMBED_DIM] += hash >> 63 ? -1 : 1;
+        }
+    }
+}
+
+void ttmm_embed(real *out, const int *token, size_t T, const real *idf)
+{
+    hash_ngrams(out, token, T);
+    for (size_t b = 0; b < TTMM_EMBED_DIM; b++) {
+        double magnitude = ttmm_log(1 + fabs((double)out[b])) * (idf ? (double)idf[b] : 1);
+        out[b] = (real)(out[b] < 0 ? -magnitude : magnitude);
+    }
+    normalise(out, TTMM_EMBED_DIM);
+}
+
+static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
+{
+    arena a = {0};
+    free(c->embedding_block);
+    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
+    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim + SLACK : 0);
+    take_reals(&a, numbers);
+    int code = allocate(&a, &c->embedding_block, a.used, "the embeddings of all sequences", err);
+    if (code) return code;
+    c->embedding = take_reals(&a, numbers);
+    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
+    c->dim = dim;
+    return TTMM_OK;
+}
+
+int ttmm_corpus_embed(ttmm_corpus *c, ttmm_error *err)
+{
+    const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
+    int code = allocate_embeddings(c, E, 1, err);
+    if (code) return code;
+    OMP(omp parallel for)
+    for (size_t i = 0; i < n; i++) hash_ngrams(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i));
+    for (size_t i = 0; i < n; i++)
+        for (size_t b = 0; b < E; b++) c->idf[b] += c->embedding[i * E + b] != 0;
+    for (size_t b = 0; b < E; b++) c->idf[b] = (real)(ttmm_log((1 + (double)n) / (1 + (double)c->idf[b])) + 1);
+    OMP(omp parallel for)
+    for (size_t i = 0; i < n; i++)
+        ttmm_embed(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i), c->idf);
+    return TTMM_OK;
+}
+
+int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err)
+{
+    int code = allocate_embeddings(c, dim, 0, err);
+    if (code) return code;
+    memcpy(c->embedding, rows, c->n_sequences * dim * sizeof(real));
+    for (size_t i = 0; i < c->n_sequences; i++)
+        if (!normalise(c->embedding + i * dim, dim))
+            return fail(err, TTMM_BAD_INPUT, "embedding %zu is zero or not finite, expected a direction", i);
+    return TTMM_OK;
+}
+
+/* The index of the largest x, the lowest of equal ones. */
+static size_t first_largest(const real *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+static void similarities(real *out, const real *query, const real *x, size_t n, size_t E)
+{
+    OMP(omp parallel for if (n * E > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) out[i] = dot(query, x + i * E, E);
+}
+
+void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, real *scratch)
+{
+    similarities(scratch, query, embedding, n, E);
+    for (size_t i = 0; i < m; i++) {
+        index[i] = first_largest(scratch, n);
+        scratch[index[i]] = -2; /* below every inner product of unit vectors */
+    }
+}
+
+/* The greedy step in closed form. Let c(a, b) be the covariance of the noisy looks' posterior, at first the inner product.
+ * A look at x reduces the query's variance by c(q, x)^2 / (c(x, x) + lambda); after it
+ *   c(a, b) -= l_a l_b,   l_a = c(a, x) / sqrt(c(x, x) + lambda),
+ * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries l_i. */
+void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, double lambda,
+               real *scratch)
+{
+    real *with_query = scratch, *variance = scratch + n, *column = scratch + 2 * n; /* column [m, n] */
+    similarities(with_query, query, embedding, n, E);
+    for (size_t i = 0; i < n; i++) variance[i] = dot(embedding + i * E, embedding + i * E, E);
+    for (size_t s = 0; s < m; s++) {
+        size_t x = 0;
+        double best = -1;
+        for (size_t i = 0; i < n; i++) {
+            double gain = (double)with_query[i] * (double)with_query[i] / ((double)variance[i] + lambda);
+            if (gain > best) best = gain, x = i;
+        }
+        index[s] = x;
+        const real root = sqrt_real(variance[x] + (real)lambda), l_query = with_query[x] / root;
+        real *l = column + s * n;
+        similarities(l, embedding + x * E, embedding, n, E);
+        for (size_t r = 0; r < s; r++) {
+            const real *before = column + r * n, at_x = before[x];
+            for (size_t i = 0; i < n; i++) l[i] -= before[i] * at_x;
+        }
+        for (size_t i = 0; i < n; i++) {
+            l[i] /= root;
+            with_query[i] -= l_query * l[i];
+            variance[i] -= l[i] * l[i];
+        }
+    }
+}
+
+/* One start of Lloyd's algorithm with two means on the rows x[member[i]], i < m: side[i] in {0, 1}. Returns the sum of
+ * squared distances to the means. mean [2, E], total [2, E] and distance [m] are scratch. */
+static double two_means(unsigned char *side, const real *x, const size_t *member, size_t m, size_t E, ttmm_rng *g,
+                        real *mean, double *total, double *distance)
+{
+    /* k-means++ (Arthur & Vassilvitskii 2007): the first centre uniformly, the second with probability ~ squared distance */
+    memcpy(mean, x + member[ttmm_below(g, m)] * E, E * sizeof *mean);
+    double all = 0;
+    OMP(omp parallel for if (m * E > WORTH_THREADS))
+    for (size_t i = 0; i < m; i++) {
+        double d = 2 - 2 * (double)dot(x + member[i] * E, mean, E); /* of unit vectors */
+        distance[i] = d > 0 ? d : 0;
+    }
+    for (size_t i = 0; i < m; i++) all += distance[i];
+    double point = ttmm_uniform(g) * all;
+    size_t second = 0;
+    while (second + 1 < m && (point -= distance[second]) >= 0) second++;
+    memcpy(mean + E, x + member[second] * E, E * sizeof *mean);
+
+    double spread = 0;
+    for (int round = 0; round < 100; round++) {
+        const real square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
+        int moved = round == 0;
+        OMP(omp parallel for reduction(|: moved) if (m * E > WORTH_THREADS))
+        for (size_t i = 0; i < m; i++) { /* |x - c|^2 = 1 - 2 x.c + |c|^2; equally near: side 0 */
+            const real *xi = x + member[i] * E;
+            real d0 = 1 - 2 * dot(xi, mean, E) + square[0], d1 = 1 - 2 * dot(xi, mean + E, E) + square[1];
+            unsigned char now = d1 < d0;
+            if (round > 0 && now != side[i]) moved = 1;
+            side[i] = now;
+            distance[i] = (double)(now ? d1 : d0);
+        }
+        spread = 0;
+        size_t count[2] = {0, 0}, farthest = 0;
+        for (size_t i = 0; i < m; i++) {
+            count[side[i]]++;
+            spread += distance[i];
+            if (distance[i] > distance[farthest]) farthest = i;
+        }
+        if (count[0] == 0 || count[1] == 0) { /* an empty side takes the point farthest from the other's mean */
+            unsigned char empty = count[1] == 0;
+            if (!(distance[farthest] > distance[0]) && !(distance[farthest] > 1e-6)) return -1; /* all rows are equal */
+            side[farthest] = empty;
+            count[empty] = 1, count[!empty] = m - 1;
+            moved = 1;
+        }
+        if (!moved) break;
+        OMP(omp parallel for if (m * E > WORTH_THREADS))
+        for (size_t from = 0; from < E; from += LANES) { /* over columns: the rows of a side are added in ascending order */
+            size_t to = from + LANES < E ? from + LANES : E;
+            for (size_t e = from; e < to; e++) total[e] = total[E + e] = 0;
+            for (size_t i = 0; i < m; i++)
+                for (size_t e = from; e < to; e++) total[side[i] * E + e] += (double)x[member[i] * E + e];
+            for (int s = 0; s < 2; s++)
+                for (size_t e = from; e < to; e++) mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
+        }
+    }
+    return spread;
+}
+
+int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed, ttmm_error *err)
+{
+    enum { STARTS = 8 };
+    if (K < 1 || K > n || K > INT_MAX)
+        return fail(err, TTMM_BAD_INPUT, "%zu experts asked for, expected 1 to %zu: the number of sequences", K, n);
+    arena a = {0};
+    void *block = NULL;
+    real *mean = NULL;
+    double *total = NULL, *distance = NULL;
+    size_t *member = NULL, *size = NULL;
+    unsigned char *side = NULL, *best_side = NULL;
+    for (int write = 0; write < 2; write++) {
+        if (write) {
+            int code = allocate(&a, &block, a.used, "clustering", err);
+            if (code) return code;
+        }
+        mean = take_reals(&a, 2 * E), total = take(&a, 2 * E, sizeof *total), distance = take(&a, n, sizeof *distance);
+        member = take(&a, n, sizeof *member), size = take(&a, K, sizeof *size);
+        side = take(&a, n, 1), best_side = take(&a, n, 1);
+    }
+    memset(cluster, 0, n * sizeof *cluster);
+    size[0] = n;
+    for (size_t k = 1; k < K; k++) {
+        size_t widest = 0, m = 0;
+        for (size_t j = 1; j < k; j++)
+            if (size[j] > size[widest]) widest = j;
+        for (size_t i = 0; i < n; i++)
+            if (cluster[i] == (int)widest) member[m++] = i;
+        double best = -1;
+        for (uint64_t start = 0; start < STARTS; start++) {
+            ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
+            double spread = two_means(side, x, member, m, E, &g, mean, total, distance);
+            if (spread >= 0 && (best < 0 || spread < best)) {
+                best = spread;
+                memcpy(best_side, side, m);
+            }
+        }
+        if (best < 0)
+            for (size_t i = 0; i < m; i++) best_side[i] = i >= (m + 1) / 2; /* all equal: halves */
+        for (size_t i = 0; i < m; i++)
+            if (best_side[i] != best_side[0]) {
+                cluster[member[i]] = (int)k;
+                size[widest]--, size[k]++;
+            }
+    }
+    for (size_t k = 0; k < K; k++) { /* phi_k = normalise(mean of the members) */
+        memset(total, 0, E * sizeof *total);
+        for (size_t i = 0; i < n; i++)
+            if (cluster[i] == (int)k)
+                for (size_t e = 0; e < E; e++) total[e] += (double)x[i * E + e];
+        for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(total[e] / (double)size[k]);
+        normalise(centroid + k * E, E); /* members that cancel out leave the zero vector, which is never routed to first */
+    }
+    free(block);
+    return TTMM_OK;
+}
+
+/* ==== 9. Routing and merging ======================================================================================== */
+
+int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, const real *query, const real *centroid,
+               size_t K, size_t E, const ttmm_router *r, ttmm_error *err)
+{
+    const double width = r->beta * r->beta;
+    double length = 0, total = 0, kept = 0;
+    for (size_t e = 0; e < E; e++) length += (double)query[e] * (double)query[e];
+    if (!(length > 0 && length <= DBL_MAX))
+        return fail(err, TTMM_BAD_INPUT, "the query embedding is %s, expected a direction", length == 0 ? "zero" : "not finite");
+    length = sqrt(length);
+    OMP(omp parallel for if (K * E > WORTH_THREADS))
+    for (size_t k = 0; k < K; k++) similarity[k] = (real)((double)dot(query, centroid + k * E, E) / length);
+    const double most = (double)largest(similarity, K);
+    /* c_k relative to the largest: the same w, and no underflow however small beta is */
+    for (size_t k = 0; k < K; k++) total += ttmm_exp(((double)similarity[k] - most) / width);
+    const size_t limit = r->active ? (r->active < K ? r->active : K) : (r->max < K ? r->max : K);
+    *chosen = 0;
+    for (size_t k = 0; k < K; k++) { /* rank: how many experts come before k; the first `limit` may take part */
+        const double w = ttmm_exp(((double)similarity[k] - most) / width) / total;
+        size_t rank = 0;
+        for (size_t j = 0; j < K && rank < limit; j++)
+            rank += similarity[j] > similarity[k] || (similarity[j] == similarity[k] && j < k);
+        if (rank >= limit || (!r->active && !(w > r->tau))) continue;
+        expert[*chosen] = (int)k;
+        weight[*chosen] = (real)w;
+        kept += w;
+        ++*chosen;
+    }
+    for (size_t i = 0; i < *chosen; i++) weight[i] = (real)((double)weight[i] / kept);
+    return TTMM_OK;
+}
+
+/* One product per matrix: the updates of all adapters stand side by side, so that each weight is read and written once.
+ *   W' = W + [w_1 s_1 B_1 ... w_n s_n B_n] [A_1; ...; A_n],   the columns (k, rank) ascending */
+void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch)
+{
+    const ttmm_config *c = &from->config;
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
+        const int layer = i / TTMM_MATRICES, kind = i % TTMM_MATRICES;
+        const size_t out = kind_rows(c, kind), in = kind_cols(c, kind);
+        size_t ranks = 0, column = 0;
+        for (size_t k = 0; k < mix->n; k++) ranks += (size_t)mix->lora[k]->matrix[i].rank;
+        real *b = scratch, *a = scratch + out * ranks; /* b [out, ranks], a [ranks, in] */
+        for (size_t k = 0; k < mix->n; k++) {
+            const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
+            const size_t R = (size_t)l->rank;
+            const real s = mix->weight[k] * l->scale;
+            memcpy(a + column * in, l->a, R * in * sizeof *a);
+            for (size_t o = 0; o < out; o++)
+                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = s * l->b[o * R + r];
+            column += R;
+        }
+        row_product(ttmm_weight(to, layer, kind), ttmm_weight(from, layer, kind), b, 0, a, out, in, ranks);
+    }
+}
+
+size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
+{
+    size_t ranks = 0, widest = 0;
+    for (size_t k = 0; k < mix->n; k++) ranks += largest_rank(mix->lora[k]);
+    for (int kind = 0; kind < TTMM_MATRICES; kind++) {
+        size_t sides = kind_rows(c, kind) + kind_cols(c, kind);
+        widest = sides > widest ? sides : widest;
+    }
+    return add_size(mul_size(ranks, widest), SLACK);
+}
+
+/* ==== 10. Training, test-time training ============================================================================== */
+
+typedef struct { /* one tensor of the numbers that a trainer trains */
+    size_t offset, n;
+    int gain; /* no weight decay */
+} span;
+
+struct ttmm_trainer {
+    void *block;
+    ttmm_model *model;
+    ttmm_lora *lora; /* NULL: all weights are trained */
+    const ttmm_corpus *corpus;
+    ttmm_recipe recipe;
+    size_t n, n_spans;
+    real *weights, *grad, *m, *v; /* [n]; weights are the model's or the adapter's own */
+    span *spans;
+    ttmm_model dmodel; /* grad, shaped as the model or the adapter */
+    ttmm_lora dlora;
+    ttmm_pass *pass;
+    size_t n_sequences, *sequence, *order; /* those of this run, and the order of this epoch */
+    int *token;                            /* the batch */
+    size_t *start;
+    long step, steps, epoch;
+    size_t last, tokens; /* sequences to be seen in all (SIZE_MAX: as many as the steps take); tokens seen */
+    uint64_t stream;
+};
+
+static ttmm_pass_size training_pass_size(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
+                                         const ttmm_recipe *r)
+{
+    ttmm_pass_size size = {0};
+    size.longest = ttmm_longest_sequence(corpus);
+    size.sequences = r->batch; /* a batch may run over several epochs of a small corpus */
+    size.tokens = mul_size(size.sequences, size.longest);
+    size.logits = 1 + (1 << 22) / (size_t)c->vocab; /* about 16 MiB of floats at a time */
+    size.logits = size.logits < size.tokens ? size.logits : size.tokens;
+    size.rank = lora ? largest_rank(lora) : 0;
+    size.backward = 1;
+    return size;
+}
+
+static void lay_out_trainer(ttmm_trainer *t, const ttmm_config *c, const ttmm_pass_size *size, arena *a)
+{
+    const size_t n = t->lora ? t->lora->n : ttmm_n_weights(c), all = t->corpus->n_sequences;
+    t->n = n;
+    t->n_spans = t->lora ? (size_t)t->lora->n_layers * TTMM_MATRICES * 2 : ttmm_n_tensors(c);
+    t->grad = take_reals(a, n), t->m = take_reals(a, n), t->v = take_reals(a, n);
+    t->spans = take(a, t->n_spans, sizeof *t->spans);
+    t->sequence = take(a, all, sizeof *t->sequence), t->order = take(a, all, sizeof *t->order);
+    t->token = take(a, size->tokens, sizeof *t->token);
+    t->start = take(a, add_size(size->sequences, 1), sizeof *t->start);
+    if (t->lora) t->dlora.matrix = take(a, (size_t)t->lora->n_layers * TTMM_MATRICES, sizeof *t->dlora.matrix);
+}
+
+size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
+{
+    ttmm_trainer t;
+    arena a = {0};
+    ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
+    memset(&t, 0, sizeof t);
+    t.lora = (ttmm_lora *)lora, t.corpus = corpus;
+    take(&a, 1, sizeof t);
+    lay_out_trainer(&t, c, &size, &a);
+    return add_size(a.used, ttmm_pass_bytes(c, &size));
+}
+
+int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
+                     const ttmm_recipe *r, ttmm_error *err)
+{
+    const ttmm_config *c = &m->config;
+    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
+    arena a = {0};
+    void *block;
+    *trainer = NULL;
+    int code = allocate(&a, &block, ttmm_trainer_bytes(c, lora, corpus, r) - ttmm_pass_bytes(c, &size),
+                        "gradients and moments", err);
+    if (code) return code;
+    ttmm_trainer *t = take(&a, 1, sizeof *t);
+    t->block = block, t->model = m, t->lora = lora, t->corpus = corpus, t->recipe = *r;
+    lay_out_trainer(t, c, &size, &a);
+    if (lora) {
+        t->weights = lora->data;
+        t->dlora.n_layers = lora->n_layers, t->dlora.data = t->grad;
+        for (size_t i = 0; i < t->n_spans / 2; i++) { /* the same places in grad as in the adapter's data */
+            const ttmm_lora_matrix *l = &lora->matrix[i];
+            ttmm_lora_matrix *d = &t->dlora.matrix[i];
+            *d = *l;
+            d->a = t->grad + (l->a - lora->data), d->b = t->grad + (l->b - lora->data);
+            t->spans[2 * i] = (span){(size_t)(l->a - lora->data), (size_t)l->rank * l->in, 0};
+            t->spans[2 * i + 1] = (span){(size_t)(l->b - lora->data), (size_t)l->rank * l->out, 0};
+        }
+    } else {
+        t->weights = m->data;
+        t->dmodel = *m;
+        t->dmodel.data = t->grad;
+        for (size_t i = 0; i < t->n_spans; i++) {
+            ttmm_tensor w = ttmm_tensor_at(c, i);
+            t->spans[i] = (span){w.offset, w.rows * w.cols, w.cols == 1};
+        }
+    }
+    if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
+        free(block);
+        return code;
+    }
+    *trainer = t;
+    return TTMM_OK;
+}
+
+void ttmm_trainer_free(ttmm_trainer *t)
+{
+    if (t == NULL) return;
+    ttmm_pass_free(t->pass);
+    free(t->block);
+}
+
+void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream)
+{
+    const size_t batch = t->recipe.batch;
+    t->n_sequences = sequence ? n : t->corpus->n_sequences;
+    for (size_t i = 0; i < t->n_sequences; i++) t->sequence[i] = sequence ? sequence[i] : i;
+    t->last = epochs ? (size_t)epochs * t->n_sequences : SIZE_MAX;
+    t->steps = epochs ? (long)((t->last + batch - 1) / batch) : steps;
+    t->step = 0, t->epoch = -1, t->tokens = 0, t->stream = stream;
+    memset(t->m, 0, t->n * sizeof(real));
+    memset(t->v, 0, t->n * sizeof(real));
+}
+
+/* The order of one epoch: the run's sequences, shuffled (Fisher & Yates) by a stream of the run and the epoch. */
+static void begin_epoch(ttmm_trainer *t, long epoch)
+{
+    ttmm_rng run = ttmm_stream(t->recipe.seed, "order", t->stream), g = ttmm_stream(ttmm_next(&run), "epoch", (uint64_t)epoch);
+    memcpy(t->order, t->sequence, t->n_sequences * sizeof *t->order);
+    for (size_t i = t->n_sequences; t->recipe.shuffle && i > 1; i--) {
+        size_t j = ttmm_below(&g, i), swap = t->order[i - 1];
+        t->order[i - 1] = t->order[j], t->order[j] = swap;
+    }
+    t->epoch = epoch;
+}
+
+/* The factor that scales the gradients to a global norm of at most clip, as torch.nn.utils.clip_grad_norm_ does. */
+static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
+{
+    double square = 0;
+    for (size_t i = 0; i < n_spans; i++) square += (double)dot(grad + spans[i].offset, grad + spans[i].offset, spans[i].n);
+    double factor = clip / (sqrt(square) + 1e-6);
+    return clip > 0 && factor < 1 ? factor : 1;
+}
+
+int ttmm_trainer_step(ttmm_trainer *t, double *loss)
+{
+    if (t->step >= t->steps) return 0;
+    const ttmm_corpus *c = t->corpus;
+    const ttmm_recipe *r = &t->recipe;
+    const size_t from = (size_t)t->step * r->batch;
+    size_t B = 0;
+    t->start[0] = 0;
+    for (; B < r->batch && from + B < t->last; B++) {
+        long epoch = (long)((from + B) / t->n_sequences);
+        if (epoch != t->epoch) begin_epoch(t, epoch);
+        size_t i = t->order[(from + B) % t->n_sequences], T = sequence_length(c, i);
+        memcpy(t->token + t->start[B], c->token + c->sequence[i], T * sizeof *t->token);
+        t->start[B + 1] = t->start[B] + T;
+    }
+    const ttmm_lora *adapter = t->lora;
+    const real one = 1;
+    const ttmm_mix mix = {1, &adapter, &one};
+    memset(t->grad, 0, t->n * sizeof(real));
+    ttmm_forward(t->pass, t->model, adapter ? &mix : NULL, t->token, t->start, B);
+    *loss = ttmm_backward(t->pass, t->model, adapter ? &mix : NULL, adapter ? NULL : &t->dmodel, adapter ? &t->dlora : NULL);
+    const double scale = clip_factor(t->grad, t->spans, t->n_spans, r->clip);
+    ttmm_adamw o = {ttmm_rate(&r->schedule, t->step, t->steps), r->beta1, r->beta2, r->eps, 0};
+    for (size_t i = 0; i < t->n_spans; i++) {
+        const span *s = &t->spans[i];
+        o.decay = s->gain ? 0 : r->decay;
+        ttmm_adamw_step(t->weights + s->offset, t->grad + s->offset, t->m + s->offset, t->v + s->offset, s->n, &o, t->step + 1,
+                        scale);
+    }
+    t->tokens += t->start[B];
+    t->step++;
+    return 1;
+}
+
+long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens)
+{
+    *steps = t->steps;
+    *tokens = t->tokens;
+    return t->step;
+}
+
+size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c)
+{
+    return mul_size(c->n_sequences, o->sift ? add_size(o->neighbours, 2) : 1);
+}
+
+void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch)
+{
+    const ttmm_corpus *c = t->corpus;
+    const size_t m = o->neighbours;
+    double loss;
+    if (o->sift) ttmm_sift(index, m, query, c->embedding, c->n_sequences, c->dim, 0.01, scratch);
+    else ttmm_nearest(index, m, query, c->embedding, c->n_sequences, c->dim, scratch);
+    for (size_t i = 0; i < m / 2; i++) { /* nearest last */
+        size_t swap = index[i];
+        index[i] = index[m - 1 - i], index[m - 1 - i] = swap;
+    }
+    ttmm_lora_init(t->lora, t->recipe.seed, 0);
+    ttmm_trainer_start(t, index, m, 0, o->passes, 0);
+    while (ttmm_trainer_step(t, &loss)) {}
+}
+
+/* ==== 11. Files ===================================================================================================== */
+
+enum { PATH_BYTES = 4096 };
+
+static int join_path(char *out, const char *folder, const char *name, ttmm_error *err)
+{
+    int n = snprintf(out, PATH_BYTES, "%s/%s", folder, name);
+    return n >= 0 && n < PATH_BYTES ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", folder);
+}
+
+int ttmm_make_folder(const char *path, ttmm_error *err)
+{
+    char part[PATH_BYTES];
+    size_t length = strlen(path);
+    if (length >= sizeof part) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
+    for (size_t i = 1; i <= length; i++) {
+        if (i < length && path[i] != '/' && path[i] != '\\') continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        if (make_one_folder(part) != 0 && errno != EEXIST && i == length)
+            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(errno));
+    }
+    return TTMM_OK;
+}
+
+/* Atomic writing: to a temporary name in the same folder, flushed to the disk, then renamed. A crash leaves the old file or
+ * the new one. */
+typedef struct {
+    FILE *f;
+    char path[PATH_BYTES], temporary[PATH_BYTES];
+} output;
+
+static int output_failed(output *o, ttmm_error *err)
+{
+    int reason = errno;
+    if (o->f) fclose(o->f);
+    remove(o->temporary);
+    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, strerror(reason));
+}
+
+static int output_open(output *o, const char *path, ttmm_error *err)
+{
+    int n = snprintf(o->path, sizeof o->path, "%s", path), k = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", path);
+    if (n < 0 || k < 0 || k >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
+    o->f = fopen(o->temporary, "wb");
+    return o->f ? TTMM_OK : output_failed(o, err);
+}
+
+static int output_close(output *o, ttmm_error *err)
+{
+    errno = 0;
+    if (ferror(o->f) || !flush_to_disk(o->f)) return output_failed(o, err);
+    FILE *f = o->f;
+    o->f = NULL;
+    if (fclose(f) != 0 || !replace_file(o->temporary, o->path)) return output_failed(o, err);
+    return TTMM_OK;
+}
+
+static int write_text(const char *folder, const char *name, const char *text, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    output o;
+    int code = join_path(path, folder, name, err);
+    if (code == TTMM_OK) code = output_open(&o, path, err);
+    if (code) return code;
+    fputs(text, o.f);
+    return output_close(&o, err);
+}
+
+/* JSON (RFC 8259): parsed into a flat array of nodes. An object's children are key, value, key, value ... */
+typedef struct {
+    char type; /* { [ " 0 (a number) t f n */
+    size_t start, end;
+    int next, child; /* the next sibling and the first child, -1: none */
+} json_node;
+
+typedef struct {
+    const char *path, *text;
+    size_t bytes, at;
+    json_node *node;
+    int n, room;
+} json;
+
+static void json_blank(json *j)
+{
+    while (j->at < j->bytes && strchr(" \t\r\n", j->text[j->at]) && j->text[j->at]) j->at++;
+}
+
+static int json_string(json *j) /* at the opening quote; leaves j->at after the closing one */
+{
+    for (j->at++; j->at < j->bytes && j->text[j->at] != '"'; j->at++) {
+        if ((unsigned char)j->text[j->at] < 0x20) return 0;
+        if (j->text[j->at] == '\\' && ++j->at >= j->bytes) return 0;
+    }
+    return j->at++ < j->bytes;
+}
+
+/* Parse one value; returns its node, -1 if the text is not JSON, -2 if there is no memory. */
+static int json_value(json *j, int depth)
+{
+    json_blank(j);
+    if (j->at >= j->bytes || depth > 64) return -1;
+    if (j->n == j->room) {
+        int room = j->room ? 2 * j->room : 256;
+        json_node *more = room > INT_MAX / 4 ? NULL : realloc(j->node, (size_t)room * sizeof *more);
+        if (more == NULL) return -2;
+        j->node = more, j->room = room;
+    }
+    const int self = j->n++;
+    const char first = j->text[j->at];
+    json_node *node = &j->node[self];
+    node->type = first, node->start = j->at, node->next = node->child = -1;
+    if (first == '{' || first == '[') {
+        const char close = first == '{' ? '}' : ']';
+        int last = -1, more = 0;
+        j->at++;
+        for (size_t count = 0;; count++) {
+            json_blank(j);
+            if (j->at < j->bytes && j->text[j->at] == close && !more) break;
+            if (first == '{' && count % 2 == 0 && (j->at >= j->bytes || j->text[j->at] != '"')) return -1;
+            int child = json_value(j, depth + 1);
+            if (child < 0) return child;
+            *(last < 0 ? &j->node[self].child : &j->node[last].next) = child;
+            last = child;
+            json_blank(j);
+            const char mark = j->at < j->bytes ? j->text[j->at] : 0;
+            const char expected = first == '{' && count % 2 == 0 ? ':' : ',';
+            if (mark == close && expected == ',') break;
+            if (mark != expected) return -1;
+            j->at++, more = 1;
+        }
+        j->at++;
+    } else if (first == '"') {
+        if (!json_string(j)) return -1;
+    } else if (first == '-' || (first >= '0' && first <= '9')) {
+        node->type = '0';
+        while (j->at < j->bytes && j->text[j->at] && strchr("+-0123456789.eE", j->text[j->at])) j->at++;
+    } else {
+        const char *word = first == 't' ? "true" : first == 'f' ? "false" : first == 'n' ? "null" : "?";
+        if (j->bytes - j->at < strlen(word) || memcmp(j->text + j->at, word, strlen(word)) != 0) return -1;
+        j->at += strlen(word);
+    }
+    j->node[self].end = j->at;
+    return self;
+}
+
+/* text [bytes + 1] ends in a zero byte and stays the caller's; the nodes are j's. The root is node 0, an object. */
+static int json_parse(json *j, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    memset(j, 0, sizeof *j);
+    j->path = path, j->text = text, j->bytes = bytes;
+    int root = json_value(j, 0);
+    json_blank(j);
+    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", path);
+    if (root != 0 || j->node[0].type != '{' || (j->at < bytes && text[j->at]))
+        return fail(err, TTMM_BAD_INPUT, "%s: is not a JSON object: stopped at byte %zu", path, j->at);
+    return TTMM_OK;
+}
+
+static int json_equal(const json *j, int node, const char *word) /* a string without escapes */
+{
+    const json_node *s = &j->node[node];
+    return s->type == '"' && s->end - s->start - 2 == strlen(word) && !memcmp(j->text + s->start + 1, word, strlen(word));
+}
+
+static int json_find(const json *j, int object, const char *key) /* the key's value, or -1; null counts as absent */
+{
+    if (object < 0 || j->node[object].type != '{') return -1;
+    for (int k = j->node[object].child; k >= 0; k = j->node[j->node[k].next].next)
+        if (json_equal(j, k, key)) return j->node[j->node[k].next].type == 'n' ? -1 : j->node[k].next;
+    return -1;
+}
+
+static int json_number(const json *j, int node, double *x) /* 1 if the node is a number, read whole */
+{
+    if (node < 0 || j->node[node].type != '0') return 0;
+    char *end;
+    *x = strtod(j->text + j->node[node].start, &end);
+    return end == j->text + j->node[node].end;
+}
+
+static int json_integer(const json *j, int node, uint64_t *x)
+{
+    if (node < 0 || j->node[node].type != '0') return 0;
+    *x = 0;
+    for (size_t i = j->node[node].start; i < j->node[node].end; i++) {
+        unsigned digit = (unsigned)(j->text[i] - '0');
+        if (digit > 9 || *x > (UINT64_MAX - digit) / 10) return 0;
+        *x = 10 * *x + digit;
+    }
+    return 1;
+}
+
+/* Numbers in files: little-endian, whatever the machine. */
+enum { F64, F32, F16, BF16, I64, I32, U8, DTYPES };
+static const struct {
+    const char *name;
+    size_t bytes;
+} dtype_table[DTYPES] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"U8", 1}};
+static const int DTYPE_REAL = sizeof(real) == 4 ? F32 : F64;
+
+static uint64_t load_bytes(const unsigned char *p, size_t bytes)
+{
+    uint64_t u = 0;
+    for (size_t i = 0; i < bytes; i++) u |= (uint64_t)p[i] << 8 * i;
+    return u;
+}
+
+static void store_bytes(unsigned char *p, uint64_t u, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) p[i] = (unsigned char)(u >> 8 * i);
+}
+
+static double float_from_bits(uint64_t u)
+{
+    uint32_t bits = (uint32_t)u;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
+static double decode_number(uint64_t u, int dtype)
+{
+    switch (dtype) {
+    case F64: return from_bits(u);
+    case F32: return float_from_bits(u);
+    case BF16: return float_from_bits(u << 16);
+    case F16: { /* 5 exponent bits, 10 fraction bits */
+        uint64_t sign = u >> 15, exponent = u >> 10 & 31, fraction = u & 1023;
+        double x = exponent == 0    ? (double)fraction * 0x1p-24
+                   : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                    : from_bits((exponent + 1008) << 52 | fraction << 42);
+        return sign ? -x : x;
+    }
+    case I64: return (double)(int64_t)u;
+    case I32: return (double)(int32_t)(uint32_t)u;
+    default: return (double)u;
+    }
+}
+
+/* What is stored of one number of memory: a real, an int, a size_t or a byte, by its dtype. */
+static uint64_t encode_number(const void *data, size_t i, int dtype)
+{
+    switch (dtype) {
+    case F64: return to_bits(((const double *)data)[i]);
+    case F32: {
+        uint32_t u;
+        memcpy(&u, (const float *)data + i, sizeof u);
+        return u;
+    }
+    case I64: return (uint64_t)((const size_t *)data)[i];
+    case I32: return (uint32_t)((const int *)data)[i];
+    default: return ((const unsigned char *)data)[i];
+    }
+}
+
+/* One tensor of a safetensors file. In memory F64 is double, F32 float, I64 size_t, I32 int, U8 bytes. */
+typedef struct {
+    char name[160];
+    int dtype, n_dims;
+    size_t dim[2];     /* cols is 1 for a vector */
+    const void *data;  /* when writing */
+    uint64_t begin;    /* when reading: its place in the file */
+} stored;
+
+static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t cols, const void *data)
+{
+    stored s = {{0}, dtype, n_dims, {rows, cols}, data, 0};
+    snprintf(s.name, sizeof s.name, "%s", name);
+    return s;
+}
+
+/* safetensors: 8 bytes with the length of the header; the header, JSON: name -> dtype, shape, data_offsets (counted from the
+ * header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. note: no quotes. */
+static int write_safetensors(const char *path, const stored *tensor, size_t n, const char *note, ttmm_error *err)
+{
+    enum { CHUNK = 8192 };
+    unsigned char buffer[CHUNK];
+    output o;
+    uint64_t offset = 0, header = 0;
+    int code = output_open(&o, path, err);
+    if (code) return code;
+    for (int write = 0; write < 2; write++) { /* first only to learn the header's length */
+        char line[400];
+        uint64_t length = 0;
+        offset = 0;
+        if (write) {
+            store_bytes(buffer, (header + 7) / 8 * 8, 8);
+            fwrite(buffer, 1, 8, o.f);
+        }
+        int k = snprintf(line, sizeof line, "{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"");
+        if (write) fprintf(o.f, "%s%s\"}", line, note);
+        length += (uint64_t)k + strlen(note) + 2;
+        for (size_t i = 0; i < n; i++) {
+            const stored *t = &tensor[i];
+            uint64_t size = (uint64_t)t->dim[0] * t->dim[1] * dtype_table[t->dtype].bytes;
+            char shape[64];
+            if (t->n_dims == 2) snprintf(shape, sizeof shape, "%zu,%zu", t->dim[0], t->dim[1]);
+            else snprintf(shape, sizeof shape, "%zu", t->dim[0]);
+            k = snprintf(line, sizeof line, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}", t->name,
+                         dtype_table[t->dtype].name, shape, (unsigned long long)offset, (unsigned long long)(offset + size));
+            if (write) fputs(line, o.f);
+            length += (uint64_t)k;
+            offset += size;
+        }
+        header = length + 1;
+        if (write) fprintf(o.f, "}%*s", (int)((header + 7) / 8 * 8 - header), "");
+    }
+    for (size_t i = 0; i < n && !ferror(o.f); i++) {
+        const size_t width = dtype_table[tensor[i].dtype].bytes, count = tensor[i].dim[0] * tensor[i].dim[1];
+        for (size_t k = 0; k < count && !ferror(o.f);) {
+            size_t filled = 0;
+            for (; k < count && filled + width <= CHUNK; k++, filled += width)
+                store_bytes(buffer + filled, encode_number(tensor[i].data, k, tensor[i].dtype), width);
+            if (fwrite(buffer, 1, filled, o.f) != filled) return output_failed(&o, err);
+        }
+    }
+    return output_close(&o, err);
+}
+
+/* A safetensors file open for reading: its tensors in order of their names in the header. */
+typedef struct {
+    FILE *f;
+    const char *path;
+    char *header;
+    json j;
+    stored *tensor;
+    size_t n;
+} safetensors;
+
+static void close_safetensors(safetensors *s)
+{
+    if (s->f) fclose(s->f);
+    free(s->header);
+    free(s->j.node);
+    free(s->tensor);
+    memset(s, 0, sizeof *s);
+}
+
+static int by_begin(const void *a, const void *b)
+{
+    const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
+}
+
+/* Read one entry of the header into t; *end is where its numbers end. 0 if it is malformed. */
+static int read_entry(safetensors *s, int key, int value, stored *t, uint64_t *end, ttmm_error *err)
+{
+    const json *j = &s->j;
+    const json_node *name = &j->node[key];
+    const int dtype = json_find(j, value, "dtype"), shape = json_find(j, value, "shape");
+    const int offsets = json_find(j, value, "data_offsets");
+    const size_t length = name->end - name->start - 2;
+    uint64_t size = 1;
+    memset(t, 0, sizeof *t);
+    if (length >= sizeof t->name) return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", s->path, length);
+    memcpy(t->name, j->text + name->start + 1, length);
+    while (dtype >= 0 && t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
+    if (dtype < 0 || t->dtype == DTYPES)
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8", s->path,
+                    t->name);
+    t->dim[0] = t->dim[1] = 1;
+    for (int d = shape < 0 ? -1 : j->node[shape].child; d >= 0; d = j->node[d].next) {
+        uint64_t dim = 0;
+        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 || t->n_dims == 2)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a shape that is not one or two numbers", s->path, t->name);
+        t->dim[t->n_dims++] = (size_t)dim;
+        size *= dim;
+    }
+    const int from = offsets < 0 ? -1 : j->node[offsets].child, to = from < 0 ? -1 : j->node[from].next;
+    if (shape < 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) || *end < t->begin ||
+        *end - t->begin != size * dtype_table[t->dtype].bytes)
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has data_offsets that do not fit its shape", s->path, t->name);
+    return TTMM_OK;
+}
+
+static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
+{
+    unsigned char first[8];
+    uint64_t length = 0, end = 0, at = 0;
+    int code = TTMM_OK;
+    memset(s, 0, sizeof *s);
+    s->path = path;
+    s->f = fopen(path, "rb");
+    if (s->f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
+    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
+        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
+    else if ((length = load_bytes(first, 8)) > (uint64_t)size - 8 || length > 100000000)
+        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld", path,
+                    (unsigned long long)length, (long long)size);
+    else if ((s->header = malloc((size_t)length + 1)) == NULL)
+        code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
+    else if (fread(s->header, 1, (size_t)length, s->f) != (size_t)length)
+        code = fail(err, TTMM_BAD_INPUT, "%s: its header cannot be read", path);
+    else {
+        s->header[length] = 0;
+        code = json_parse(&s->j, path, s->header, (size_t)length, err);
+    }
+    if (code == TTMM_OK) {
+        for (int k = s->j.node[0].child; k >= 0; k = s->j.node[s->j.node[k].next].next) s->n++;
+        s->tensor = calloc(s->n + 1, sizeof *s->tensor);
+        if (s->tensor == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", path, s->n);
+    }
+    size_t n = 0;
+    for (int k = code ? -1 : s->j.node[0].child; k >= 0 && code == TTMM_OK; k = s->j.node[s->j.node[k].next].next) {
+        if (json_equal(&s->j, k, "__metadata__")) continue;
+        stored *t = &s->tensor[n++];
+        code = read_entry(s, k, s->j.node[k].next, t, &end, err);
+        if (code == TTMM_OK && end > (uint64_t)size - 8 - length)
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?", path,
+                        t->name, (unsigned long long)end, (unsigned long long)((uint64_t)size - 8 - length));
+    }
+    s->n = n;
+    const stored **order = code ? NULL : calloc(n + 1, sizeof *order); /* no two may overlap */
+    if (code == TTMM_OK && order == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
+    if (code == TTMM_OK) {
+        for (size_t i = 0; i < n; i++) order[i] = &s->tensor[i];
+        qsort(order, n, sizeof *order, by_begin);
+        for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+            if (order[i]->begin < at)
+                code = fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", path, order[i - 1]->name, order[i]->name);
+            at = order[i]->begin + (uint64_t)order[i]->dim[0] * order[i]->dim[1] * dtype_table[order[i]->dtype].bytes;
+        }
+        for (size_t i = 0; i < n; i++) s->tensor[i].begin += 8 + length;
+    }
+    free(order);
+    if (code) close_safetensors(s);
+    return code;
+}
+
+static const stored *find_tensor(const safetensors *s, const char *name)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->tensor[i].name, name) == 0) return &s->tensor[i];
+    return NULL;
+}
+
+/* Read all of t into data, as reals (finite ones), ints or size_t: `as` is DTYPE_REAL, I32, I64 or U8. */
+static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
+{
+    enum { CHUNK = 8192 };
+    unsigned char buffer[CHUNK];
+    const size_t width = dtype_table[t->dtype].bytes, count = t->dim[0] * t->dim[1];
+    if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->path, t->name, dtype_table[t->dtype].name,
+                    as >= I64 ? dtype_table[as].name : "floating-point numbers");
+    if (seek_file(s->f, t->begin, SEEK_SET) != 0) return fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->path);
+    for (size_t k = 0; k < count;) {
+        size_t numbers = count - k < CHUNK / width ? count - k : CHUNK / width;
+        if (fread(buffer, width, numbers, s->f) != numbers)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->path, t->name);
+        for (size_t i = 0; i < numbers; i++, k++) {
+            const uint64_t u = load_bytes(buffer + i * width, width);
+            if (as == U8) ((char *)data)[k] = (char)(unsigned char)u;
+            else if (as == I32 || as == I64) {
+                const double x = decode_number(u, t->dtype);
+                if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
+                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index", s->path,
+                                t->name, x, k);
+                if (as == I32) ((int *)data)[k] = (int)x;
+                else ((size_t *)data)[k] = (size_t)x;
+            } else {
+                const real x = (real)decode_number(u, t->dtype);
+                if (!(x - x == 0))
+                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->path, t->name, k);
+                ((real *)data)[k] = x;
+            }
+        }
+    }
+    return TTMM_OK;
+}
+
+/* The tensor of that name and shape. */
+static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
+{
+    const stored *t = find_tensor(s, name);
+    if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
+    if (t->dim[0] != rows || t->dim[1] != cols)
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->path, name, t->dim[0], t->dim[1],
+                    rows, cols);
+    return read_numbers(s, t, data, as, err);
+}
+
+static int json_open(json *j, char **text, const char *folder, const char *name, char *path, ttmm_error *err)
+{
+    size_t bytes;
+    memset(j, 0, sizeof *j);
+    int code = join_path(path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(text, &bytes, path, err);
+    if (code == TTMM_OK) code = json_parse(j, path, *text, bytes, err);
+    return code;
+}
+
+int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err)
+{
+    safetensors s;
+    int code = open_safetensors(&s, path, err);
+    if (code) return code;
+    const int value = json_find(&s.j, json_find(&s.j, 0, "__metadata__"), "ttmm");
+    note[0] = 0;
+    if (value >= 0 && s.j.node[value].type == '"')
+        snprintf(note, size, "%.*s", (int)(s.j.node[value].end - s.j.node[value].start - 2), s.header + s.j.node[value].start + 1);
+    close_safetensors(&s);
+    return TTMM_OK;
+}
+
+int ttmm_exists(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    ttmm_error err;
+    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? fopen(path, "rb") : NULL;
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+int ttmm_remove(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    ttmm_error err;
+    return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
+}
+
+/* FNV-1a over 64-bit words: a fingerprint, not a checksum against malice. */
+static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word) * 0x100000001b3); }
+
+uint64_t ttmm_model_hash(const ttmm_model *m)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < m->n; i++) h = hash_word(h, encode_number(m->data, i, DTYPE_REAL));
+    return h;
+}
+
+uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) {
+        if (cluster >= 0 && c->cluster[i] != cluster) continue;
+        for (size_t t = c->sequence[i]; t < c->sequence[i + 1]; t++) h = hash_word(h, (uint64_t)c->token[t]);
+        h = hash_word(h, UINT64_MAX);
+    }
+    return h;
+}
+
+static const char *shortest(char text[32], double x) /* the fewest digits that read back as x */
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, 32, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    return text;
+}
+
+static int write_config(const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    char text[2048], eps[32], theta[32];
+    snprintf(text, sizeof text,
+             "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %d,\n"
+             "  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n  \"num_attention_heads\": %d,\n"
+             "  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n"
+             "  \"rms_norm_eps\": %s,\n  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+             "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %d,\n"
+             "  \"torch_dtype\": \"%s\"\n}\n",
+             c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
+             shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false", TTMM_END,
+             DTYPE_REAL == F32 ? "float32" : "float64");
+    return write_text(folder, "config.json", text, err);
+}
+
+static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    char path[PATH_BYTES], *text = NULL;
+    json j;
+    int code = json_open(&j, &text, folder, "config.json", path, err);
+    memset(c, 0, sizeof *c);
+    const struct {
+        const char *key;
+        int *value, fallback; /* 0: the key must be there */
+    } field[] = {
+        {"hidden_size", &c->dim, 0}, {"num_hidden_layers", &c->n_layers, 0}, {"num_attention_heads", &c->n_heads, 0},
+        {"num_key_value_heads", &c->n_kv_heads, -1}, {"head_dim", &c->head_dim, -1}, {"vocab_size", &c->vocab, 0},
+        {"intermediate_size", &c->intermediate, 0}, {"max_position_embeddings", &c->context, 2048},
+    };
+    for (size_t i = 0; i < sizeof field / sizeof *field && code == TTMM_OK; i++) {
+        uint64_t u;
+        const int node = json_find(&j, 0, field[i].key);
+        if (node < 0 && field[i].fallback) *field[i].value = field[i].fallback;
+        else if (json_integer(&j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
+        else code = fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a count", path, field[i].key);
+    }
+    const struct {
+        const char *key, *only; /* what would change the result if it had another value */
+    } fixed[] = {{"model_type", "\"llama\""}, {"hidden_act", "\"silu\""}, {"attention_bias", "false"}, {"mlp_bias", "false"},
+                 {"quantization_config", "null"}, {"rope_scaling", "null"}};
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed && code == TTMM_OK; i++) {
+        const int node = json_find(&j, 0, fixed[i].key);
+        if (node < 0 && i > 0) continue;
+        const size_t length = node < 0 ? 0 : j.node[node].end - j.node[node].start;
+        if (length != strlen(fixed[i].only) || memcmp(text + j.node[node].start, fixed[i].only, length) != 0)
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s", path, fixed[i].key, node < 0 ? 7 : (int)length,
+                        node < 0 ? "missing" : text + j.node[node].start, fixed[i].only);
+    }
+    if (code == TTMM_OK) {
+        const int rope = json_find(&j, 0, "rope_parameters"), tied = json_find(&j, 0, "tie_word_embeddings");
+        if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
+        if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
+        c->tied = tied >= 0 && j.node[tied].type == 't';
+        if (!json_number(&j, json_find(&j, 0, "rms_norm_eps"), &c->norm_eps)) c->norm_eps = 1e-6;
+        if (!json_number(&j, json_find(&j, 0, "rope_theta"), &c->rope_theta) &&
+            !json_number(&j, json_find(&j, rope, "rope_theta"), &c->rope_theta))
+            c->rope_theta = 10000;
+        if (rope >= 0 && !json_equal(&j, json_find(&j, rope, "rope_type"), "default"))
+            code = fail(err, TTMM_BAD_INPUT, "%s: rope_parameters.rope_type is not \"default\"", path);
+        ttmm_error why;
+        if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK) code = fail(err, TTMM_BAD_INPUT, "%s: %s", path, why.text);
+    }
+    free(j.node);
+    free(text);
+    return code;
+}
+
+/* tokenizer.json of the byte vocabulary: token b is byte b, under the printable name that byte-level tokenizers give it (the
+ * printable bytes of Latin-1 stand for themselves, the others are U+0100, U+0101 ... in turn), and <|endoftext|>. */
+static int write_tokenizer(const char *folder, ttmm_error *err)
+{
+    char text[8192];
+    size_t n = 0;
+    unsigned other = 0x100;
+    n += (size_t)snprintf(text, sizeof text,
+                          "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
+                          "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
+                          "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+                          "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
+                          "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+                          "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+                          "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+                          "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
+                          TTMM_END, SEPARATOR);
+    for (unsigned b = 0; b < 256; b++) {
+        int printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        n += (size_t)snprintf(text + n, sizeof text - n, "\"\\u%04x\": %u, ", printable ? b : other++, b);
+    }
+    snprintf(text + n, sizeof text - n, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
+    return write_text(folder, "tokenizer.json", text, err);
+}
+
+int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err)
+{
+    const size_t n = ttmm_n_tensors(&m->config);
+    char path[PATH_BYTES];
+    stored *tensor = malloc(n * sizeof *tensor);
+    int code = tensor ? ttmm_make_folder(folder, err) : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        ttmm_tensor t = ttmm_tensor_at(&m->config, i);
+        tensor[i] = store(t.name, DTYPE_REAL, t.cols == 1 ? 1 : 2, t.rows, t.cols, m->data + t.offset);
+    }
+    if (code == TTMM_OK) code = write_config(&m->config, folder, err);
+    if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
+    if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
+    if (code == TTMM_OK) code = write_safetensors(path, tensor, n, note, err);
+    free(tensor);
+    return code;
+}
+
+int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    ttmm_config c;
+    safetensors s;
+    memset(m, 0, sizeof *m);
+    int code = read_config(&c, folder, err);
+    if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
+    if (code) return code;
+    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
+    code = ttmm_model_new(m, &c, err);
+    for (size_t i = 0; i < ttmm_n_tensors(&c) && code == TTMM_OK; i++) {
+        ttmm_tensor t = ttmm_tensor_at(&c, i);
+        code = read_tensor(&s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
+    }
+    close_safetensors(&s);
+    if (code) ttmm_model_free(m);
+    return code;
+}
+
+/* PEFT's name of a matrix of an adapter: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight */
+static void adapter_name(char *name, size_t size, int i, char side)
+{
+    char module[96];
+    snprintf(module, sizeof module, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
+    *strrchr(module, '.') = 0; /* without .weight */
+    snprintf(name, size, "base_model.model.%s.lora_%c.weight", module, side);
+}
+
+int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
+{
+    const size_t n = (size_t)l->n_layers * TTMM_MATRICES;
+    char path[PATH_BYTES], text[1024], name[160], alpha[32];
+    stored *tensor = malloc(2 * n * sizeof *tensor);
+    int code = tensor ? ttmm_make_folder(folder, err) : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", 2 * n);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        const ttmm_lora_matrix *m = &l->matrix[i];
+        adapter_name(name, sizeof name, (int)i, 'A');
+        tensor[2 * i] = store(name, DTYPE_REAL, 2, (size_t)m->rank, m->in, m->a);
+        adapter_name(name, sizeof name, (int)i, 'B');
+        tensor[2 * i + 1] = store(name, DTYPE_REAL, 2, m->out, (size_t)m->rank, m->b);
+    }
+    snprintf(text, sizeof text,
+             "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
+             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"use_rslora\": false,\n"
+             "  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"target_modules\": "
+             "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
+             l->matrix[0].rank, shortest(alpha, l->alpha));
+    if (code == TTMM_OK) code = write_text(folder, "adapter_config.json", text, err);
+    if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK) code = write_safetensors(path, tensor, 2 * n, note, err);
+    free(tensor);
+    return code;
+}
+
+int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    char path[PATH_BYTES], name[160], *text = NULL;
+    json j;
+    safetensors s;
+    uint64_t rank = 0;
+    double alpha = 0;
+    memset(l, 0, sizeof *l);
+    int code = json_open(&j, &text, folder, "adapter_config.json", path, err);
+    if (code == TTMM_OK && (!json_integer(&j, json_find(&j, 0, "r"), &rank) || rank < 1 || rank > 4096))
+        code = fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", path);
+    if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &alpha))
+        code = fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", path);
+    const char *unknown[] = {"use_rslora", "use_dora", "fan_in_fan_out"}; /* they would change the result */
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown && code == TTMM_OK; i++) {
+        const int node = json_find(&j, 0, unknown[i]);
+        if (node >= 0 && j.node[node].type != 'f') code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, expected false", path, unknown[i]);
+    }
+    free(j.node);
+    free(text);
+    if (code == TTMM_OK) code = ttmm_lora_new(l, c, (int)rank, alpha, err);
+    if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK && (code = open_safetensors(&s, path, err)) == TTMM_OK) {
+        for (int i = 0; i < c->n_layers * TTMM_MATRICES && code == TTMM_OK; i++) {
+            ttmm_lora_matrix *m = &l->matrix[i];
+            adapter_name(name, sizeof name, i, 'A');
+            code = read_tensor(&s, name, m->a, DTYPE_REAL, (size_t)rank, m->in, err);
+            adapter_name(name, sizeof name, i, 'B');
+            if (code == TTMM_OK) code = read_tensor(&s, name, m->b, DTYPE_REAL, m->out, (size_t)rank, err);
+        }
+        close_safetensors(&s);
+    }
+    if (code) ttmm_lora_free(l);
+    return code;
+}
+
+int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    stored t[10];
+    size_t n = 0, name_bytes = 0;
+    for (size_t i = 0; i < c->n_files; i++) name_bytes += strlen(c->file[i]) + 1;
+    t[n++] = store("document_offsets", I64, 1, c->n_documents + 1, 1, c->document);
+    t[n++] = store("sequence_offsets", I64, 1, c->n_sequences + 1, 1, c->sequence);
+    t[n++] = store("tokens", I32, 1, c->n_tokens, 1, c->token);
+    t[n++] = store("document_file", I32, 1, c->n_documents, 1, c->document_file);
+    t[n++] = store("sequence_document", I32, 1, c->n_sequences, 1, c->sequence_document);
+    if (c->dim) t[n++] = store("embeddings", DTYPE_REAL, 2, c->n_sequences, c->dim, c->embedding);
+    if (c->dim && c->idf) t[n++] = store("idf", DTYPE_REAL, 1, c->dim, 1, c->idf);
+    if (c->clustered) t[n++] = store("cluster", I32, 1, c->n_sequences, 1, c->cluster);
+    t[n++] = store("file_names", U8, 1, name_bytes, 1, c->names); /* each ends in a zero byte */
+    int code = ttmm_make_folder(folder, err);
+    if (code == TTMM_OK) code = join_path(path, folder, "corpus.safetensors", err);
+    return code ? code : write_safetensors(path, t, n, note, err);
+}
+
+/* Offsets must ascend from 0 to the number of tokens. */
+static int check_offsets(const size_t *offset, size_t n, size_t last, const char *path, const char *name, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (offset[i] >= offset[i + 1])
+            return fail(err, TTMM_BAD_INPUT, "%s: %s does not ascend at %zu", path, name, i + 1);
+    if (offset[0] != 0 || offset[n] != last)
+        return fail(err, TTMM_BAD_INPUT, "%s: %s goes from %zu to %zu, expected 0 to %zu", path, name, offset[0], offset[n], last);
+    return TTMM_OK;
+}
+
+static int check_below(const int *x, size_t n, size_t most, const char *path, const char *name, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((size_t)x[i] >= most)
+            return fail(err, TTMM_BAD_INPUT, "%s: %s has %d at %zu, expected less than %zu", path, name, x[i], i, most);
+    return TTMM_OK;
+}
+
+int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    safetensors s;
+    memset(c, 0, sizeof *c);
+    int code = join_path(path, folder, "corpus.safetensors", err);
+    if (code) return code;
+    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
+    const char *needed[] = {"tokens", "document_offsets", "sequence_offsets", "file_names"};
+    size_t count[4] = {0};
+    for (size_t i = 0; i < 4 && code == TTMM_OK; i++) {
+        const stored *t = find_tensor(&s, needed[i]);
+        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", path, needed[i]);
+        else count[i] = t->dim[0];
+    }
+    const size_t name_bytes = count[3];
+    c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1;
+    if (code == TTMM_OK && (c->n_documents < 1 || c->n_sequences < 1))
+        code = fail(err, TTMM_BAD_INPUT, "%s: holds no documents", path);
+    char *names = code ? NULL : calloc(name_bytes + 1, 1);
+    if (code == TTMM_OK && names == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
+    if (code == TTMM_OK) code = read_tensor(&s, "file_names", names, U8, name_bytes, 1, err);
+    for (size_t i = 0; i < name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
+    if (code == TTMM_OK && names[name_bytes - 1] != 0)
+        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", path);
+    if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
+    if (code == TTMM_OK) {
+        size_t at = 0;
+        memcpy(c->names, names, name_bytes);
+        for (size_t i = 0; i < c->n_files; i++, at += strlen(c->names + at) + 1) c->file[i] = c->names + at;
+    }
+    free(names);
+    const size_t n = c->n_sequences, m = c->n_documents;
+    if (code == TTMM_OK) code = read_tensor(&s, "tokens", c->token, I32, c->n_tokens, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "document_offsets", c->document, I64, m + 1, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "sequence_offsets", c->sequence, I64, n + 1, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "document_file", c->document_file, I32, m, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "sequence_document", c->sequence_document, I32, n, 1, err);
+    if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
+    if (code == TTMM_OK) code = check_offsets(c->document, m, c->n_tokens, path, "document_offsets", err);
+    if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
+    if (code == TTMM_OK) code = check_below(c->document_file, m, c->n_files, path, "document_file", err);
+    if (code == TTMM_OK) code = check_below(c->sequence_document, n, m, path, "sequence_document", err);
+    const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
+    if (embeddings) {
+        const int idf = find_tensor(&s, "idf") != NULL;
+        const size_t dim = embeddings->dim[1];
+        code = allocate_embeddings(c, dim, idf, err);
+        if (code == TTMM_OK) code = read_tensor(&s, "embeddings", c->embedding, DTYPE_REAL, n, dim, err);
+        if (code == TTMM_OK && idf) code = read_tensor(&s, "idf", c->idf, DTYPE_REAL, dim, 1, err);
+    }
+    if (code == TTMM_OK && find_tensor(&s, "cluster")) {
+        code = read_tensor(&s, "cluster", c->cluster, I32, n, 1, err);
+        if (code == TTMM_OK) code = check_below(c->cluster, n, n, path, "cluster", err);
+        c->clustered = 1;
+    }
+    close_safetensors(&s);
+    if (code) ttmm_corpus_free(c);
+    return code;
+}
+
+int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err)
+{
+    safetensors s;
+    *array = NULL;
+    int code = open_safetensors(&s, path, err);
+    if (code) return code;
+    const stored *t = find_tensor(&s, name);
+    if (t == NULL && s.n == 1) t = &s.tensor[0];
+    if (t == NULL || t->n_dims < 1 || t->dim[0] * t->dim[1] == 0)
+        code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or empty", path, name);
+    else {
+        *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
+        *array = malloc(mul_size(*rows * *cols, sizeof(real)));
+        code = *array ? read_numbers(&s, t, *array, DTYPE_REAL, err) : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
+    }
+    close_safetensors(&s);
+    if (code) free(*array), *array = NULL;
+    return code;
+}
+
+int ttmm_array_write(const real *array, size_t rows, size_t cols, const char *path, const char *name, const char *note,
+                     ttmm_error *err)
+{
+    stored t = store(name, DTYPE_REAL, 2, rows, cols, array);
+    return write_safetensors(path, &t, 1, note, err);
+}
+
+int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
+{
+    const size_t at[2] = {(size_t)t->step, t->tokens};
+    stored s[4] = {store("weights", DTYPE_REAL, 1, t->n, 1, t->weights), store("first_moments", DTYPE_REAL, 1, t->n, 1, t->m),
+                   store("second_moments", DTYPE_REAL, 1, t->n, 1, t->v), store("step_and_tokens", I64, 1, 2, 1, at)};
+    return write_safetensors(path, s, 4, settings, err);
+}
+
+int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
+{
+    char note[1024];
+    size_t at[2];
+    safetensors s;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL) return 0;
+    fclose(f);
+    int code = ttmm_note(note, sizeof note, path, err);
+    if (code) return code;
+    if (strcmp(note, settings) != 0)
+        return fail(err, TTMM_BAD_INPUT, "%s: is of a run with \"%s\", this one has \"%s\": finish that one or remove the file",
+                    path, note, settings);
+    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
+    code = read_tensor(&s, "weights", t->weights, DTYPE_REAL, t->n, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "first_moments", t->m, DTYPE_REAL, t->n, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "second_moments", t->v, DTYPE_REAL, t->n, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, "step_and_tokens", at, I64, 2, 1, err);
+    close_safetensors(&s);
+    if (code) return code;
+    t->step = (long)at[0], t->tokens = at[1];
+    return 1;
+}
+
+/* ==== 12. Scoring and sampling ====================================================================================== */
+
+double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from)
+{
+    const size_t start[2] = {0, T};
+    double nll = 0;
+    ttmm_forward(p, m, mix, token, start, 1);
+    ttmm_nll(p, m, p->losses);
+    for (size_t t = from; t < T; t++) nll += (double)p->losses[t - 1]; /* losses[t - 1] is that of predicting token t */
+    return nll;
+}
+
+double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from,
+                           double *probability)
+{
+    const size_t start[2] = {0, T};
+    const real one = 1;
+    double nll = 0;
+    for (size_t t = 0; t < T; t++) probability[t] = 0;
+    for (size_t k = 0; k < mix->n; k++) {
+        const ttmm_mix alone = {1, &mix->lora[k], &one};
+        ttmm_forward(p, m, &alone, token, start, 1);
+        ttmm_nll(p, m, p->losses);
+        for (size_t t = from; t < T; t++) probability[t] += (double)mix->weight[k] * ttmm_exp(-(double)p->losses[t - 1]);
+    }
+    for (size_t t = from; t < T; t++) nll -= ttmm_log(probability[t]);
+    return nll;
+}
+
+void ttmm_add_probabilities(real *out, const real *logits, size_t V, real weight)
+{
+    const real most = largest(logits, V);
+    double total = 0;
+    for (size_t v = 0; v < V; v++) total += (double)exp_real(logits[v] - most);
+    for (size_t v = 0; v < V; v++) out[v] += weight * (real)((double)exp_real(logits[v] - most) / total);
+}
+
+typedef struct {
+    real p;
+    int token;
+} candidate;
+
+static int by_probability(const void *a, const void *b) /* the likeliest first; equal ones: lower token first */
+{
+    const candidate *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
+}
+
+size_t ttmm_sample_scratch(size_t V) { return V * sizeof(candidate); }
+
+int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch)
+{
+    if (s->temperature == 0) return (int)first_largest(logits, V);
+    candidate *c = scratch;
+    const real most = largest(logits, V);
+    double total = 0, kept = 0;
+    for (size_t v = 0; v < V; v++) {
+        c[v].p = (real)ttmm_exp((double)(logits[v] - most) / s->temperature);
+        c[v].token = (int)v;
+        total += (double)c[v].p;
+    }
+    qsort(c, V, sizeof *c, by_probability);
+    size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V, keep = 0;
+    if (n < V)
+        for (total = 0, keep = 0; keep < n; keep++) total += (double)c[keep].p;
+    for (keep = 0; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
+    double point = ttmm_uniform(g) * kept;
+    for (size_t i = 0; i + 1 < keep; i++)
+        if ((point -= (double)c[i].p) < 0) return c[i].token;
+    return c[keep - 1].token;
+}
