@@ -9,7 +9,8 @@ try = $(shell printf '$(2)' | $(CC) -Werror $(1) -x c - -o /dev/null >/dev/null 
 # The machine it is built on. With no tuning flag for it a compiler's default is used.
 ARCH := $(call try,-march=native,int main(void) { return 0; })
 # OpenMP where the compiler and its library have it.
-OMP := $(call try,-fopenmp,\#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; })
+hash := \#
+OMP := $(call try,-fopenmp,$(hash)include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; })
 
 WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
 # No fused multiply-add: with it, sums would depend on what the compiler can fuse.

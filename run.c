@@ -1,0 +1,804 @@
+/* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the base
+ * model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints tables; the
+ * mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "ttmm.h"
+
+static struct {
+    double beta, tau, temperature, top_p, ttt_lr;
+    int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
+    const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
+} option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
+            .neighbours = 40, .passes = 2, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
+
+#define EVERY " generate route eval merge tokenize info "
+#define ROUTED " generate route eval merge "
+#define PROMPTED " generate route merge "
+#define TRAINED " generate eval "
+static const ttmm_option options[] = {
+    {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.16; with outside embeddings 0.2)"},
+    {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
+    {"max", 'i', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
+    {"active", 'i', &option.active, 1, 1e6, PROMPTED, "exactly so many experts, the nearest"},
+    {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
+    {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
+    {"merge", 's', &option.merge, 0, 0, TRAINED, "dense (into the weights), lowrank (beside them) or ensemble"},
+    {"adapter", 's', &option.adapter, 0, 0, " generate ", "folder of one adapter, instead of routing"},
+    {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
+    {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
+    {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (40)"},
+    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (2)"},
+    {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
+    {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
+    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: leave it out)"},
+    {"tokens", 'i', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
+    {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
+    {"top-k", 'i', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
+    {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
+    {"file", 's', &option.file, 0, 0, " generate route merge tokenize ", "take the prompt from a file"},
+    {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
+    {"output", 's', &option.output, 0, 0, " merge tokenize ", "(-o) where to write"},
+    {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
+    {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
+    {"tsv", 's', &option.tsv, 0, 0, " route eval ", "write the table to a file, tab-separated"},
+    {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
+};
+enum { OPTIONS = sizeof options / sizeof *options };
+
+static ttmm_error err;
+
+static int refuse(int code, const char *a, const char *b)
+{
+    snprintf(err.text, sizeof err.text, "%.400s%.150s", a, b);
+    return err.code = code;
+}
+
+/* ---- What a verb loads --------------------------------------------------------------------------------------------- */
+
+static struct {
+    const char *folder;
+    ttmm_model base, merged;
+    ttmm_corpus corpus;      /* of the training text; n_sequences is 0 if there is none */
+    real *centroid;          /* [K, E] */
+    size_t K, E;
+    ttmm_lora *expert;       /* [K], loaded when they are first chosen (matrix is NULL before) */
+    const ttmm_lora **chosen; /* [K] of a route ... */
+    int *index;              /* ... their numbers */
+    real *weight, *similarity;
+    size_t n_chosen;
+    real *query;
+    real *scratch;           /* of ttmm_merge */
+    size_t scratch_size;
+} model;
+
+static int load_base(const char *folder)
+{
+    model.folder = folder;
+    return ttmm_model_read(&model.base, folder, &err);
+}
+
+static int load_corpus(void) { return ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err); }
+
+static int load_centroids(void)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/centroids.safetensors", model.folder);
+    int code = ttmm_array_read(&model.centroid, &model.K, &model.E, path, "embeddings", &err);
+    if (code) return code;
+    const size_t K = model.K;
+    model.expert = calloc(K, sizeof *model.expert);
+    model.chosen = calloc(K, sizeof *model.chosen);
+    model.index = calloc(K, sizeof *model.index);
+    model.weight = calloc(K, sizeof *model.weight);
+    model.similarity = calloc(K, sizeof *model.similarity);
+    if (!model.expert || !model.chosen || !model.index || !model.weight || !model.similarity)
+        return refuse(TTMM_NO_ROOM, "out of memory for the list of experts", "");
+    return TTMM_OK;
+}
+
+static int load_expert(size_t k)
+{
+    char folder[4096];
+    if (model.expert[k].matrix) return TTMM_OK;
+    snprintf(folder, sizeof folder, "%s/experts/%zu", model.folder, k);
+    return ttmm_lora_read(&model.expert[k], &model.base.config, folder, &err);
+}
+
+static int has_experts(void)
+{
+    return ttmm_exists(model.folder, "centroids.safetensors") && ttmm_exists(model.folder, "experts/0/adapter_config.json");
+}
+
+/* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
+static int load_query(const int *token, size_t T)
+{
+    if (option.query) {
+        size_t rows, cols;
+        free(model.query);
+        int code = ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err);
+        if (code) return code;
+        if (rows * cols == model.E) return TTMM_OK;
+        snprintf(err.text, sizeof err.text, "%s: the query has %zu numbers, expected %zu as the centroids", option.query,
+                 rows * cols, model.E);
+        return err.code = TTMM_BAD_INPUT;
+    }
+    if (model.corpus.idf == NULL)
+        return refuse(TTMM_BAD_INPUT, model.folder, ": was indexed with outside embeddings: the prompt's must come by --query");
+    if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
+    if (model.query == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the query", "");
+    ttmm_embed(model.query, token, T < (size_t)option.prefix ? T : (size_t)option.prefix, model.corpus.idf);
+    return TTMM_OK;
+}
+
+static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.16 : 0.2; }
+
+/* Choose experts for the query and load them. */
+static int route(size_t active)
+{
+    const ttmm_router r = {beta(), option.tau, (size_t)option.max, active};
+    int code = ttmm_route(&model.n_chosen, model.index, model.weight, model.similarity, model.query, model.centroid, model.K,
+                          model.E, &r, &err);
+    for (size_t i = 0; i < model.n_chosen && code == TTMM_OK; i++) {
+        code = load_expert((size_t)model.index[i]);
+        model.chosen[i] = &model.expert[model.index[i]];
+    }
+    return code;
+}
+
+static int merge_into(ttmm_model *to, const ttmm_mix *mix)
+{
+    const size_t need = ttmm_merge_scratch(&model.base.config, mix);
+    if (need > model.scratch_size) {
+        free(model.scratch);
+        model.scratch = malloc(need * sizeof *model.scratch);
+        model.scratch_size = model.scratch ? need : 0;
+        if (model.scratch == NULL) return refuse(TTMM_NO_ROOM, "out of memory for merging", "");
+    }
+    ttmm_merge(to, &model.base, mix, model.scratch);
+    return TTMM_OK;
+}
+
+static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t **index, real **scratch)
+{
+    ttmm_lora like = {0};
+    char folder[4096];
+    int rank = 8;
+    double alpha = 16;
+    const ttmm_recipe recipe = {{option.ttt_lr, 0, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, 1, 0, (uint64_t)option.seed};
+    if (model.corpus.dim == 0) return refuse(TTMM_BAD_INPUT, model.folder, ": has no indexed text for TTT: run train index");
+    snprintf(folder, sizeof folder, "%s/experts/0", model.folder);
+    if (ttmm_exists(folder, "adapter_config.json") && ttmm_lora_read(&like, &model.base.config, folder, &err) == TTMM_OK)
+        rank = like.matrix[0].rank, alpha = like.alpha; /* of the experts' form */
+    ttmm_lora_free(&like);
+    o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours : model.corpus.n_sequences;
+    o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0, o->recipe = recipe;
+    int code = ttmm_lora_new(lora, &model.base.config, rank, alpha, &err);
+    if (code == TTMM_OK) code = ttmm_trainer_new(trainer, &model.base, lora, &model.corpus, &recipe, &err);
+    *index = malloc(o->neighbours * sizeof **index);
+    *scratch = malloc(ttmm_ttt_scratch(o, &model.corpus) * sizeof **scratch);
+    if (code == TTMM_OK && (!*index || !*scratch)) code = refuse(TTMM_NO_ROOM, "out of memory for TTT", "");
+    return code;
+}
+
+/* ---- Prompts ------------------------------------------------------------------------------------------------------- */
+
+static int *prompt;
+static size_t prompt_tokens;
+
+static int read_stream(char **text, size_t *n, FILE *f, const char *name)
+{
+    size_t room = 1 << 16;
+    *n = 0;
+    *text = malloc(room + 1);
+    while (*text) {
+        *n += fread(*text + *n, 1, room - *n, f);
+        if (*n < room) break;
+        char *more = realloc(*text, 2 * room + 1);
+        if (more == NULL) free(*text);
+        *text = more, room *= 2;
+    }
+    if (*text == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the prompt", "");
+    if (ferror(f)) return refuse(TTMM_BAD_INPUT, name, ": cannot be read");
+    (*text)[*n] = 0;
+    return TTMM_OK;
+}
+
+/* Token ids separated by blanks, each less than the vocabulary. */
+static int parse_ids(const char *text, const char *name)
+{
+    for (const char *p = text;;) {
+        char *end;
+        while (*p && strchr(" \t\r\n", *p)) p++;
+        if (*p == 0) return TTMM_OK;
+        const long id = strtol(p, &end, 10);
+        if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab) {
+            snprintf(err.text, sizeof err.text, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name, prompt_tokens + 1, p,
+                     model.base.config.vocab - 1);
+            return err.code = TTMM_BAD_INPUT;
+        }
+        prompt[prompt_tokens++] = (int)id;
+        p = end;
+    }
+}
+
+/* The prompt: the argument, --file, --ids, or standard input. */
+static int load_prompt(const char *argument)
+{
+    const char *name = option.ids ? option.ids : option.file ? option.file : argument ? "the prompt" : "standard input";
+    char *text = NULL;
+    size_t n = 0;
+    int code = TTMM_OK;
+    if (option.ids || option.file) {
+        FILE *f = fopen(name, "rb");
+        if (f == NULL) return refuse(TTMM_BAD_INPUT, name, ": cannot be opened");
+        code = read_stream(&text, &n, f, name);
+        fclose(f);
+    } else if (argument == NULL) {
+        if (ttmm_is_terminal(stdin) && !option.quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
+        code = read_stream(&text, &n, stdin, name);
+    }
+    if (code) return code;
+    if (argument && !text) n = strlen(argument);
+    if ((prompt = malloc((n + 1) * sizeof *prompt)) == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the prompt", "");
+    prompt_tokens = 0;
+    if (option.ids) code = parse_ids(text, name);
+    else if (model.base.config.vocab != TTMM_BYTES)
+        code = refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes: give the prompt as --ids");
+    else prompt_tokens = ttmm_tokenize(prompt, text ? text : argument, n);
+    free(text);
+    if (code == TTMM_OK && prompt_tokens == 0) code = refuse(TTMM_BAD_INPUT, name, " is empty");
+    return code;
+}
+
+/* ---- route --------------------------------------------------------------------------------------------------------- */
+
+/* "cookbook 14, garden 3": the files that the expert's sequences came from. */
+static void print_origins(FILE *f, int expert)
+{
+    const ttmm_corpus *c = &model.corpus;
+    size_t *count = calloc(c->n_files + 1, sizeof *count);
+    if (count == NULL || !c->clustered) return;
+    for (size_t i = 0; i < c->n_sequences; i++)
+        if (c->cluster[i] == expert) count[c->document_file[c->sequence_document[i]]]++;
+    for (int shown = 0; shown < 3; shown++) {
+        size_t most = 0;
+        for (size_t k = 1; k < c->n_files; k++)
+            if (count[k] > count[most]) most = k;
+        if (count[most] == 0) break;
+        fprintf(f, "%s%s %zu", shown ? ", " : "", c->file[most], count[most]);
+        count[most] = 0;
+    }
+    free(count);
+}
+
+/* The order of printing: heaviest first. */
+static size_t next_heaviest(const char *done)
+{
+    size_t best = SIZE_MAX;
+    for (size_t i = 0; i < model.n_chosen; i++)
+        if (!done[i] && (best == SIZE_MAX || model.weight[i] > model.weight[best])) best = i;
+    return best;
+}
+
+static int verb_route(void)
+{
+    int code = load_query(prompt, prompt_tokens);
+    if (code == TTMM_OK) code = route((size_t)option.active);
+    char *done = calloc(model.K, 1);
+    FILE *tsv = code == TTMM_OK && option.tsv ? fopen(option.tsv, "w") : NULL;
+    if (code == TTMM_OK && option.tsv && !tsv) code = refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    if (code || done == NULL) return code;
+    if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
+    else printf("expert  similarity  weight\n");
+    if (tsv) fprintf(tsv, "expert\tsimilarity\tweight\n");
+    for (size_t i; (i = next_heaviest(done)) != SIZE_MAX; done[i] = 1) {
+        const double s = (double)model.similarity[model.index[i]], w = (double)model.weight[i];
+        printf("%6d  %10.4f  %6.4f  %-25.*s ", model.index[i], s, w, (int)(25 * w + 0.5), "#########################");
+        print_origins(stdout, model.index[i]);
+        printf("\n");
+        if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", model.index[i], s, w);
+    }
+    if (tsv) fclose(tsv);
+    free(done);
+    return TTMM_OK;
+}
+
+/* ---- generate ------------------------------------------------------------------------------------------------------ */
+
+static void put_token(int token)
+{
+    if (token < TTMM_END && model.base.config.vocab == TTMM_BYTES) putchar(token);
+    else if (model.base.config.vocab != TTMM_BYTES) printf("%d ", token);
+    fflush(stdout);
+}
+
+/* Decode from the prompt: one pass with mix beside the weights, or (ensemble) one pass for each adapter of mix, whose
+ * probabilities are averaged. */
+static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
+{
+    const size_t context = (size_t)m->config.context, V = (size_t)m->config.vocab, n = ensemble ? mix->n : 1;
+    size_t room = context - prompt_tokens, limit = (size_t)option.tokens, rank = 0, generated = 0;
+    const real one = 1;
+    const ttmm_sampler sampler = {option.temperature, option.top_p, (size_t)option.top_k};
+    ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
+    for (size_t k = 0; mix && k < mix->n; k++)
+        if ((size_t)mix->lora[k]->matrix[0].rank > rank) rank = (size_t)mix->lora[k]->matrix[0].rank;
+    const ttmm_pass_size size = {prompt_tokens, 1, context, 1, 0, rank, 0};
+    ttmm_pass **pass = calloc(n, sizeof *pass);
+    real *mean = malloc(V * sizeof *mean);
+    void *scratch = malloc(ttmm_sample_scratch(V));
+    int code = pass && mean && scratch ? TTMM_OK : refuse(TTMM_NO_ROOM, "out of memory for decoding", "");
+    for (size_t k = 0; k < n && code == TTMM_OK; k++) code = ttmm_pass_new(&pass[k], &m->config, &size, &err);
+    for (size_t t = 0; t < prompt_tokens && code == TTMM_OK; t++) put_token(prompt[t]);
+    const int *token = prompt;
+    int next = -1;
+    const double began = ttmm_seconds();
+    while (code == TTMM_OK && generated < limit && generated < room) {
+        const size_t T = generated ? 1 : prompt_tokens, start[2] = {0, T};
+        const real *logits = NULL;
+        if (ensemble) memset(mean, 0, V * sizeof *mean);
+        for (size_t k = 0; k < n; k++) {
+            const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
+            ttmm_forward(pass[k], m, ensemble ? &alone : mix, token, start, 1);
+            logits = ttmm_logits(pass[k], m, T - 1, 1);
+            if (ensemble) ttmm_add_probabilities(mean, logits, V, mix->weight[k]);
+        }
+        if (ensemble)
+            for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
+        next = ttmm_sample(ensemble ? mean : logits, V, &sampler, &g, scratch);
+        generated++;
+        if (next == TTMM_END && V == TTMM_BYTES) break;
+        put_token(next);
+        token = &next;
+    }
+    if (code == TTMM_OK) printf("\n");
+    if (code == TTMM_OK && !option.quiet)
+        fprintf(stderr, "%zu tokens, %.0f a second%s\n", generated, (double)generated / (ttmm_seconds() - began),
+                next == TTMM_END && V == TTMM_BYTES ? "; the text ended" : generated == room && room < limit ? "; the context is full" : "");
+    for (size_t k = 0; k < n && pass; k++) ttmm_pass_free(pass[k]);
+    free(pass);
+    free(mean);
+    free(scratch);
+    return code;
+}
+
+static int verb_generate(void)
+{
+    const real one = 1;
+    ttmm_lora adapter = {0};
+    const ttmm_lora *only = &adapter;
+    const ttmm_mix single = {1, &only, &one};
+    if (prompt_tokens >= (size_t)model.base.config.context) {
+        snprintf(err.text, sizeof err.text, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
+                 model.base.config.context);
+        return err.code = TTMM_BAD_INPUT;
+    }
+    if (option.adapter) {
+        int code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
+        if (code == TTMM_OK) code = decode(&model.base, &single, 0);
+        ttmm_lora_free(&adapter);
+        return code;
+    }
+    if (option.ttt) {
+        ttmm_trainer *t = NULL;
+        ttmm_ttt o;
+        size_t *index = NULL;
+        real *scratch = NULL;
+        int code = load_corpus();
+        model.E = model.corpus.dim;
+        if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
+        if (code == TTMM_OK) code = new_ttt(&t, &adapter, &o, &index, &scratch);
+        if (code == TTMM_OK) {
+            const double began = ttmm_seconds();
+            ttmm_ttt_train(t, &o, model.query, index, scratch);
+            if (!option.quiet)
+                fprintf(stderr, "trained on %zu neighbours in %.2f s\n", o.neighbours, ttmm_seconds() - began);
+            code = decode(&model.base, &single, 0);
+        }
+        ttmm_trainer_free(t);
+        ttmm_lora_free(&adapter);
+        free(index);
+        free(scratch);
+        return code;
+    }
+    if (option.no_experts || !has_experts()) {
+        if (!option.no_experts && !option.quiet) fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
+        return decode(&model.base, NULL, 0);
+    }
+    int code = load_corpus();
+    if (code == TTMM_OK) code = load_centroids();
+    if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
+    if (code == TTMM_OK) code = route((size_t)option.active);
+    if (code) return code;
+    if (!option.quiet) {
+        fprintf(stderr, model.n_chosen ? "experts" : "no expert has a weight above tau: the base model answers");
+        for (size_t i = 0; i < model.n_chosen; i++) fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
+        fprintf(stderr, "\n");
+    }
+    const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
+    if (strcmp(option.merge, "lowrank") == 0) return decode(&model.base, &mix, 0);
+    if (strcmp(option.merge, "ensemble") == 0 && mix.n > 0) return decode(&model.base, &mix, 1);
+    code = merge_into(&model.base, &mix); /* in place: this process answers one prompt */
+    return code ? code : decode(&model.base, NULL, 0);
+}
+
+/* ---- merge --------------------------------------------------------------------------------------------------------- */
+
+static int verb_merge(void)
+{
+    if (option.output == NULL) return refuse(TTMM_BAD_USE, "merge needs -o DIR, where to write the model", "");
+    if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
+        return refuse(TTMM_BAD_USE, option.output, ": holds a model with its experts, which would be lost: choose another folder");
+    int code = load_query(prompt, prompt_tokens);
+    if (code == TTMM_OK) code = route((size_t)option.active);
+    const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
+    if (code == TTMM_OK) code = merge_into(&model.base, &mix);
+    if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, "merged", &err);
+    if (code == TTMM_OK && !option.quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
+    return code;
+}
+
+/* ---- eval ---------------------------------------------------------------------------------------------------------- */
+
+enum { BASE, FINETUNED, TTMM, ENSEMBLE, UNIFORM, TTT };
+static const struct {
+    const char *name;
+    int how;
+    size_t active; /* 0: sparse, by tau */
+} methods[] = {{"base", BASE, 0}, {"finetuned", FINETUNED, 0}, {"ttmm-1", TTMM, 1}, {"ttmm-3", TTMM, 3}, {"ttmm-10", TTMM, 10},
+               {"ttmm", TTMM, 0}, {"ensemble-10", ENSEMBLE, 10}, {"uniform", UNIFORM, 0}, {"ttt", TTT, 0}};
+enum { METHODS = sizeof methods / sizeof *methods };
+
+typedef struct {
+    int there;
+    double *nll, *seconds; /* [prompts]; nll is NaN where the method was not run */
+    double active, decode;
+    size_t prompts;
+} result;
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(const double *x, size_t n, double *scratch)
+{
+    memcpy(scratch, x, n * sizeof *x);
+    qsort(scratch, n, sizeof *x, by_value);
+    return n == 0 ? 0 : n % 2 ? scratch[n / 2] : (scratch[n / 2 - 1] + scratch[n / 2]) / 2;
+}
+
+/* Tokens a second of greedy decoding after a prompt of a few tokens, by the pass for each member of an ensemble. */
+static double decode_rate(ttmm_pass *const *pass, size_t members, const ttmm_model *m, const ttmm_mix *mix, const int *token,
+                          size_t T)
+{
+    enum { TOKENS = 24 };
+    const real one = 1;
+    double best = 0;
+    for (int trial = 0; trial < 3; trial++) {
+        for (size_t k = 0; k < members; k++) ttmm_rewind(pass[k], 0);
+        double began = 0;
+        for (size_t t = 0; t < TOKENS + 8 && t < T; t++) {
+            const size_t start[2] = {0, 1};
+            if (t == 8) began = ttmm_seconds();
+            for (size_t k = 0; k < members; k++) {
+                const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
+                ttmm_forward(pass[k], m, members > 1 ? &alone : mix, token + t, start, 1);
+                ttmm_logits(pass[k], m, 0, 1);
+            }
+        }
+        const double rate = T > 8 ? (double)(T < TOKENS + 8 ? T - 8 : TOKENS) / (ttmm_seconds() - began) : 0;
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+static double total_nll(const result *r, const double *sample, size_t n, const size_t *scored, size_t *tokens)
+{
+    double nll = 0;
+    *tokens = 0;
+    for (size_t i = 0; i < n; i++)
+        if (r->nll[i] == r->nll[i] && (sample == NULL || sample[i] == sample[i])) nll += r->nll[i], *tokens += scored[i];
+    return nll;
+}
+
+static int verb_eval(const char *const *file, size_t n_files)
+{
+    const ttmm_config *c = &model.base.config;
+    const size_t prefix = (size_t)option.prefix;
+    const real one = 1;
+    ttmm_corpus text = {0};
+    ttmm_lora finetuned = {0}, fresh = {0};
+    ttmm_trainer *trainer = NULL;
+    ttmm_ttt ttt = {0};
+    size_t *neighbour = NULL, *from = NULL, *scored = NULL, n = 0, short_ones = 0, bytes = 0, members = 1;
+    real *ttt_scratch = NULL, *equal = NULL;
+    double *probability = NULL;
+    ttmm_pass *pass = NULL, *decoder[10] = {0};
+    result r[METHODS];
+    memset(r, 0, sizeof r);
+    if (c->vocab != TTMM_BYTES) return refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes");
+    int code = ttmm_corpus_from_files(&text, file, n_files, c->context, &err);
+    if (code) return code;
+    const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
+    if (corpus) code = load_corpus();
+    if (code == TTMM_OK && experts) code = load_centroids();
+    for (size_t k = 0; k < model.K && code == TTMM_OK; k++) code = load_expert(k);
+    if (code == TTMM_OK && corpus && model.corpus.idf == NULL)
+        code = refuse(TTMM_BAD_INPUT, model.folder, ": was indexed with outside embeddings, which eval cannot make for its prompts");
+    if (code) return code;
+
+    /* The prompts: every held-out sequence longer than the prefix; scored are its tokens after the prefix. */
+    from = calloc(text.n_sequences, sizeof *from), scored = calloc(text.n_sequences, sizeof *scored);
+    if (!from || !scored) return refuse(TTMM_NO_ROOM, "out of memory for the prompts", "");
+    for (size_t i = 0; i < text.n_sequences; i++) {
+        const size_t T = text.sequence[i + 1] - text.sequence[i];
+        if (T <= prefix) {
+            short_ones++;
+            continue;
+        }
+        from[n] = text.sequence[i], scored[n++] = T - prefix;
+        for (size_t t = text.sequence[i] + prefix; t < text.sequence[i + 1]; t++) bytes += text.token[t] < TTMM_END;
+    }
+    if (n == 0) return refuse(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix", "");
+
+    r[0].there = 1;
+    r[1].there = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors");
+    for (int m = 2; m < METHODS - 1; m++) r[m].there = experts;
+    r[METHODS - 1].there = corpus && model.corpus.dim > 0 && option.ttt_prompts > 0;
+    if (r[1].there) {
+        char folder[4096];
+        snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
+        code = ttmm_lora_read(&finetuned, c, folder, &err);
+    }
+    if (code == TTMM_OK && r[METHODS - 1].there) code = new_ttt(&trainer, &fresh, &ttt, &neighbour, &ttt_scratch);
+    if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
+    size_t rank = fresh.matrix ? (size_t)fresh.matrix[0].rank : 0;
+    for (size_t k = 0; k < model.K; k++)
+        if ((size_t)model.expert[k].matrix[0].rank > rank) rank = (size_t)model.expert[k].matrix[0].rank;
+    const size_t T = ttmm_longest_sequence(&text);
+    const ttmm_pass_size size = {T, 1, 0, T < 64 ? T : 64, 0, rank, 0}, step = {1, 1, 64, 1, 0, rank, 0};
+    if (code == TTMM_OK) code = ttmm_pass_new(&pass, c, &size, &err);
+    for (size_t k = 0; k < 10 && code == TTMM_OK; k++) code = ttmm_pass_new(&decoder[k], c, &step, &err);
+    probability = malloc(T * sizeof *probability);
+    equal = malloc((model.K + 1) * sizeof *equal);
+    for (int m = 0; m < METHODS && code == TTMM_OK; m++) {
+        r[m].nll = malloc(n * sizeof(double)), r[m].seconds = malloc(n * sizeof(double));
+        if (!r[m].nll || !r[m].seconds || !probability || !equal) code = refuse(TTMM_NO_ROOM, "out of memory for the table", "");
+    }
+    if (code) return code;
+    if (!option.quiet)
+        fprintf(stderr, "%zu prompts, scored after their first %zu tokens%s; %zu experts\n", n, prefix,
+                short_ones ? "; shorter sequences are left out" : "", model.K);
+
+    double shown = 0;
+    const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
+    for (int m = 0; m < METHODS; m++) {
+        if (!r[m].there) continue;
+        const int how = methods[m].how, beside = strcmp(option.merge, "lowrank") == 0 && how == TTMM;
+        const int ensemble = how == ENSEMBLE || (how == TTMM && strcmp(option.merge, "ensemble") == 0);
+        const ttmm_lora *one_lora = how == TTT ? &fresh : &finetuned;
+        ttmm_mix mix = {1, &one_lora, &one};
+        const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
+        members = 1;
+        if (how == FINETUNED) merge_into(&model.merged, &mix);
+        if (how == UNIFORM) {
+            for (size_t k = 0; k < model.K; k++) model.chosen[k] = &model.expert[k], equal[k] = (real)(1 / (double)model.K);
+            const ttmm_mix all = {model.K, model.chosen, equal};
+            if ((code = merge_into(&model.merged, &all)) != TTMM_OK) return code;
+            r[m].active = (double)model.K * (double)n;
+        }
+        for (size_t i = 0; i < n; i++) {
+            const int *token = text.token + from[i];
+            r[m].nll[i] = ttmm_log(-1);
+            if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* every n/sample-th prompt */
+            const double began = ttmm_seconds();
+            if (how == TTMM || how == ENSEMBLE) {
+                if ((code = load_query(token, prefix)) != TTMM_OK || (code = route(methods[m].active)) != TTMM_OK) return code;
+                mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
+                if (!ensemble && !beside && (code = merge_into(&model.merged, &mix)) != TTMM_OK) return code;
+                r[m].active += (double)mix.n;
+            }
+            if (how == TTT) {
+                if ((code = load_query(token, prefix)) != TTMM_OK) return code;
+                ttmm_ttt_train(trainer, &ttt, model.query, neighbour, ttt_scratch);
+                r[m].active += 1;
+            }
+            r[m].seconds[r[m].prompts++] = how == TTMM || how == ENSEMBLE || how == TTT ? ttmm_seconds() - began : 0;
+            const size_t length = prefix + scored[i];
+            if (ensemble && mix.n > 0) {
+                members = mix.n < 10 ? mix.n : 10;
+                r[m].nll[i] = ttmm_score_ensemble(pass, with, &mix, token, length, prefix, probability);
+            } else r[m].nll[i] = ttmm_score(pass, with, how == TTT || beside ? &mix : NULL, token, length, prefix);
+            const double now = ttmm_seconds();
+            if (!option.quiet && ttmm_is_terminal(stderr) && now - shown > 0.3) {
+                fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", methods[m].name, i + 1, n);
+                shown = now;
+            }
+        }
+        r[m].active /= (double)r[m].prompts;
+        r[m].decode = decode_rate(decoder, members, with, how == TTT || beside || members > 1 ? &mix : NULL, text.token + from[n - 1],
+                                  prefix + scored[n - 1]);
+    }
+    if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
+
+    FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
+    if (option.tsv && !tsv) return refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    if (tsv) fprintf(tsv, "method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s\n");
+    double *sorted = malloc(n * sizeof *sorted), slowest = 0, all_tokens = 0;
+    if (sorted == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the table", "");
+    for (size_t i = 0; i < n; i++) all_tokens += (double)scored[i];
+    if (r[METHODS - 1].there) slowest = median(r[METHODS - 1].seconds, r[METHODS - 1].prompts, sorted);
+    printf("%-12s %6s %11s %10s %15s %11s %13s\n", "method", "active", "perplexity", "bits/byte", "test time", "than ttt", "decode tok/s");
+    for (int m = 0; m < METHODS; m++) {
+        if (!r[m].there) continue;
+        size_t tokens;
+        const double nll = total_nll(&r[m], NULL, n, scored, &tokens), time = median(r[m].seconds, r[m].prompts, sorted);
+        const double ppl = ttmm_exp(nll / (double)tokens), per_byte = all_tokens / (double)bytes;
+        const double bpb = nll / (double)tokens * per_byte / ttmm_log(2);
+        char faster[32] = "";
+        if (time > 0 && slowest > 0) snprintf(faster, sizeof faster, "%.0f x", slowest / time);
+        printf("%-12s %6.3g %11.3f %10.4f %12.3f ms %11s %13.0f\n", methods[m].name, r[m].active, ppl, bpb, 1e3 * time, faster,
+               r[m].decode);
+        if (tsv)
+            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", methods[m].name, r[m].active, ppl, bpb, nll, tokens,
+                    r[m].prompts, time, r[m].decode);
+    }
+    if (r[METHODS - 1].there && r[METHODS - 1].prompts < n) {
+        printf("ttt is on %zu of the %zu prompts. On these, perplexities are:", r[METHODS - 1].prompts, n);
+        for (int m = 0; m < METHODS; m++)
+            if (r[m].there) {
+                size_t tokens;
+                const double nll = total_nll(&r[m], r[METHODS - 1].nll, n, scored, &tokens);
+                printf(" %s %.3f", methods[m].name, ttmm_exp(nll / (double)tokens));
+            }
+        printf("\n");
+    }
+    if (tsv && fclose(tsv) != 0) return refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    return TTMM_OK;
+}
+
+/* ---- tokenize, info ------------------------------------------------------------------------------------------------ */
+
+static int verb_tokenize(void)
+{
+    const char *file[1] = {option.file};
+    ttmm_corpus text = {0};
+    if (option.file == NULL) return refuse(TTMM_BAD_USE, "tokenize needs --file F", "");
+    if (model.base.config.vocab != TTMM_BYTES) return refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes");
+    int code = ttmm_corpus_from_files(&text, file, 1, model.base.config.context, &err);
+    FILE *f = option.output ? fopen(option.output, "w") : stdout;
+    if (code == TTMM_OK && f == NULL) code = refuse(TTMM_NO_ROOM, option.output, ": cannot be written");
+    for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
+        for (size_t t = text.document[d]; t < text.document[d + 1]; t++)
+            fprintf(f, "%d%c", text.token[t], t + 1 < text.document[d + 1] ? ' ' : '\n');
+    if (option.output && f && fclose(f) != 0 && code == TTMM_OK) code = refuse(TTMM_NO_ROOM, option.output, ": cannot be written");
+    ttmm_corpus_free(&text);
+    return code;
+}
+
+static void print_size(const char *what, size_t bytes) { printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576); }
+
+static int verb_info(void)
+{
+    const ttmm_config *c = &model.base.config;
+    const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
+    printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
+    printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n", c->dim,
+           c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context, c->tied ? "tied" : "untied");
+    int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
+    if (code == TTMM_OK && ttmm_exists(model.folder, "centroids.safetensors")) code = load_centroids();
+    if (code) return code;
+    if (model.corpus.n_sequences)
+        printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n", model.corpus.n_tokens,
+               model.corpus.n_documents, model.corpus.n_files, model.corpus.n_sequences, model.corpus.dim);
+    size_t trained = 0, numbers = 0, rank = 8;
+    for (size_t k = 0; k < model.K; k++) {
+        char name[64];
+        snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
+        trained += (size_t)ttmm_exists(model.folder, name);
+    }
+    if (trained && load_expert(0) == TTMM_OK) numbers = model.expert[0].n, rank = (size_t)model.expert[0].matrix[0].rank;
+    if (model.K) printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
+    printf("memory, with %d threads:\n", ttmm_threads());
+    const ttmm_pass_size decoding = {context, 1, context, 1, 0, rank, 0};
+    const size_t text = model.corpus.n_tokens * sizeof(int) + model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
+    const size_t pass = ttmm_pass_bytes(c, &decoding), lora = ttmm_lora_bytes(c, (int)rank);
+    print_size("generate", weights + pass + text + 10 * lora);
+    print_size("eval", 2 * weights + pass + text + (model.K + 2) * lora);
+    if (model.corpus.n_sequences) {
+        ttmm_lora l = {0};
+        ttmm_recipe base = {{0, 0, 0, 0}, 0, 0, 0, 0, 0, 8, 0, 0}, adapter = base;
+        adapter.batch = 4;
+        if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
+            print_size("train base (batch 8)", weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &base));
+            print_size("train experts, finetune (batch 4)", weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
+            adapter.batch = 1;
+            print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
+        }
+        ttmm_lora_free(&l);
+    }
+    return TTMM_OK;
+}
+
+/* ---- main ---------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name, *arguments, *help;
+    int prompt, files; /* whether it takes a prompt, or files */
+} verbs[] = {
+    {"generate", "MODEL [\"prompt\"]", "route the prompt to the experts, merge them, decode", 1, 0},
+    {"route", "MODEL [\"prompt\"]", "the experts chosen, their weights, and what they were trained on", 1, 0},
+    {"eval", "MODEL FILE...", "the paper's table on held-out text", 0, 1},
+    {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 0},
+    {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 0, 0},
+    {"info", "MODEL", "parameters, experts, and the memory each command will take", 0, 0},
+};
+enum { VERBS = sizeof verbs / sizeof *verbs };
+
+static void usage(FILE *f, const char *verb)
+{
+    if (verb == NULL) fprintf(f, "usage: run VERB MODEL ... [options]     run VERB -h: the options of a verb\n\n");
+    for (size_t i = 0; i < VERBS; i++)
+        if (verb == NULL || strcmp(verbs[i].name, verb) == 0)
+            fprintf(f, "%srun %-9s %-24s %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments, verbs[i].help);
+    for (size_t i = 0; verb && i < OPTIONS; i++)
+        if (strstr(options[i].verbs, verb)) fprintf(f, "  --%-14s %s\n", options[i].name, options[i].help);
+    if (verb == NULL) fprintf(f, "\nA prompt comes as an argument, by --file, by --ids, or from standard input.\n");
+}
+
+static int is_one_of(const char *value, const char *a, const char *b, const char *c, const char *name)
+{
+    if (strcmp(value, a) == 0 || strcmp(value, b) == 0 || (c && strcmp(value, c) == 0)) return TTMM_OK;
+    snprintf(err.text, sizeof err.text, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "", c ? c : "");
+    return err.code = TTMM_BAD_USE;
+}
+
+int main(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    const char **positional = calloc((size_t)argc + 1, sizeof *positional);
+    size_t n = 0, v = 0;
+    if (positional == NULL) return -TTMM_NO_ROOM;
+    if (argc < 2 || strcmp(verb, "-h") == 0 || strcmp(verb, "--help") == 0) {
+        usage(argc < 2 ? stderr : stdout, NULL);
+        return argc < 2 ? -TTMM_BAD_USE : 0;
+    }
+    while (v < VERBS && strcmp(verbs[v].name, verb) != 0) v++;
+    if (v == VERBS) {
+        fprintf(stderr, "run: %s is not a verb; run -h lists them\n", verb);
+        return -TTMM_BAD_USE;
+    }
+    for (int i = 2; i < argc; i++)
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) {
+            usage(stdout, verb);
+            return 0;
+        }
+    int code = ttmm_parse(options, OPTIONS, verb, argc - 2, argv + 2, positional, &n, &err);
+    if (code == TTMM_OK && (n < 1 || (verbs[v].files ? n < 2 : n > (verbs[v].prompt ? 2 : 1)))) {
+        usage(stderr, verb);
+        return -TTMM_BAD_USE;
+    }
+    if (code == TTMM_OK) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
+    if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
+    if (option.threads) ttmm_set_threads(option.threads);
+    if (code == TTMM_OK) code = load_base(positional[0]);
+    if (code == TTMM_OK && verbs[v].prompt) code = load_prompt(n > 1 ? positional[1] : NULL);
+    if (code == TTMM_OK && (strcmp(verb, "route") == 0 || strcmp(verb, "merge") == 0)) {
+        code = load_corpus();
+        if (code == TTMM_OK) code = load_centroids();
+    }
+    if (code == TTMM_OK) {
+        if (strcmp(verb, "generate") == 0) code = verb_generate();
+        else if (strcmp(verb, "route") == 0) code = verb_route();
+        else if (strcmp(verb, "eval") == 0) code = verb_eval(positional + 1, n - 1);
+        else if (strcmp(verb, "merge") == 0) code = verb_merge();
+        else if (strcmp(verb, "tokenize") == 0) code = verb_tokenize();
+        else code = verb_info();
+    }
+    if (code) fprintf(stderr, "run: %s\n", err.text);
+    return -code;
+}
