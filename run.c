@@ -1,6 +1,6 @@
-/* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the base
- * model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints tables; the
- * mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. */
+/* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
+ * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
+ * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,15 +10,26 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
-} option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 40, .passes = 2, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
+} option = {.tau = 0.01,
+            .max = 50,
+            .prefix = 50,
+            .tokens = 200,
+            .temperature = 0.8,
+            .top_p = 0.95,
+            .ttt_lr = 8e-3,
+            .neighbours = 20,
+            .passes = 4,
+            .ttt_prompts = 48,
+            .seed = 1,
+            .merge = "dense",
+            .select = "nn"};
 
 #define EVERY " generate route eval merge tokenize info "
 #define ROUTED " generate route eval merge "
 #define PROMPTED " generate route merge "
 #define TRAINED " generate eval "
 static const ttmm_option options[] = {
-    {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.16; with outside embeddings 0.2)"},
+    {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
     {"max", 'i', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
     {"active", 'i', &option.active, 1, 1e6, PROMPTED, "exactly so many experts, the nearest"},
@@ -28,11 +39,12 @@ static const ttmm_option options[] = {
     {"adapter", 's', &option.adapter, 0, 0, " generate ", "folder of one adapter, instead of routing"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
-    {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (40)"},
-    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (2)"},
+    {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (20)"},
+    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (4)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
-    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: leave it out)"},
+    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ",
+     "prompts that TTT is evaluated on (48; 0: leave it out)"},
     {"tokens", 'i', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
     {"top-k", 'i', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
@@ -49,29 +61,25 @@ enum { OPTIONS = sizeof options / sizeof *options };
 
 static ttmm_error err;
 
-static int refuse(int code, const char *a, const char *b)
-{
-    snprintf(err.text, sizeof err.text, "%.400s%.150s", a, b);
-    return err.code = code;
-}
-
-/* ---- What a verb loads --------------------------------------------------------------------------------------------- */
+/* ---- What a verb loads ------------------------------------------------------------------------------------------- */
 
 static struct {
     const char *folder;
     ttmm_model base, merged;
-    ttmm_corpus corpus;      /* of the training text; n_sequences is 0 if there is none */
-    real *centroid;          /* [K, E] */
+    ttmm_corpus corpus; /* of the training text; n_sequences is 0 if there is none */
+    real *centroid;     /* [K, E] */
     size_t K, E;
-    ttmm_lora *expert;       /* [K], loaded when they are first chosen (matrix is NULL before) */
+    ttmm_lora *expert;        /* [K], loaded when they are first chosen (matrix is NULL before) */
     const ttmm_lora **chosen; /* [K] of a route ... */
-    int *index;              /* ... their numbers */
+    int *index;               /* ... their numbers */
     real *weight, *similarity;
     size_t n_chosen;
     real *query;
-    real *scratch;           /* of ttmm_merge */
+    real *scratch; /* of ttmm_merge */
     size_t scratch_size;
 } model;
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static int load_base(const char *folder)
 {
@@ -94,7 +102,7 @@ static int load_centroids(void)
     model.weight = calloc(K, sizeof *model.weight);
     model.similarity = calloc(K, sizeof *model.similarity);
     if (!model.expert || !model.chosen || !model.index || !model.weight || !model.similarity)
-        return refuse(TTMM_NO_ROOM, "out of memory for the list of experts", "");
+        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the list of experts");
     return TTMM_OK;
 }
 
@@ -108,7 +116,8 @@ static int load_expert(size_t k)
 
 static int has_experts(void)
 {
-    return ttmm_exists(model.folder, "centroids.safetensors") && ttmm_exists(model.folder, "experts/0/adapter_config.json");
+    return ttmm_exists(model.folder, "centroids.safetensors") &&
+           ttmm_exists(model.folder, "experts/0/adapter_config.json");
 }
 
 /* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
@@ -120,26 +129,26 @@ static int load_query(const int *token, size_t T)
         int code = ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err);
         if (code) return code;
         if (rows * cols == model.E) return TTMM_OK;
-        snprintf(err.text, sizeof err.text, "%s: the query has %zu numbers, expected %zu as the centroids", option.query,
-                 rows * cols, model.E);
-        return err.code = TTMM_BAD_INPUT;
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the centroids",
+                         option.query, rows * cols, model.E);
     }
     if (model.corpus.idf == NULL)
-        return refuse(TTMM_BAD_INPUT, model.folder, ": was indexed with outside embeddings: the prompt's must come by --query");
+        return ttmm_fail(&err, TTMM_BAD_INPUT,
+                         "%s: was indexed with outside embeddings: the prompt's must come by --query", model.folder);
     if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
-    if (model.query == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the query", "");
+    if (model.query == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
     ttmm_embed(model.query, token, T < (size_t)option.prefix ? T : (size_t)option.prefix, model.corpus.idf);
     return TTMM_OK;
 }
 
-static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.16 : 0.2; }
+static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2; }
 
 /* Choose experts for the query and load them. */
 static int route(size_t active)
 {
     const ttmm_router r = {beta(), option.tau, (size_t)option.max, active};
-    int code = ttmm_route(&model.n_chosen, model.index, model.weight, model.similarity, model.query, model.centroid, model.K,
-                          model.E, &r, &err);
+    int code = ttmm_route(&model.n_chosen, model.index, model.weight, model.similarity, model.query, model.centroid,
+                          model.K, model.E, &r, &err);
     for (size_t i = 0; i < model.n_chosen && code == TTMM_OK; i++) {
         code = load_expert((size_t)model.index[i]);
         model.chosen[i] = &model.expert[model.index[i]];
@@ -154,7 +163,7 @@ static int merge_into(ttmm_model *to, const ttmm_mix *mix)
         free(model.scratch);
         model.scratch = malloc(need * sizeof *model.scratch);
         model.scratch_size = model.scratch ? need : 0;
-        if (model.scratch == NULL) return refuse(TTMM_NO_ROOM, "out of memory for merging", "");
+        if (model.scratch == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
     }
     ttmm_merge(to, &model.base, mix, model.scratch);
     return TTMM_OK;
@@ -167,22 +176,25 @@ static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t 
     int rank = 8;
     double alpha = 16;
     const ttmm_recipe recipe = {{option.ttt_lr, 0, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, 1, 0, (uint64_t)option.seed};
-    if (model.corpus.dim == 0) return refuse(TTMM_BAD_INPUT, model.folder, ": has no indexed text for TTT: run train index");
+    if (model.corpus.dim == 0)
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
     snprintf(folder, sizeof folder, "%s/experts/0", model.folder);
-    if (ttmm_exists(folder, "adapter_config.json") && ttmm_lora_read(&like, &model.base.config, folder, &err) == TTMM_OK)
+    if (ttmm_exists(folder, "adapter_config.json") &&
+        ttmm_lora_read(&like, &model.base.config, folder, &err) == TTMM_OK)
         rank = like.matrix[0].rank, alpha = like.alpha; /* of the experts' form */
     ttmm_lora_free(&like);
-    o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours : model.corpus.n_sequences;
+    o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours
+                                                                         : model.corpus.n_sequences;
     o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0, o->recipe = recipe;
     int code = ttmm_lora_new(lora, &model.base.config, rank, alpha, &err);
     if (code == TTMM_OK) code = ttmm_trainer_new(trainer, &model.base, lora, &model.corpus, &recipe, &err);
     *index = malloc(o->neighbours * sizeof **index);
     *scratch = malloc(ttmm_ttt_scratch(o, &model.corpus) * sizeof **scratch);
-    if (code == TTMM_OK && (!*index || !*scratch)) code = refuse(TTMM_NO_ROOM, "out of memory for TTT", "");
+    if (code == TTMM_OK && (!*index || !*scratch)) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for TTT");
     return code;
 }
 
-/* ---- Prompts ------------------------------------------------------------------------------------------------------- */
+/* ---- Prompts ----------------------------------------------------------------------------------------------------- */
 
 static int *prompt;
 static size_t prompt_tokens;
@@ -199,8 +211,8 @@ static int read_stream(char **text, size_t *n, FILE *f, const char *name)
         if (more == NULL) free(*text);
         *text = more, room *= 2;
     }
-    if (*text == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the prompt", "");
-    if (ferror(f)) return refuse(TTMM_BAD_INPUT, name, ": cannot be read");
+    if (*text == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
+    if (ferror(f)) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be read", name);
     (*text)[*n] = 0;
     return TTMM_OK;
 }
@@ -214,9 +226,8 @@ static int parse_ids(const char *text, const char *name)
         if (*p == 0) return TTMM_OK;
         const long id = strtol(p, &end, 10);
         if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab) {
-            snprintf(err.text, sizeof err.text, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name, prompt_tokens + 1, p,
-                     model.base.config.vocab - 1);
-            return err.code = TTMM_BAD_INPUT;
+            return ttmm_fail(&err, TTMM_BAD_INPUT, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name,
+                             prompt_tokens + 1, p, model.base.config.vocab - 1);
         }
         prompt[prompt_tokens++] = (int)id;
         p = end;
@@ -232,7 +243,7 @@ static int load_prompt(const char *argument)
     int code = TTMM_OK;
     if (option.ids || option.file) {
         FILE *f = fopen(name, "rb");
-        if (f == NULL) return refuse(TTMM_BAD_INPUT, name, ": cannot be opened");
+        if (f == NULL) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be opened", name);
         code = read_stream(&text, &n, f, name);
         fclose(f);
     } else if (argument == NULL) {
@@ -241,18 +252,20 @@ static int load_prompt(const char *argument)
     }
     if (code) return code;
     if (argument && !text) n = strlen(argument);
-    if ((prompt = malloc((n + 1) * sizeof *prompt)) == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the prompt", "");
+    if ((prompt = malloc((n + 1) * sizeof *prompt)) == NULL)
+        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
     prompt_tokens = 0;
     if (option.ids) code = parse_ids(text, name);
     else if (model.base.config.vocab != TTMM_BYTES)
-        code = refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes: give the prompt as --ids");
+        code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes: give the prompt as --ids",
+                         model.folder);
     else prompt_tokens = ttmm_tokenize(prompt, text ? text : argument, n);
     free(text);
-    if (code == TTMM_OK && prompt_tokens == 0) code = refuse(TTMM_BAD_INPUT, name, " is empty");
+    if (code == TTMM_OK && prompt_tokens == 0) code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s is empty", name);
     return code;
 }
 
-/* ---- route --------------------------------------------------------------------------------------------------------- */
+/* ---- route ------------------------------------------------------------------------------------------------------- */
 
 /* "cookbook 14, garden 3": the files that the expert's sequences came from. */
 static void print_origins(FILE *f, int expert)
@@ -288,7 +301,8 @@ static int verb_route(void)
     if (code == TTMM_OK) code = route((size_t)option.active);
     char *done = calloc(model.K, 1);
     FILE *tsv = code == TTMM_OK && option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (code == TTMM_OK && option.tsv && !tsv) code = refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    if (code == TTMM_OK && option.tsv && !tsv)
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
     if (code || done == NULL) return code;
     if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
@@ -305,7 +319,7 @@ static int verb_route(void)
     return TTMM_OK;
 }
 
-/* ---- generate ------------------------------------------------------------------------------------------------------ */
+/* ---- generate ---------------------------------------------------------------------------------------------------- */
 
 static void put_token(int token)
 {
@@ -329,7 +343,7 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
     ttmm_pass **pass = calloc(n, sizeof *pass);
     real *mean = malloc(V * sizeof *mean);
     void *scratch = malloc(ttmm_sample_scratch(V));
-    int code = pass && mean && scratch ? TTMM_OK : refuse(TTMM_NO_ROOM, "out of memory for decoding", "");
+    int code = pass && mean && scratch ? TTMM_OK : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for decoding");
     for (size_t k = 0; k < n && code == TTMM_OK; k++) code = ttmm_pass_new(&pass[k], &m->config, &size, &err);
     for (size_t t = 0; t < prompt_tokens && code == TTMM_OK; t++) put_token(prompt[t]);
     const int *token = prompt;
@@ -356,7 +370,9 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
     if (code == TTMM_OK) printf("\n");
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "%zu tokens, %.0f a second%s\n", generated, (double)generated / (ttmm_seconds() - began),
-                next == TTMM_END && V == TTMM_BYTES ? "; the text ended" : generated == room && room < limit ? "; the context is full" : "");
+                next == TTMM_END && V == TTMM_BYTES ? "; the text ended"
+                : generated == room && room < limit ? "; the context is full"
+                                                    : "");
     for (size_t k = 0; k < n && pass; k++) ttmm_pass_free(pass[k]);
     free(pass);
     free(mean);
@@ -371,9 +387,8 @@ static int verb_generate(void)
     const ttmm_lora *only = &adapter;
     const ttmm_mix single = {1, &only, &one};
     if (prompt_tokens >= (size_t)model.base.config.context) {
-        snprintf(err.text, sizeof err.text, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
-                 model.base.config.context);
-        return err.code = TTMM_BAD_INPUT;
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d",
+                         prompt_tokens, model.base.config.context);
     }
     if (option.adapter) {
         int code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
@@ -404,7 +419,8 @@ static int verb_generate(void)
         return code;
     }
     if (option.no_experts || !has_experts()) {
-        if (!option.no_experts && !option.quiet) fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
+        if (!option.no_experts && !option.quiet)
+            fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
         return decode(&model.base, NULL, 0);
     }
     int code = load_corpus();
@@ -414,7 +430,8 @@ static int verb_generate(void)
     if (code) return code;
     if (!option.quiet) {
         fprintf(stderr, model.n_chosen ? "experts" : "no expert has a weight above tau: the base model answers");
-        for (size_t i = 0; i < model.n_chosen; i++) fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
+        for (size_t i = 0; i < model.n_chosen; i++)
+            fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
         fprintf(stderr, "\n");
     }
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
@@ -424,39 +441,59 @@ static int verb_generate(void)
     return code ? code : decode(&model.base, NULL, 0);
 }
 
-/* ---- merge --------------------------------------------------------------------------------------------------------- */
+/* ---- merge ------------------------------------------------------------------------------------------------------- */
 
 static int verb_merge(void)
 {
-    if (option.output == NULL) return refuse(TTMM_BAD_USE, "merge needs -o DIR, where to write the model", "");
+    if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
     if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
-        return refuse(TTMM_BAD_USE, option.output, ": holds a model with its experts, which would be lost: choose another folder");
+        return ttmm_fail(&err, TTMM_BAD_USE,
+                         "%s: holds a model with its experts, which would be lost: choose another folder",
+                         option.output);
     int code = load_query(prompt, prompt_tokens);
     if (code == TTMM_OK) code = route((size_t)option.active);
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
     if (code == TTMM_OK) code = merge_into(&model.base, &mix);
     if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, "merged", &err);
-    if (code == TTMM_OK && !option.quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
+    if (code == TTMM_OK && !option.quiet)
+        fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
     return code;
 }
 
-/* ---- eval ---------------------------------------------------------------------------------------------------------- */
+/* ---- eval -------------------------------------------------------------------------------------------------------- */
 
 enum { BASE, FINETUNED, TTMM, ENSEMBLE, UNIFORM, TTT };
 static const struct {
     const char *name;
     int how;
     size_t active; /* 0: sparse, by tau */
-} methods[] = {{"base", BASE, 0}, {"finetuned", FINETUNED, 0}, {"ttmm-1", TTMM, 1}, {"ttmm-3", TTMM, 3}, {"ttmm-10", TTMM, 10},
-               {"ttmm", TTMM, 0}, {"ensemble-10", ENSEMBLE, 10}, {"uniform", UNIFORM, 0}, {"ttt", TTT, 0}};
-enum { METHODS = sizeof methods / sizeof *methods };
+} methods[] = {
+    {"base", BASE, 0},     {"finetuned", FINETUNED, 0}, {"ttmm-1", TTMM, 1},           {"ttmm-3", TTMM, 3},
+    {"ttmm-10", TTMM, 10}, {"ttmm", TTMM, 0},           {"ensemble-10", ENSEMBLE, 10}, {"uniform", UNIFORM, 0},
+    {"ttt", TTT, 0},
+};
+enum { METHODS = sizeof methods / sizeof *methods, LAST = METHODS - 1, MEMBERS = 10 };
 
-typedef struct {
-    int there;
-    double *nll, *seconds; /* [prompts]; nll is NaN where the method was not run */
-    double active, decode;
-    size_t prompts;
-} result;
+static struct {
+    ttmm_corpus text; /* the held-out files */
+    size_t n;         /* prompts: its sequences longer than the prefix */
+    size_t *first;    /* [n] a prompt's first token in text */
+    size_t *scored;   /* [n] tokens after the prefix */
+    size_t bytes;     /* among all that are scored */
+    ttmm_lora finetuned, fresh;
+    ttmm_trainer *trainer;
+    ttmm_ttt ttt;
+    size_t *neighbour;
+    real *ttt_scratch, *equal;         /* equal [K]: the weights of uniform */
+    double *probability, *sorted;      /* scratch: [longest sequence], [n] */
+    ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
+    struct {
+        int there;
+        double *nll, *seconds; /* [n]; nll is NaN where the method was not run, seconds are those it was */
+        double active, decode;
+        size_t prompts;
+    } method[METHODS];
+} eval;
 
 static int by_value(const void *a, const void *b)
 {
@@ -464,258 +501,268 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(const double *x, size_t n, double *scratch)
+static double median(const double *x, size_t n)
 {
-    memcpy(scratch, x, n * sizeof *x);
-    qsort(scratch, n, sizeof *x, by_value);
-    return n == 0 ? 0 : n % 2 ? scratch[n / 2] : (scratch[n / 2 - 1] + scratch[n / 2]) / 2;
+    memcpy(eval.sorted, x, n * sizeof *x);
+    qsort(eval.sorted, n, sizeof *x, by_value);
+    return n == 0 ? 0 : (eval.sorted[(n - 1) / 2] + eval.sorted[n / 2]) / 2;
 }
 
-/* Tokens a second of greedy decoding after a prompt of a few tokens, by the pass for each member of an ensemble. */
-static double decode_rate(ttmm_pass *const *pass, size_t members, const ttmm_model *m, const ttmm_mix *mix, const int *token,
-                          size_t T)
+static int load_eval(const char *const *file, size_t n_files)
 {
-    enum { TOKENS = 24 };
+    const ttmm_config *c = &model.base.config;
+    const size_t prefix = (size_t)option.prefix;
+    char folder[4096];
+    size_t rank = 0;
+    if (c->vocab != TTMM_BYTES) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
+    int code = ttmm_corpus_from_files(&eval.text, file, n_files, c->context, &err);
+    const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
+    if (code == TTMM_OK && corpus) code = load_corpus();
+    if (code == TTMM_OK && corpus && model.corpus.idf == NULL)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no embeddings that eval could make for its prompts",
+                         model.folder);
+    if (code == TTMM_OK && experts) code = load_centroids();
+    for (size_t k = 0; k < model.K && code == TTMM_OK; k++) {
+        code = load_expert(k);
+        if (code == TTMM_OK) rank = larger(rank, (size_t)model.expert[k].matrix[0].rank);
+    }
+    eval.method[0].there = 1;
+    eval.method[1].there = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors");
+    for (int m = 2; m < LAST; m++) eval.method[m].there = experts;
+    eval.method[LAST].there = corpus && option.ttt_prompts > 0;
+    snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
+    if (code == TTMM_OK && eval.method[1].there) code = ttmm_lora_read(&eval.finetuned, c, folder, &err);
+    if (code == TTMM_OK && eval.method[LAST].there)
+        code = new_ttt(&eval.trainer, &eval.fresh, &eval.ttt, &eval.neighbour, &eval.ttt_scratch);
+    if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
+    if (code) return code;
+    if (eval.fresh.matrix) rank = larger(rank, (size_t)eval.fresh.matrix[0].rank);
+    const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
+    const ttmm_pass_size size = {T, 1, 0, T < 64 ? T : 64, 0, rank, 0}, step = {1, 1, 64, 1, 0, rank, 0};
+    code = ttmm_pass_new(&eval.pass, c, &size, &err);
+    for (size_t k = 0; k < MEMBERS && code == TTMM_OK; k++) code = ttmm_pass_new(&eval.member[k], c, &step, &err);
+    if (code) return code;
+    eval.first = malloc(all * sizeof *eval.first), eval.scored = malloc(all * sizeof *eval.scored);
+    eval.probability = malloc(T * sizeof *eval.probability), eval.sorted = malloc(all * sizeof *eval.sorted);
+    eval.equal = malloc((model.K + 1) * sizeof *eval.equal);
+    int room = eval.first && eval.scored && eval.probability && eval.sorted && eval.equal;
+    for (int m = 0; m < METHODS; m++) {
+        eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
+        room = room && eval.method[m].nll && eval.method[m].seconds;
+    }
+    if (!room) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the table");
+    for (size_t i = 0; i < all; i++) {
+        const size_t from = eval.text.sequence[i], to = eval.text.sequence[i + 1];
+        if (to - from <= prefix) continue;
+        eval.first[eval.n] = from, eval.scored[eval.n++] = to - from - prefix;
+        for (size_t t = from + prefix; t < to; t++) eval.bytes += eval.text.token[t] < TTMM_END;
+    }
+    if (eval.n == 0)
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", prefix);
+    if (!option.quiet) {
+        fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n",
+                eval.n, prefix, model.K, model.corpus.n_sequences);
+        if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
+    }
+    return TTMM_OK;
+}
+
+/* Tokens a second through the key/value cache, an ensemble's members one after the other. The best of three trials. */
+static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
+{
+    enum { WARM = 8, TOKENS = 24 };
+    const size_t tokens = T < WARM + TOKENS ? T : WARM + TOKENS, start[2] = {0, 1};
     const real one = 1;
-    double best = 0;
-    for (int trial = 0; trial < 3; trial++) {
-        for (size_t k = 0; k < members; k++) ttmm_rewind(pass[k], 0);
-        double began = 0;
-        for (size_t t = 0; t < TOKENS + 8 && t < T; t++) {
-            const size_t start[2] = {0, 1};
-            if (t == 8) began = ttmm_seconds();
+    double best = 0, began = 0;
+    for (int trial = 0; trial < 3 && tokens > WARM; trial++) {
+        for (size_t k = 0; k < members; k++) ttmm_rewind(eval.member[k], 0);
+        for (size_t t = 0; t < tokens; t++) {
+            if (t == WARM) began = ttmm_seconds();
             for (size_t k = 0; k < members; k++) {
                 const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
-                ttmm_forward(pass[k], m, members > 1 ? &alone : mix, token + t, start, 1);
-                ttmm_logits(pass[k], m, 0, 1);
+                ttmm_forward(eval.member[k], m, members > 1 ? &alone : mix, token + t, start, 1);
+                ttmm_logits(eval.member[k], m, 0, 1);
             }
         }
-        const double rate = T > 8 ? (double)(T < TOKENS + 8 ? T - 8 : TOKENS) / (ttmm_seconds() - began) : 0;
-        if (rate > best) best = rate;
+        const double rate = (double)(tokens - WARM) / (ttmm_seconds() - began);
+        best = rate > best ? rate : best;
     }
     return best;
 }
 
-static double total_nll(const result *r, const double *sample, size_t n, const size_t *scored, size_t *tokens)
+/* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
+static int run_method(int m)
+{
+    const int how = methods[m].how, beside = how == TTMM && strcmp(option.merge, "lowrank") == 0;
+    const int ensemble = how == ENSEMBLE || (how == TTMM && strcmp(option.merge, "ensemble") == 0);
+    const size_t prefix = (size_t)option.prefix, n = eval.n;
+    const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
+    const ttmm_lora *adapter = how == TTT ? &eval.fresh : &eval.finetuned;
+    const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
+    const real one = 1;
+    ttmm_mix mix = {1, &adapter, &one};
+    size_t members = 1;
+    double shown = ttmm_seconds();
+    int code = how == FINETUNED ? merge_into(&model.merged, &mix) : TTMM_OK;
+    if (how == UNIFORM) {
+        for (size_t k = 0; k < model.K; k++)
+            model.chosen[k] = &model.expert[k], eval.equal[k] = (real)(1 / (double)model.K);
+        mix = (ttmm_mix){model.K, model.chosen, eval.equal};
+        code = merge_into(&model.merged, &mix);
+    }
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        const int *token = eval.text.token + eval.first[i];
+        const size_t T = prefix + eval.scored[i];
+        eval.method[m].nll[i] = ttmm_log(-1);
+        if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
+        const double began = ttmm_seconds();
+        if (how == TTMM || how == ENSEMBLE || how == TTT) code = load_query(token, prefix);
+        if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
+            code = route(methods[m].active);
+            mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
+            if (code == TTMM_OK && !ensemble && !beside) code = merge_into(&model.merged, &mix);
+        }
+        if (code) return code;
+        if (how == TTT) ttmm_ttt_train(eval.trainer, &eval.ttt, model.query, eval.neighbour, eval.ttt_scratch);
+        const double seconds = ttmm_seconds() - began;
+        eval.method[m].seconds[eval.method[m].prompts++] = how == BASE || how == FINETUNED || how == UNIFORM ? 0
+                                                                                                             : seconds;
+        eval.method[m].active += how == BASE ? 0 : (double)mix.n;
+        if (ensemble && mix.n > 0)
+            eval.method[m].nll[i] = ttmm_score_ensemble(eval.pass, with, &mix, token, T, prefix, eval.probability);
+        else eval.method[m].nll[i] = ttmm_score(eval.pass, with, how == TTT || beside ? &mix : NULL, token, T, prefix);
+        if (!option.quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
+            fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", methods[m].name, i + 1, n);
+            shown = ttmm_seconds();
+        }
+    }
+    if (code) return code;
+    eval.method[m].active /= (double)eval.method[m].prompts;
+    if (ensemble && mix.n > 0) members = mix.n < MEMBERS ? mix.n : MEMBERS;
+    eval.method[m].decode = decode_rate(members, with, how == TTT || beside || members > 1 ? &mix : NULL,
+                                        eval.text.token + eval.first[n - 1], prefix + eval.scored[n - 1]);
+    return TTMM_OK;
+}
+
+/* Negative log-likelihood of a method, over all its prompts or over those that TTT was run on. */
+static double total_nll(int m, int of_ttt, size_t *tokens)
 {
     double nll = 0;
     *tokens = 0;
-    for (size_t i = 0; i < n; i++)
-        if (r->nll[i] == r->nll[i] && (sample == NULL || sample[i] == sample[i])) nll += r->nll[i], *tokens += scored[i];
+    for (size_t i = 0; i < eval.n; i++) {
+        const double x = eval.method[m].nll[i], y = of_ttt ? eval.method[LAST].nll[i] : x;
+        if (x == x && y == y) nll += x, *tokens += eval.scored[i];
+    }
     return nll;
 }
 
 static int verb_eval(const char *const *file, size_t n_files)
 {
-    const ttmm_config *c = &model.base.config;
-    const size_t prefix = (size_t)option.prefix;
-    const real one = 1;
-    ttmm_corpus text = {0};
-    ttmm_lora finetuned = {0}, fresh = {0};
-    ttmm_trainer *trainer = NULL;
-    ttmm_ttt ttt = {0};
-    size_t *neighbour = NULL, *from = NULL, *scored = NULL, n = 0, short_ones = 0, bytes = 0, members = 1;
-    real *ttt_scratch = NULL, *equal = NULL;
-    double *probability = NULL;
-    ttmm_pass *pass = NULL, *decoder[10] = {0};
-    result r[METHODS];
-    memset(r, 0, sizeof r);
-    if (c->vocab != TTMM_BYTES) return refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes");
-    int code = ttmm_corpus_from_files(&text, file, n_files, c->context, &err);
+    int code = load_eval(file, n_files);
+    for (int m = 0; m < METHODS && code == TTMM_OK; m++)
+        if (eval.method[m].there) code = run_method(m);
     if (code) return code;
-    const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
-    if (corpus) code = load_corpus();
-    if (code == TTMM_OK && experts) code = load_centroids();
-    for (size_t k = 0; k < model.K && code == TTMM_OK; k++) code = load_expert(k);
-    if (code == TTMM_OK && corpus && model.corpus.idf == NULL)
-        code = refuse(TTMM_BAD_INPUT, model.folder, ": was indexed with outside embeddings, which eval cannot make for its prompts");
-    if (code) return code;
-
-    /* The prompts: every held-out sequence longer than the prefix; scored are its tokens after the prefix. */
-    from = calloc(text.n_sequences, sizeof *from), scored = calloc(text.n_sequences, sizeof *scored);
-    if (!from || !scored) return refuse(TTMM_NO_ROOM, "out of memory for the prompts", "");
-    for (size_t i = 0; i < text.n_sequences; i++) {
-        const size_t T = text.sequence[i + 1] - text.sequence[i];
-        if (T <= prefix) {
-            short_ones++;
-            continue;
-        }
-        from[n] = text.sequence[i], scored[n++] = T - prefix;
-        for (size_t t = text.sequence[i] + prefix; t < text.sequence[i + 1]; t++) bytes += text.token[t] < TTMM_END;
-    }
-    if (n == 0) return refuse(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix", "");
-
-    r[0].there = 1;
-    r[1].there = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors");
-    for (int m = 2; m < METHODS - 1; m++) r[m].there = experts;
-    r[METHODS - 1].there = corpus && model.corpus.dim > 0 && option.ttt_prompts > 0;
-    if (r[1].there) {
-        char folder[4096];
-        snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
-        code = ttmm_lora_read(&finetuned, c, folder, &err);
-    }
-    if (code == TTMM_OK && r[METHODS - 1].there) code = new_ttt(&trainer, &fresh, &ttt, &neighbour, &ttt_scratch);
-    if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
-    size_t rank = fresh.matrix ? (size_t)fresh.matrix[0].rank : 0;
-    for (size_t k = 0; k < model.K; k++)
-        if ((size_t)model.expert[k].matrix[0].rank > rank) rank = (size_t)model.expert[k].matrix[0].rank;
-    const size_t T = ttmm_longest_sequence(&text);
-    const ttmm_pass_size size = {T, 1, 0, T < 64 ? T : 64, 0, rank, 0}, step = {1, 1, 64, 1, 0, rank, 0};
-    if (code == TTMM_OK) code = ttmm_pass_new(&pass, c, &size, &err);
-    for (size_t k = 0; k < 10 && code == TTMM_OK; k++) code = ttmm_pass_new(&decoder[k], c, &step, &err);
-    probability = malloc(T * sizeof *probability);
-    equal = malloc((model.K + 1) * sizeof *equal);
-    for (int m = 0; m < METHODS && code == TTMM_OK; m++) {
-        r[m].nll = malloc(n * sizeof(double)), r[m].seconds = malloc(n * sizeof(double));
-        if (!r[m].nll || !r[m].seconds || !probability || !equal) code = refuse(TTMM_NO_ROOM, "out of memory for the table", "");
-    }
-    if (code) return code;
-    if (!option.quiet)
-        fprintf(stderr, "%zu prompts, scored after their first %zu tokens%s; %zu experts\n", n, prefix,
-                short_ones ? "; shorter sequences are left out" : "", model.K);
-
-    double shown = 0;
-    const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
-    for (int m = 0; m < METHODS; m++) {
-        if (!r[m].there) continue;
-        const int how = methods[m].how, beside = strcmp(option.merge, "lowrank") == 0 && how == TTMM;
-        const int ensemble = how == ENSEMBLE || (how == TTMM && strcmp(option.merge, "ensemble") == 0);
-        const ttmm_lora *one_lora = how == TTT ? &fresh : &finetuned;
-        ttmm_mix mix = {1, &one_lora, &one};
-        const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
-        members = 1;
-        if (how == FINETUNED) merge_into(&model.merged, &mix);
-        if (how == UNIFORM) {
-            for (size_t k = 0; k < model.K; k++) model.chosen[k] = &model.expert[k], equal[k] = (real)(1 / (double)model.K);
-            const ttmm_mix all = {model.K, model.chosen, equal};
-            if ((code = merge_into(&model.merged, &all)) != TTMM_OK) return code;
-            r[m].active = (double)model.K * (double)n;
-        }
-        for (size_t i = 0; i < n; i++) {
-            const int *token = text.token + from[i];
-            r[m].nll[i] = ttmm_log(-1);
-            if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* every n/sample-th prompt */
-            const double began = ttmm_seconds();
-            if (how == TTMM || how == ENSEMBLE) {
-                if ((code = load_query(token, prefix)) != TTMM_OK || (code = route(methods[m].active)) != TTMM_OK) return code;
-                mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
-                if (!ensemble && !beside && (code = merge_into(&model.merged, &mix)) != TTMM_OK) return code;
-                r[m].active += (double)mix.n;
-            }
-            if (how == TTT) {
-                if ((code = load_query(token, prefix)) != TTMM_OK) return code;
-                ttmm_ttt_train(trainer, &ttt, model.query, neighbour, ttt_scratch);
-                r[m].active += 1;
-            }
-            r[m].seconds[r[m].prompts++] = how == TTMM || how == ENSEMBLE || how == TTT ? ttmm_seconds() - began : 0;
-            const size_t length = prefix + scored[i];
-            if (ensemble && mix.n > 0) {
-                members = mix.n < 10 ? mix.n : 10;
-                r[m].nll[i] = ttmm_score_ensemble(pass, with, &mix, token, length, prefix, probability);
-            } else r[m].nll[i] = ttmm_score(pass, with, how == TTT || beside ? &mix : NULL, token, length, prefix);
-            const double now = ttmm_seconds();
-            if (!option.quiet && ttmm_is_terminal(stderr) && now - shown > 0.3) {
-                fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", methods[m].name, i + 1, n);
-                shown = now;
-            }
-        }
-        r[m].active /= (double)r[m].prompts;
-        r[m].decode = decode_rate(decoder, members, with, how == TTT || beside || members > 1 ? &mix : NULL, text.token + from[n - 1],
-                                  prefix + scored[n - 1]);
-    }
     if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
 
     FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (option.tsv && !tsv) return refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    if (option.tsv && !tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
     if (tsv) fprintf(tsv, "method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s\n");
-    double *sorted = malloc(n * sizeof *sorted), slowest = 0, all_tokens = 0;
-    if (sorted == NULL) return refuse(TTMM_NO_ROOM, "out of memory for the table", "");
-    for (size_t i = 0; i < n; i++) all_tokens += (double)scored[i];
-    if (r[METHODS - 1].there) slowest = median(r[METHODS - 1].seconds, r[METHODS - 1].prompts, sorted);
-    printf("%-12s %6s %11s %10s %15s %11s %13s\n", "method", "active", "perplexity", "bits/byte", "test time", "than ttt", "decode tok/s");
+    printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
+           "speed-up", "decode tok/s");
+    const double ttt_time = eval.method[LAST].there ? median(eval.method[LAST].seconds, eval.method[LAST].prompts) : 0;
+    size_t all_tokens = 0, tokens;
+    for (size_t i = 0; i < eval.n; i++) all_tokens += eval.scored[i];
     for (int m = 0; m < METHODS; m++) {
-        if (!r[m].there) continue;
-        size_t tokens;
-        const double nll = total_nll(&r[m], NULL, n, scored, &tokens), time = median(r[m].seconds, r[m].prompts, sorted);
-        const double ppl = ttmm_exp(nll / (double)tokens), per_byte = all_tokens / (double)bytes;
-        const double bpb = nll / (double)tokens * per_byte / ttmm_log(2);
+        if (!eval.method[m].there) continue;
+        const double nll = total_nll(m, 0, &tokens), ppl = ttmm_exp(nll / (double)tokens);
+        const double time = median(eval.method[m].seconds, eval.method[m].prompts);
+        const double bpb = nll / (double)tokens * ((double)all_tokens / (double)eval.bytes) / ttmm_log(2);
         char faster[32] = "";
-        if (time > 0 && slowest > 0) snprintf(faster, sizeof faster, "%.0f x", slowest / time);
-        printf("%-12s %6.3g %11.3f %10.4f %12.3f ms %11s %13.0f\n", methods[m].name, r[m].active, ppl, bpb, 1e3 * time, faster,
-               r[m].decode);
+        if (time > 0 && ttt_time > 0) snprintf(faster, sizeof faster, "%.0f x", ttt_time / time);
+        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f\n", methods[m].name, eval.method[m].active, ppl, bpb,
+               1e3 * time, faster, eval.method[m].decode);
         if (tsv)
-            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", methods[m].name, r[m].active, ppl, bpb, nll, tokens,
-                    r[m].prompts, time, r[m].decode);
+            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", methods[m].name, eval.method[m].active,
+                    ppl, bpb, nll, tokens, eval.method[m].prompts, time, eval.method[m].decode);
     }
-    if (r[METHODS - 1].there && r[METHODS - 1].prompts < n) {
-        printf("ttt is on %zu of the %zu prompts. On these, perplexities are:", r[METHODS - 1].prompts, n);
-        for (int m = 0; m < METHODS; m++)
-            if (r[m].there) {
-                size_t tokens;
-                const double nll = total_nll(&r[m], r[METHODS - 1].nll, n, scored, &tokens);
-                printf(" %s %.3f", methods[m].name, ttmm_exp(nll / (double)tokens));
-            }
-        printf("\n");
-    }
-    if (tsv && fclose(tsv) != 0) return refuse(TTMM_NO_ROOM, option.tsv, ": cannot be written");
+    if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if (!eval.method[LAST].there || eval.method[LAST].prompts == eval.n) return TTMM_OK;
+    printf("ttt was run on %zu of the %zu prompts; perplexities on these:", eval.method[LAST].prompts, eval.n);
+    for (int m = 0; m < METHODS; m++)
+        if (eval.method[m].there) {
+            const double nll = total_nll(m, 1, &tokens);
+            printf("%s %s %.3f", m ? "," : "", methods[m].name, ttmm_exp(nll / (double)tokens));
+        }
+    printf("\n");
     return TTMM_OK;
 }
 
-/* ---- tokenize, info ------------------------------------------------------------------------------------------------ */
+/* ---- tokenize, info ---------------------------------------------------------------------------------------------- */
 
 static int verb_tokenize(void)
 {
     const char *file[1] = {option.file};
     ttmm_corpus text = {0};
-    if (option.file == NULL) return refuse(TTMM_BAD_USE, "tokenize needs --file F", "");
-    if (model.base.config.vocab != TTMM_BYTES) return refuse(TTMM_BAD_INPUT, model.folder, ": its vocabulary is not bytes");
+    if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
+    if (model.base.config.vocab != TTMM_BYTES)
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
     int code = ttmm_corpus_from_files(&text, file, 1, model.base.config.context, &err);
     FILE *f = option.output ? fopen(option.output, "w") : stdout;
-    if (code == TTMM_OK && f == NULL) code = refuse(TTMM_NO_ROOM, option.output, ": cannot be written");
+    if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
         for (size_t t = text.document[d]; t < text.document[d + 1]; t++)
             fprintf(f, "%d%c", text.token[t], t + 1 < text.document[d + 1] ? ' ' : '\n');
-    if (option.output && f && fclose(f) != 0 && code == TTMM_OK) code = refuse(TTMM_NO_ROOM, option.output, ": cannot be written");
+    if (option.output && f && fclose(f) != 0 && code == TTMM_OK)
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     ttmm_corpus_free(&text);
     return code;
 }
 
-static void print_size(const char *what, size_t bytes) { printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576); }
+static void print_size(const char *what, size_t bytes)
+{
+    printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576);
+}
 
 static int verb_info(void)
 {
     const ttmm_config *c = &model.base.config;
     const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
     printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
-    printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n", c->dim,
-           c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context, c->tied ? "tied" : "untied");
+    printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
+           c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
+           c->tied ? "tied" : "untied");
     int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
     if (code == TTMM_OK && ttmm_exists(model.folder, "centroids.safetensors")) code = load_centroids();
     if (code) return code;
     if (model.corpus.n_sequences)
-        printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n", model.corpus.n_tokens,
-               model.corpus.n_documents, model.corpus.n_files, model.corpus.n_sequences, model.corpus.dim);
+        printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
+               model.corpus.n_tokens, model.corpus.n_documents, model.corpus.n_files, model.corpus.n_sequences,
+               model.corpus.dim);
     size_t trained = 0, numbers = 0, rank = 8;
     for (size_t k = 0; k < model.K; k++) {
         char name[64];
         snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
         trained += (size_t)ttmm_exists(model.folder, name);
     }
-    if (trained && load_expert(0) == TTMM_OK) numbers = model.expert[0].n, rank = (size_t)model.expert[0].matrix[0].rank;
-    if (model.K) printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
+    if (trained && load_expert(0) == TTMM_OK)
+        numbers = model.expert[0].n, rank = (size_t)model.expert[0].matrix[0].rank;
+    if (model.K)
+        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
     printf("memory, with %d threads:\n", ttmm_threads());
     const ttmm_pass_size decoding = {context, 1, context, 1, 0, rank, 0};
-    const size_t text = model.corpus.n_tokens * sizeof(int) + model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
+    const size_t text = model.corpus.n_tokens * sizeof(int) +
+                        model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
     const size_t pass = ttmm_pass_bytes(c, &decoding), lora = ttmm_lora_bytes(c, (int)rank);
     print_size("generate", weights + pass + text + 10 * lora);
     print_size("eval", 2 * weights + pass + text + (model.K + 2) * lora);
     if (model.corpus.n_sequences) {
         ttmm_lora l = {0};
         ttmm_recipe base = {{0, 0, 0, 0}, 0, 0, 0, 0, 0, 8, 0, 0}, adapter = base;
-        adapter.batch = 4;
+        adapter.batch = 2;
         if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
             print_size("train base (batch 8)", weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &base));
-            print_size("train experts, finetune (batch 4)", weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
+            print_size("train experts, finetune (batch 2)",
+                       weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
             adapter.batch = 1;
             print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
         }
@@ -724,7 +771,7 @@ static int verb_info(void)
     return TTMM_OK;
 }
 
-/* ---- main ---------------------------------------------------------------------------------------------------------- */
+/* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name, *arguments, *help;
@@ -744,7 +791,8 @@ static void usage(FILE *f, const char *verb)
     if (verb == NULL) fprintf(f, "usage: run VERB MODEL ... [options]     run VERB -h: the options of a verb\n\n");
     for (size_t i = 0; i < VERBS; i++)
         if (verb == NULL || strcmp(verbs[i].name, verb) == 0)
-            fprintf(f, "%srun %-9s %-24s %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments, verbs[i].help);
+            fprintf(f, "%srun %-9s %-24s %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments,
+                    verbs[i].help);
     for (size_t i = 0; verb && i < OPTIONS; i++)
         if (strstr(options[i].verbs, verb)) fprintf(f, "  --%-14s %s\n", options[i].name, options[i].help);
     if (verb == NULL) fprintf(f, "\nA prompt comes as an argument, by --file, by --ids, or from standard input.\n");
@@ -753,8 +801,8 @@ static void usage(FILE *f, const char *verb)
 static int is_one_of(const char *value, const char *a, const char *b, const char *c, const char *name)
 {
     if (strcmp(value, a) == 0 || strcmp(value, b) == 0 || (c && strcmp(value, c) == 0)) return TTMM_OK;
-    snprintf(err.text, sizeof err.text, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "", c ? c : "");
-    return err.code = TTMM_BAD_USE;
+    return ttmm_fail(&err, TTMM_BAD_USE, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "",
+                     c ? c : "");
 }
 
 int main(int argc, char **argv)

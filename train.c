@@ -1,9 +1,9 @@
 /* train.c - the training side of ttmm: pre-train a base model, index and cluster the text, train the experts and the
  * fine-tuned baseline. It parses arguments, shows progress and keeps the stages in order; the mathematics is in ttmm.c.
  *
- * Every stage writes one thing into the model's folder, last and at once, with the settings it used as a note. So a stage
- * whose result is there with the same settings is done, one with other settings is refused, and a run that was interrupted
- * goes on from its checkpoint to the same bits. */
+ * Every stage writes one thing into the model's folder, last and at once, with the settings it used as a note. So a
+ * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
+ * interrupted goes on from its checkpoint to the same bits. */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,8 +20,19 @@ static struct {
     double alpha, expert_lr;
     const char *only, *embeddings, *tsv;
     int seed, threads, quiet;
-} option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
-            .warmup = 0.05, .rank = 8, .epochs = 3, .expert_batch = 4, .expert_lr = 1e-2, .seed = 1};
+} option = {.dim = 96,
+            .layers = 3,
+            .heads = 3,
+            .intermediate = 256,
+            .context = 256,
+            .batch = 8,
+            .lr = 3e-3,
+            .warmup = 0.05,
+            .rank = 8,
+            .epochs = 5,
+            .expert_batch = 2,
+            .expert_lr = 1e-2,
+            .seed = 1};
 
 #define EVERY " base index cluster experts finetune all "
 #define LORA " experts finetune all "
@@ -38,13 +49,15 @@ static const ttmm_option options[] = {
     {"batch", 'i', &option.batch, 1, 65536, " base all ", "sequences a step (8)"},
     {"lr", 'f', &option.lr, 0, 10, " base all ", "peak learning rate (0.003)"},
     {"warmup", 'f', &option.warmup, 0, 1, " base all ", "fraction of the steps to warm up (0.05)"},
-    {"embeddings", 's', &option.embeddings, 0, 0, " index all ", "take the embeddings [sequences, D] from a safetensors file"},
-    {"experts", 'i', &option.experts, 1, 1e6, " cluster all ", "number of clusters and experts (sequences / 20, at most 100)"},
+    {"embeddings", 's', &option.embeddings, 0, 0, " index all ",
+     "take the embeddings [sequences, D] from a safetensors file"},
+    {"experts", 'i', &option.experts, 1, 1e6, " cluster all ",
+     "number of clusters and experts (sequences / 20, at most 100)"},
     {"rank", 'i', &option.rank, 1, 4096, LORA, "rank of the adapters (8)"},
     {"alpha", 'f', &option.alpha, 1e-6, 1e6, LORA, "LoRA's alpha (2 rank)"},
-    {"epochs", 'i', &option.epochs, 1, 10000, LORA, "passes over an expert's sequences (3)"},
+    {"epochs", 'i', &option.epochs, 1, 10000, LORA, "passes over an expert's sequences (5)"},
     {"expert-lr", 'f', &option.expert_lr, 0, 10, LORA, "peak learning rate of the adapters (0.01)"},
-    {"expert-batch", 'i', &option.expert_batch, 1, 65536, LORA, "sequences a step (4)"},
+    {"expert-batch", 'i', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
     {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
@@ -80,24 +93,18 @@ static int report(void)
     return -err.code;
 }
 
-static int refuse(int code, const char *text)
-{
-    err.code = code;
-    snprintf(err.text, sizeof err.text, "%s", text);
-    return code;
-}
-
 static void usage(FILE *f, const char *verb)
 {
     if (verb == NULL) fprintf(f, "usage: train VERB MODEL ... [options]     train VERB -h: the options of a verb\n\n");
     for (size_t i = 0; i < VERBS; i++)
         if (verb == NULL || strcmp(verbs[i].name, verb) == 0)
-            fprintf(f, "%strain %-8s %-14s  %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments, verbs[i].help);
+            fprintf(f, "%strain %-8s %-14s  %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments,
+                    verbs[i].help);
     for (size_t i = 0; verb && i < OPTIONS; i++)
         if (strstr(options[i].verbs, verb)) fprintf(f, "  --%-14s %s\n", options[i].name, options[i].help);
 }
 
-/* ---- Progress ------------------------------------------------------------------------------------------------------ */
+/* ---- Progress ---------------------------------------------------------------------------------------------------- */
 
 enum { SUMMARY = 16 };
 static struct {
@@ -128,8 +135,9 @@ static void progress(const char *what, double done, double all, double loss, siz
     if (option.quiet || (terminal && done < all && now - *shown < 0.5)) return;
     if (!terminal && (int)(10 * done / all) == (int)*shown) return;
     *shown = terminal ? now : (int)(10 * done / all);
-    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", what, 100 * done / all,
-            loss, spent > 0 ? (double)tokens / spent : 0.0, (int)left / 60, (int)left % 60, terminal ? "" : "\n");
+    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", what,
+            100 * done / all, loss, spent > 0 ? (double)tokens / spent : 0.0, (int)left / 60, (int)left % 60,
+            terminal ? "" : "\n");
     fflush(stderr);
 }
 
@@ -140,18 +148,21 @@ static void print_summary(void)
     if (f) fprintf(f, "stage\tseconds\tloss\ttokens\n");
     for (size_t i = 0; i < n_summary; i++) {
         total += summary[i].seconds;
-        if (f) fprintf(f, "%s\t%.3f\t%.6f\t%zu\n", summary[i].stage, summary[i].seconds, summary[i].loss, summary[i].tokens);
+        if (f)
+            fprintf(f, "%s\t%.3f\t%.6f\t%zu\n", summary[i].stage, summary[i].seconds, summary[i].loss,
+                    summary[i].tokens);
         if (option.quiet) continue;
         fprintf(stderr, "%-9s %7.1f s", summary[i].stage, summary[i].seconds);
         if (summary[i].tokens)
-            fprintf(stderr, "  loss %.3f  %7.0f tok/s", summary[i].loss, (double)summary[i].tokens / summary[i].seconds);
+            fprintf(stderr, "  loss %.3f  %7.0f tok/s", summary[i].loss,
+                    (double)summary[i].tokens / summary[i].seconds);
         fprintf(stderr, "  %s\n", summary[i].what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
     if (f) fclose(f);
 }
 
-/* ---- Stages -------------------------------------------------------------------------------------------------------- */
+/* ---- Stages ------------------------------------------------------------------------------------------------------ */
 
 /* 1 if the file is there with these settings: the stage is done. 0 if it is not there. */
 static int stage_done(const char *folder, const char *file, const char *settings, const char *stage)
@@ -166,28 +177,38 @@ static int stage_done(const char *folder, const char *file, const char *settings
         return 1;
     }
     err.code = TTMM_BAD_INPUT;
-    snprintf(err.text, sizeof err.text, "%.200s: was made with \"%.150s\", asked for is \"%.150s\": use another folder, or remove it",
-             path, note, settings);
+    snprintf(err.text, sizeof err.text,
+             "%.200s: was made with \"%.150s\", asked for is \"%.150s\": use another folder, or remove it", path, note,
+             settings);
     return TTMM_BAD_INPUT;
 }
 
 static ttmm_recipe base_recipe(void)
 {
-    ttmm_recipe r = {{option.lr, option.warmup, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, (size_t)option.batch, 1, (uint64_t)option.seed};
+    ttmm_recipe r = {
+        {option.lr, option.warmup, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, (size_t)option.batch, 1, (uint64_t)option.seed};
     return r;
 }
 
 static ttmm_recipe lora_recipe(void)
 {
-    ttmm_recipe r = {{option.expert_lr, 0.1, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, (size_t)option.expert_batch, 1,
+    ttmm_recipe r = {{option.expert_lr, 0.1, 0.05, 0},
+                     0.9,
+                     0.999,
+                     1e-8,
+                     0,
+                     1,
+                     (size_t)option.expert_batch,
+                     1,
                      (uint64_t)option.seed};
     return r;
 }
 
 /* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt.
- * done and all: of the stage's sequences-times-epochs, for the progress line. *mean: loss over the last tenth of the steps. */
-static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *settings, const char *what, double done, double all,
-                       double began, double *shown, double *mean, size_t *tokens)
+ * done and all: of the stage's sequences-times-epochs, for the progress line. *mean: loss over the last tenth of the
+ * steps. */
+static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *settings, const char *what, double done,
+                       double all, double began, double *shown, double *mean, size_t *tokens)
 {
     long steps, step;
     size_t seen, before;
@@ -203,11 +224,12 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
     while (ttmm_trainer_step(t, &loss)) {
         step = ttmm_trainer_at(t, &steps, &seen);
         if (!(loss - loss == 0)) {
-            snprintf(err.text, sizeof err.text, "%s: the loss is not finite at step %ld: try a lower learning rate", what, step);
-            return err.code = TTMM_BAD_INPUT;
+            return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
+                             what, step);
         }
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
-        progress(what, done + (all - done > 0 ? (double)step / (double)steps : 0), all, loss, *tokens + seen - before, began, shown);
+        progress(what, done + (all - done > 0 ? (double)step / (double)steps : 0), all, loss, *tokens + seen - before,
+                 began, shown);
         const double now = ttmm_seconds();
         if ((interrupted && step < steps) || now - saved > 30) {
             if ((code = ttmm_trainer_save(t, checkpoint, settings, &err)) != TTMM_OK) return code;
@@ -215,7 +237,8 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
         }
         if (interrupted && step < steps) {
             clear_line();
-            fprintf(stderr, "train: interrupted at step %ld of %ld of %s; the same command goes on from there\n", step, steps, what);
+            fprintf(stderr, "train: interrupted at step %ld of %ld of %s; the same command goes on from there\n", step,
+                    steps, what);
             exit(130);
         }
     }
@@ -229,7 +252,7 @@ static int checkpoint_path(char *path, size_t size, const char *folder, const ch
 {
     char file[4096];
     int n = snprintf(path, size, "%s/checkpoint", folder);
-    if (n < 0 || (size_t)n >= size - 64) return refuse(TTMM_BAD_INPUT, "the model's path is too long");
+    if (n < 0 || (size_t)n >= size - 64) return ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
     int code = ttmm_make_folder(path, &err);
     snprintf(file, sizeof file, "/%s.safetensors", name);
     snprintf(path + n, size - (size_t)n, "%s", file);
@@ -247,9 +270,17 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     char settings[512], checkpoint[4096];
     const size_t n = text->n_sequences, batch = (size_t)option.batch;
     const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
-    ttmm_config c = {option.dim, option.layers, option.heads, option.kv_heads ? option.kv_heads : option.heads,
-                     option.head_dim ? option.head_dim : option.dim / option.heads, option.intermediate, TTMM_BYTES,
-                     option.context, !option.untied, 1e-5, 10000};
+    ttmm_config c = {option.dim,
+                     option.layers,
+                     option.heads,
+                     option.kv_heads ? option.kv_heads : option.heads,
+                     option.head_dim ? option.head_dim : option.dim / option.heads,
+                     option.intermediate,
+                     TTMM_BYTES,
+                     option.context,
+                     !option.untied,
+                     1e-5,
+                     10000};
     const double began = ttmm_seconds();
     double shown = 0, loss = 0;
     size_t tokens = 0;
@@ -257,12 +288,14 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     ttmm_model m;
     ttmm_trainer *t = NULL;
     if (!option.head_dim && option.dim % option.heads)
-        return refuse(TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
+        return ttmm_fail(&err, TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
     snprintf(settings, sizeof settings,
-             "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld batch %d lr %g "
+             "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
+             "batch %d lr %g "
              "warmup %g seed %d text %016" PRIx64 "%s",
-             c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps, option.batch,
-             option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1), sizeof(real) == 8 ? " f64" : "");
+             c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
+             option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
+             sizeof(real) == 8 ? " f64" : "");
     int code = stage_done(folder, "model.safetensors", settings, "base");
     if (code) return code < 0 ? code : TTMM_OK;
     code = ttmm_model_new(&m, &c, &err);
@@ -273,8 +306,8 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     }
     if (code == TTMM_OK) {
         if (!option.quiet)
-            fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %d\n", m.n, n, c.context, steps,
-                    option.batch);
+            fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %d\n", m.n, n,
+                    c.context, steps, option.batch);
         ttmm_trainer_start(t, NULL, 0, steps, 0, 0);
         code = run_trainer(t, checkpoint, settings, "base", 0, 1, began, &shown, &loss, &tokens);
     }
@@ -292,11 +325,13 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
 /* Experts belong to one base, text and clustering: while there are any, these stay as they are. */
 static int refuse_if_experts(const char *folder, const char *stage)
 {
-    if (!ttmm_exists(folder, "experts/0/adapter_model.safetensors") && !ttmm_exists(folder, "finetuned/adapter_model.safetensors"))
+    if (!ttmm_exists(folder, "experts/0/adapter_model.safetensors") &&
+        !ttmm_exists(folder, "finetuned/adapter_model.safetensors"))
         return TTMM_OK;
-    snprintf(err.text, sizeof err.text,
-             "%.300s: holds experts of another %s: use another folder, or remove its experts/ and finetuned/ first", folder, stage);
-    return err.code = TTMM_BAD_INPUT;
+    return ttmm_fail(
+        &err, TTMM_BAD_INPUT,
+        "%.300s: holds experts of another %s: use another folder, or remove its experts/ and finetuned/ first", folder,
+        stage);
 }
 
 static int stage_index(const char *folder, ttmm_corpus *text)
@@ -306,8 +341,9 @@ static int stage_index(const char *folder, ttmm_corpus *text)
     real *rows = NULL;
     size_t n = 0, dim = 0;
     int code = TTMM_OK;
-    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s", ttmm_corpus_hash(text, -1),
-             text->n_files, option.embeddings ? option.embeddings : "built-in", sizeof(real) == 8 ? " f64" : "");
+    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
+             ttmm_corpus_hash(text, -1), text->n_files, option.embeddings ? option.embeddings : "built-in",
+             sizeof(real) == 8 ? " f64" : "");
     if (ttmm_exists(folder, "corpus.safetensors")) {
         char path[4096];
         snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
@@ -322,8 +358,8 @@ static int stage_index(const char *folder, ttmm_corpus *text)
     if (option.embeddings) {
         code = ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err);
         if (code == TTMM_OK && n != text->n_sequences) {
-            snprintf(err.text, sizeof err.text, "%s: has %zu embeddings, expected %zu: one a sequence", option.embeddings, n,
-                     text->n_sequences);
+            snprintf(err.text, sizeof err.text, "%s: has %zu embeddings, expected %zu: one a sequence",
+                     option.embeddings, n, text->n_sequences);
             code = err.code = TTMM_BAD_INPUT;
         }
         if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
@@ -345,7 +381,7 @@ static int stage_cluster(const char *folder, int vocab)
     if ((code = ttmm_note(note, sizeof note, path, &err)) != TTMM_OK) return code;
     size_t K = option.experts ? (size_t)option.experts : c.n_sequences / 20;
     if (!option.experts) K = K < 1 ? 1 : K > 100 ? 100 : K;
-    if (c.dim == 0) code = refuse(TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
+    if (c.dim == 0) code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
     snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, note);
     if (code == TTMM_OK && ttmm_exists(folder, "centroids.safetensors")) {
         snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
@@ -358,8 +394,9 @@ static int stage_cluster(const char *folder, int vocab)
         if (code == TTMM_OK) code = refuse_if_experts(folder, "clustering");
     }
     real *centroid = code == TTMM_OK ? calloc(K * c.dim, sizeof *centroid) : NULL;
-    if (code == TTMM_OK && centroid == NULL) code = refuse(TTMM_NO_ROOM, "out of memory for the centroids");
-    if (code == TTMM_OK) code = ttmm_cluster(c.cluster, centroid, c.embedding, c.n_sequences, c.dim, K, (uint64_t)option.seed, &err);
+    if (code == TTMM_OK && centroid == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the centroids");
+    if (code == TTMM_OK)
+        code = ttmm_cluster(c.cluster, centroid, c.embedding, c.n_sequences, c.dim, K, (uint64_t)option.seed, &err);
     if (code == TTMM_OK) {
         c.clustered = 1;
         snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
@@ -371,8 +408,10 @@ static int stage_cluster(const char *folder, int vocab)
     if (code == TTMM_OK) {
         size_t *size = calloc(K, sizeof *size), least = c.n_sequences, most = 0;
         for (size_t i = 0; size && i < c.n_sequences; i++) size[c.cluster[i]]++;
-        for (size_t k = 0; size && k < K; k++) least = size[k] < least ? size[k] : least, most = size[k] > most ? size[k] : most;
-        if (!option.quiet) fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c.n_sequences, K, least, most);
+        for (size_t k = 0; size && k < K; k++)
+            least = size[k] < least ? size[k] : least, most = size[k] > most ? size[k] : most;
+        if (!option.quiet)
+            fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c.n_sequences, K, least, most);
         free(size);
         note_stage("cluster", ttmm_seconds() - began, 0, 0, "clusters and centroids: centroids.safetensors");
     }
@@ -394,8 +433,7 @@ static int parse_only(size_t K, size_t *from, size_t *to)
         good = end != second;
     }
     if (!good || *end || a < 0 || b < a || (size_t)b >= K) {
-        snprintf(err.text, sizeof err.text, "--only is %.100s, expected A or A-B within 0-%zu", option.only, K - 1);
-        return err.code = TTMM_BAD_USE;
+        return ttmm_fail(&err, TTMM_BAD_USE, "--only is %.100s, expected A or A-B within 0-%zu", option.only, K - 1);
     }
     *from = (size_t)a, *to = (size_t)b;
     return TTMM_OK;
@@ -418,14 +456,15 @@ static int stage_adapters(const char *folder, int whole)
     size_t *member = NULL;
     int code = ttmm_model_read(&m, folder, &err);
     if (code == TTMM_OK) code = ttmm_corpus_read(&c, folder, m.config.vocab, &err);
-    if (code == TTMM_OK && !whole && !c.clustered) code = refuse(TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
+    if (code == TTMM_OK && !whole && !c.clustered)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
     for (size_t i = 0; code == TTMM_OK && !whole && i < c.n_sequences; i++)
         if ((size_t)c.cluster[i] + 1 > K) K = (size_t)c.cluster[i] + 1;
     if (code == TTMM_OK && !whole) code = parse_only(K, &from, &to);
     if (code == TTMM_OK) code = ttmm_lora_new(&l, &m.config, option.rank, alpha, &err);
     if (code == TTMM_OK) code = ttmm_trainer_new(&t, &m, &l, &c, &r, &err);
     if (code == TTMM_OK && (member = calloc(c.n_sequences, sizeof *member)) == NULL)
-        code = refuse(TTMM_NO_ROOM, "out of memory for a list of sequences");
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of sequences");
     if (code == TTMM_OK) base = ttmm_model_hash(&m);
     for (size_t k = from; k <= to && code == TTMM_OK; k++) {
         size_t n = 0;
@@ -434,8 +473,8 @@ static int stage_adapters(const char *folder, int whole)
         if (whole) snprintf(name, sizeof name, "finetuned");
         else snprintf(name, sizeof name, "experts/%zu", k);
         snprintf(settings, sizeof settings,
-                 "adapter: rank %d alpha %g epochs %d lr %g batch %d seed %d base %016" PRIx64 " text %016" PRIx64, option.rank,
-                 alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, base,
+                 "adapter: rank %d alpha %g epochs %d lr %g batch %d seed %d base %016" PRIx64 " text %016" PRIx64,
+                 option.rank, alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, base,
                  ttmm_corpus_hash(&c, whole ? -1 : (int)k));
         snprintf(adapter, sizeof adapter, "%s/%s", folder, name);
         if ((code = stage_done(adapter, "adapter_model.safetensors", settings, NULL)) != 0) {
@@ -450,8 +489,8 @@ static int stage_adapters(const char *folder, int whole)
         ttmm_trainer_start(t, member, n, 0, option.epochs, whole ? UINT64_MAX : k);
         if (whole) snprintf(what, sizeof what, "finetune");
         else snprintf(what, sizeof what, "expert %zu of %zu-%zu", k, from, to);
-        code = run_trainer(t, checkpoint, settings, what, (double)(k - from - before), (double)(to - from + 1 - before), began,
-                           &shown, &loss, &tokens);
+        code = run_trainer(t, checkpoint, settings, what, (double)(k - from - before), (double)(to - from + 1 - before),
+                           began, &shown, &loss, &tokens);
         if (code == TTMM_OK) code = ttmm_lora_write(&l, adapter, settings, &err);
         if (code == TTMM_OK) {
             remove_checkpoint(folder, checkpoint);
@@ -508,7 +547,8 @@ int main(int argc, char **argv)
     ttmm_corpus text = {0};
     int code = wants_files ? ttmm_corpus_from_files(&text, positional + 1, n - 1, option.context, &err) : TTMM_OK;
     if (code == TTMM_OK && !option.quiet)
-        fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(), ttmm_threads() == 1 ? "" : "s");
+        fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
+                ttmm_threads() == 1 ? "" : "s");
     if (code == TTMM_OK && (all || strcmp(verb, "base") == 0)) code = stage_base(folder, &text);
     if (code == TTMM_OK && (all || strcmp(verb, "index") == 0)) code = stage_index(folder, &text);
     ttmm_corpus_free(&text);

@@ -5,9 +5,9 @@
  * no quantisation, one model family.
  *
  * Why the bits are the same everywhere.
- *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is fixed:
- *    a sum over a contiguous axis has 16 lanes (section 3), a sum of rows adds them in ascending order, and no product is
- *    fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without -ffast-math.
+ *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is
+ *    fixed: a sum over a contiguous axis has 16 lanes (section 3), a sum of rows adds them in ascending order, and no
+ *    product is fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without -ffast-math.
  *  - exp, log, sin and cos are written here from + - * / of doubles, because every libm has its own.
  *  - Threads and blocks decide which outputs are computed when, never the order inside one output. So the logits at a
  *    position do not depend on the batch, nor on whether the tokens came at once or one by one.
@@ -54,13 +54,9 @@
 #error "ttmm needs float arithmetic in float (on x86 -msse2 -mfpmath=sse, on s390x -fexcess-precision=fast)"
 #endif
 
-/* ==== 1. Errors, memory, platform =================================================================================== */
+/* ==== 1. Errors, memory, platform ================================================================================= */
 
-/* Fill err and return its code, so that a caller can write: return fail(err, TTMM_BAD_INPUT, "...", ...); */
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
-#endif
-static int fail(ttmm_error *err, int code, const char *format, ...)
+int ttmm_fail(ttmm_error *err, int code, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -69,15 +65,16 @@ static int fail(ttmm_error *err, int code, const char *format, ...)
     va_end(arguments);
     return code;
 }
+#define fail ttmm_fail /* inside this file */
 
 /* Sizes saturate: SIZE_MAX stands for "more than this machine can address", and no allocation of it succeeds. */
 static size_t mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
 static size_t add_size(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 
-/* One block per object. A layout function takes its arrays from an arena twice: first with base NULL, which only adds up
- * the size, then with memory. So sizes are known before anything is allocated, and cannot disagree with the pointers.
- * Every array begins at a multiple of 64 bytes and is followed by 64 numbers of slack: the kernels of section 3 may load
- * a whole vector at the end of a row. */
+/* One block per object. A layout function takes its arrays from an arena twice: first with base NULL, which only adds
+ * up the size, then with memory. So sizes are known before anything is allocated, and cannot disagree with the
+ * pointers. Every array begins at a multiple of 64 bytes and is followed by 64 numbers of slack: the kernels of section
+ * 3 may load a whole vector at the end of a row. */
 typedef struct {
     char *base;
     size_t used;
@@ -100,7 +97,8 @@ static int allocate(arena *a, void **block, size_t bytes, const char *what, ttmm
 {
     char *p = bytes < SIZE_MAX - 64 ? calloc(bytes + 64, 1) : NULL;
     *block = p;
-    if (p == NULL) return fail(err, TTMM_NO_ROOM, "out of memory: %.1f MiB needed for %s", (double)bytes / 1048576, what);
+    if (p == NULL)
+        return fail(err, TTMM_NO_ROOM, "out of memory: %.1f MiB needed for %s", (double)bytes / 1048576, what);
     a->base = p + (64 - (uintptr_t)p % 64);
     a->used = 0;
     return TTMM_OK;
@@ -118,6 +116,11 @@ double ttmm_seconds(void)
 }
 int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
 static int make_one_folder(const char *path) { return _mkdir(path); }
+static int is_folder(const char *path)
+{
+    const DWORD attributes = GetFileAttributesA(path);
+    return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
+}
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to)
 {
@@ -134,6 +137,11 @@ double ttmm_seconds(void)
 }
 int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
 static int make_one_folder(const char *path) { return mkdir(path, 0777); }
+static int is_folder(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
 static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
@@ -169,22 +177,26 @@ static int thread_number(void)
 
 static int has_verb(const ttmm_option *o, const char *verb)
 {
-    const char *at = strstr(o->verbs, verb);
-    return at && at > o->verbs && at[-1] == ' ' && at[strlen(verb)] == ' ';
+    char word[32];
+    snprintf(word, sizeof word, " %s ", verb);
+    return strstr(o->verbs, word) != NULL;
 }
 
 static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
 {
-    char *end;
+    char *end = NULL;
+    double x = 0;
+    long i = 0;
     errno = 0;
-    const double x = o->type == 's' ? 0 : strtod(text, &end);
+    if (o->type == 'f') x = strtod(text, &end);
+    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10));
     if (o->type == 's') *(const char **)o->value = text;
-    else if (end == text || *end || errno || !(x >= o->least && x <= o->most) || (o->type != 'f' && x != floor(x)))
+    else if (end == text || *end || errno || !(x >= o->least && x <= o->most))
         return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %g to %g", o->name, text,
                     o->type == 'f' ? "a number" : "a whole number", o->least, o->most);
     else if (o->type == 'f') *(double *)o->value = x;
-    else if (o->type == 'l') *(long *)o->value = (long)x;
-    else *(int *)o->value = (int)x;
+    else if (o->type == 'l') *(long *)o->value = i;
+    else *(int *)o->value = (int)i;
     return TTMM_OK;
 }
 
@@ -211,7 +223,8 @@ int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int
                                   strncmp(a + 2, table[k].name, length - 2) == 0))
             k++;
         if (k == n_options) return fail(err, TTMM_BAD_USE, "%s is not an option; -h lists them", a);
-        if (!has_verb(&table[k], verb)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", table[k].name, verb);
+        if (!has_verb(&table[k], verb))
+            return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", table[k].name, verb);
         if (table[k].type == 'b') {
             if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", table[k].name);
             *(int *)table[k].value = 1;
@@ -224,7 +237,7 @@ int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int
     return TTMM_OK;
 }
 
-/* ==== 2. Elementary functions, random numbers ======================================================================= */
+/* ==== 2. Elementary functions, random numbers ===================================================================== */
 
 static inline uint64_t to_bits(double x)
 {
@@ -256,13 +269,14 @@ static inline double exp_inline(double x)
     y = y > 720 ? 720 : y;
     double shifted = y * 0x1.71547652b82fep+0 /* 1 / ln 2 */ + ROUND, n = shifted - ROUND;
     double r = (y - n * LN2_HIGH) - n * LN2_LOW;
-    double p = 1. / 6227020800;             /* 1/13!, then down to 1/2! */
+    double p = 1. / 6227020800; /* 1/13!, then down to 1/2! */
     p = p * r + 1. / 479001600, p = p * r + 1. / 39916800, p = p * r + 1. / 3628800, p = p * r + 1. / 362880;
     p = p * r + 1. / 40320, p = p * r + 1. / 5040, p = p * r + 1. / 720, p = p * r + 1. / 120;
     p = p * r + 1. / 24, p = p * r + 1. / 6, p = p * r + 1. / 2;
     p = 1 + (r + r * r * p);
-    uint64_t m = to_bits(shifted) - to_bits(ROUND) + 2048, half = m >> 1;     /* n + 2048 = half + (m - half) */
-    return p * from_bits((half - 1) << 52) * from_bits((m - half - 1) << 52); /* biased: n / 2 + 1024 - 1 = n / 2 + 1023 */
+    uint64_t m = to_bits(shifted) - to_bits(ROUND) + 2048, half = m >> 1; /* n + 2048 = half + (m - half) */
+    return p * from_bits((half - 1) << 52) *
+           from_bits((m - half - 1) << 52); /* biased: n / 2 + 1024 - 1 = n / 2 + 1023 */
 }
 
 double ttmm_exp(double x) { return exp_inline(x); }
@@ -280,7 +294,8 @@ double ttmm_log(double x)
     if (x == INFINITY) return x;
     double n = 0;
     if (x < DBL_MIN) x *= 0x1p54, n = -54;
-    uint64_t bits = to_bits(x), shift = (bits - to_bits(0x1.6a09e667f3bcdp-1)) >> 52; /* floor(log2(x sqrt(2))), mod 2^12 */
+    uint64_t bits = to_bits(x),
+             shift = (bits - to_bits(0x1.6a09e667f3bcdp-1)) >> 52; /* floor(log2(x sqrt(2))), mod 2^12 */
     if (shift & 0x800) n -= (double)(0x1000 - shift);
     else n += (double)shift;
     double f = from_bits(bits - (shift << 52)) - 1, s = f / (2 + f), z = s * s, R = 2. / 21;
@@ -290,8 +305,16 @@ double ttmm_log(double x)
     return n * LN2_HIGH + (f - (half_square - (s * (half_square + R) + n * LN2_LOW)));
 }
 
-/* sin and cos of x, |x| <= 2^22: x = n pi/2 + r + low, |r| <= pi/4. pi/2 is the sum of three parts of 30, 30 and 53 bits,
- * so that n times each of the first two is exact and r keeps its precision next to the multiples of pi/2. */
+/* a - b = the result + *low, exactly (Knuth's two-sum). */
+static double subtract(double a, double b, double *low)
+{
+    const double s = a - b, t = s - a;
+    *low = (a - (s - t)) - (b + t);
+    return s;
+}
+
+/* sin and cos of x, |x| <= 2^22: x = n pi/2 + r + low, |r| <= pi/4. pi/2 is the sum of four parts, of 30, 30, 30 and 53
+ * bits: n times each of the first three is exact, so that r keeps its precision next to the multiples of pi/2. */
 static void sin_cos(double *sine, double *cosine, double x)
 {
     if (!(fabs(x) <= 0x1p22)) {
@@ -299,9 +322,10 @@ static void sin_cos(double *sine, double *cosine, double x)
         return;
     }
     double shifted = x * 0x1.45f306dc9c883p-1 /* 2 / pi */ + ROUND, n = shifted - ROUND;
-    double a = x - n * 0x1.921fb544p+0, b = n * 0x1.10b46118p-30, c = n * 0x1.313198a2e0370p-61;
-    double ab = a - b, ab_low = (a - ab) - b;
-    double r = ab - c, low = ((ab - r) - c) + ab_low;
+    double low1, low2, low;
+    double r = subtract(x - n * 0x1.921fb54p+0, n * 0x1.10b46118p-30, &low1);
+    r = subtract(r, n * 0x1.313198ap-61, &low2);
+    r = subtract(r, n * 0x1.701b839a25205p-92 - (low1 + low2), &low);
     double z = r * r, S = 1. / 355687428096000, C = 1. / 20922789888000; /* 1/17!, 1/16! */
     S = S * z - 1. / 1307674368000, S = S * z + 1. / 6227020800, S = S * z - 1. / 39916800, S = S * z + 1. / 362880;
     S = S * z - 1. / 5040, S = S * z + 1. / 120, S = S * z - 1. / 6;
@@ -364,12 +388,12 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are dra
 
 /* ==== 3. Dot products, matrix products, sums ========================================================================
  *
- * The definition of every sum over a contiguous axis. A dot product has 16 lanes: lane l adds up the products with index
- * k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l += lane l + 8, then
- * + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
+ * The definition of every sum over a contiguous axis. A dot product has 16 lanes: lane l adds up the products with
+ * index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l += lane
+ * l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
  *
- * Where the compiler has GNU vector types, a `lanes` is one vector; elsewhere a struct of 16 numbers and plain loops, with
- * the same bits. */
+ * Where the compiler has GNU vector types, a `lanes` is one vector; elsewhere a struct of 16 numbers and plain loops,
+ * with the same bits. */
 
 enum { LANES = 16 };
 
@@ -378,10 +402,11 @@ enum { LANES = 16 };
 #define INLINE static inline __attribute__((always_inline))
 typedef real lanes __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 #if defined(TTMM_DOUBLE)
-typedef int64_t lane_mask __attribute__((vector_size(LANES * sizeof(real))));
+typedef int64_t lane_word;
 #else
-typedef int32_t lane_mask __attribute__((vector_size(LANES * sizeof(real))));
+typedef int32_t lane_word;
 #endif
+typedef lane_word lane_mask __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
 #else
 #define VECTORS 0
 #define INLINE static inline
@@ -390,46 +415,35 @@ typedef struct {
 } lanes;
 #endif
 
-/* The few operations on lanes. load_part reads whole vectors (the arena's slack allows it) and clears the lanes from n on. */
-INLINE void lanes_zero(lanes *a) { memset(a, 0, sizeof *a); }
-INLINE void lanes_store(real *p, const lanes *a) { memcpy(p, a, sizeof *a); }
+/* The few operations on lanes, as macros, so that compilers keep accumulators in registers. LOAD_PART reads a whole
+ * vector (the arena's slack allows it) and clears the lanes from n on. */
 #if VECTORS
-INLINE void lanes_load(lanes *a, const real *p) { *a = *(const lanes *)p; }
-INLINE void lanes_load_part(lanes *a, const real *p, size_t n)
-{
-#if defined(TTMM_DOUBLE)
-    typedef int64_t word;
+static const lane_word keep_first[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+#define LOAD(p) (*(const lanes *)(p))
+#define LOAD_PART(p, n) ((lanes)(*(const lane_mask *)(p) & *(const lane_mask *)(keep_first + LANES - (n))))
+#define STORE(p, a) (*(lanes *)(p) = (a))
+#define ZERO ((lanes){0})
+#define MULTIPLY_ADD(acc, a, b) ((acc) += (a) * (b))
+#define SCALE_ADD(acc, s, b) ((acc) += (s) * (b))
 #else
-    typedef int32_t word;
-#endif
-    static const word keep[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-    lane_mask m, bits;
-    memcpy(&m, keep + LANES - n, sizeof m);
-    memcpy(&bits, p, sizeof bits);
-    bits &= m;
-    memcpy(a, &bits, sizeof bits);
-}
-INLINE void lanes_multiply_add(lanes *acc, const lanes *a, const lanes *b) { *acc += *a * *b; }
-INLINE void lanes_scale_add(lanes *acc, real s, const lanes *b) { *acc += s * *b; }
-#else
-INLINE void lanes_load(lanes *a, const real *p) { memcpy(a, p, sizeof *a); }
-INLINE void lanes_load_part(lanes *a, const real *p, size_t n)
+static const lanes ZERO = {{0}};
+static lanes load_first(const real *p, size_t n)
 {
-    memset(a, 0, sizeof *a);
-    memcpy(a, p, n * sizeof *p);
+    lanes a = ZERO;
+    memcpy(&a, p, n * sizeof *p);
+    return a;
 }
-INLINE void lanes_multiply_add(lanes *acc, const lanes *a, const lanes *b)
-{
-    for (int l = 0; l < LANES; l++) acc->v[l] += a->v[l] * b->v[l];
-}
-INLINE void lanes_scale_add(lanes *acc, real s, const lanes *b)
-{
-    for (int l = 0; l < LANES; l++) acc->v[l] += s * b->v[l];
-}
+#define LOAD(p) load_first(p, LANES)
+#define LOAD_PART(p, n) load_first(p, n)
+#define STORE(p, a) memcpy(p, &(a), sizeof(lanes))
+#define MULTIPLY_ADD(acc, a, b) \
+    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (a).v[l_] * (b).v[l_]
+#define SCALE_ADD(acc, s, b) \
+    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (s) * (b).v[l_]
 #endif
 
-/* Halve 16 accumulators: sum[i] = the sum of the lanes of acc[i], in the defined order. With vectors of 16 all are halved at
- * once: each round adds pairs of vectors whose halves (quarters, ...) a shuffle has put side by side. */
+/* Halve 16 accumulators: sum[i] = the sum of the lanes of acc[i], in the defined order. With vectors of 16 all are
+ * halved at once: each round adds pairs of vectors whose halves (quarters, ...) a shuffle has put side by side. */
 #if VECTORS && (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 INLINE void halve_lanes(real *sum, const lanes *acc)
@@ -446,14 +460,14 @@ INLINE void halve_lanes(real *sum, const lanes *acc)
                SHUFFLE(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
     lanes e = SHUFFLE(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
               SHUFFLE(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    lanes_store(sum, &e);
+    STORE(sum, e);
 }
 #else
 INLINE void halve_lanes(real *sum, const lanes *acc)
 {
     for (int i = 0; i < LANES; i++) {
         real a[LANES];
-        lanes_store(a, &acc[i]);
+        STORE(a, acc[i]);
         for (int half = LANES / 2; half > 0; half /= 2)
             for (int l = 0; l < half; l++) a[l] += a[l + half];
         sum[i] = a[0];
@@ -483,31 +497,41 @@ static real dot(const real *x, const real *y, size_t n)
 static real dot3(const real *x, const real *y, const real *z, size_t n)
 {
     real a[LANES] = {0};
-    for (size_t k = 0; k < n; k += LANES)
-        for (size_t l = 0; l < LANES && k + l < n; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
+    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
     return halve(a);
 }
 
 static real sum(const real *x, size_t n)
 {
     real a[LANES] = {0};
-    for (size_t k = 0; k < n; k += LANES)
-        for (size_t l = 0; l < LANES && k + l < n; l++) a[l] += x[k + l];
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l];
+    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l];
     return halve(a);
 }
 
-static real largest(const real *x, size_t n)
+static real largest(const real *x, size_t n) /* n > 0 */
 {
-    real m = x[0];
-    for (size_t i = 1; i < n; i++) m = x[i] > m ? x[i] : m;
-    return m;
+    real a[LANES], most = x[0];
+    for (size_t l = 0; l < LANES; l++) a[l] = x[0];
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) a[l] = x[k + l] > a[l] ? x[k + l] : a[l];
+    for (; k < n; k++) most = x[k] > most ? x[k] : most;
+    for (size_t l = 0; l < LANES; l++) most = a[l] > most ? a[l] : most;
+    return most;
 }
 
-/* A loop over outputs runs on several threads if its multiply-adds are worth the start of a parallel region (microseconds). */
+/* A loop over outputs runs on several threads if its multiply-adds are worth the start of a parallel region
+ * (microseconds). */
 enum { WORTH_THREADS = 40000 };
 
-/* y[t][o] = dot(x[t], w[o]), or += it: 16 outputs, `tile_rows` rows times 16 / tile_rows columns, of which rows x cols exist.
- * Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
+/* y[t][o] = dot(x[t], w[o]), or += it: 16 outputs, `tile_rows` rows times 16 / tile_rows columns, of which rows x cols
+ * exist. Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
 INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t in, size_t rows,
                      size_t cols, int add, const size_t tile_rows)
 {
@@ -516,34 +540,37 @@ INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real 
     lanes acc[LANES], a[LANES], b;
     for (size_t i = 0; i < tile_rows; i++) xr[i] = x + (i < rows ? i : rows - 1) * ldx;
     for (size_t j = 0; j < tile_cols; j++) wr[j] = w + (j < cols ? j : cols - 1) * ldw;
-    for (size_t i = 0; i < LANES; i++) lanes_zero(&acc[i]);
+    for (size_t i = 0; i < LANES; i++) acc[i] = ZERO;
     size_t k = 0;
     for (; k + LANES <= in; k += LANES) {
-        for (size_t i = 0; i < tile_rows; i++) lanes_load(&a[i], xr[i] + k);
+        for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD(xr[i] + k);
         for (size_t j = 0; j < tile_cols; j++) {
-            lanes_load(&b, wr[j] + k);
-            for (size_t i = 0; i < tile_rows; i++) lanes_multiply_add(&acc[i * tile_cols + j], &a[i], &b);
+            b = LOAD(wr[j] + k);
+            for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
         }
     }
     if (k < in) {
-        for (size_t i = 0; i < tile_rows; i++) lanes_load_part(&a[i], xr[i] + k, in - k);
+        for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD_PART(xr[i] + k, in - k);
         for (size_t j = 0; j < tile_cols; j++) {
-            lanes_load_part(&b, wr[j] + k, in - k);
-            for (size_t i = 0; i < tile_rows; i++) lanes_multiply_add(&acc[i * tile_cols + j], &a[i], &b);
+            b = LOAD_PART(wr[j] + k, in - k);
+            for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
         }
     }
     real sums[LANES];
     halve_lanes(sums, acc);
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < cols; j++) {
-            real *out = &y[i * ldy + j], s = sums[i * tile_cols + j];
-            *out = add ? *out + s : s;
+    for (size_t i = 0; i < tile_rows && i < rows; i++) {
+        real *out = y + i * ldy, *s = sums + i * tile_cols;
+        if (cols == tile_cols) {
+            for (size_t j = 0; j < tile_cols; j++) out[j] = add ? out[j] + s[j] : s[j];
+        } else {
+            for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + s[j] : s[j];
         }
+    }
 }
 
 /* The same for any number of rows and columns, on one thread. Rows of x, w and y are ldx, ldw and ldy numbers apart. */
-static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows, size_t cols,
-                      size_t in, int add)
+static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows,
+                      size_t cols, size_t in, int add)
 {
     if (rows == 1) {
         for (size_t j = 0; j < cols; j += 16)
@@ -582,21 +609,21 @@ INLINE void row_tile(real *c, const real *c0, size_t ldc, const real *a, size_t 
         ar[i] = a + row * row_step;
         for (size_t q = 0; q < vectors; q++) {
             size_t left = cols - q * LANES;
-            if (left >= LANES) lanes_load(&acc[i][q], c0 + row * ldc + q * LANES);
-            else lanes_load_part(&acc[i][q], c0 + row * ldc + q * LANES, left);
+            if (left >= LANES) acc[i][q] = LOAD(c0 + row * ldc + q * LANES);
+            else acc[i][q] = LOAD_PART(c0 + row * ldc + q * LANES, left);
         }
     }
     for (size_t k = 0; k < K; k++) {
-        for (size_t q = 0; q < vectors; q++) lanes_load(&v[q], b + k * ldb + q * LANES);
+        for (size_t q = 0; q < vectors; q++) v[q] = LOAD(b + k * ldb + q * LANES);
         for (size_t i = 0; i < TILE_ROWS; i++) {
             real s = ar[i][k * k_step];
-            for (size_t q = 0; q < vectors; q++) lanes_scale_add(&acc[i][q], s, &v[q]);
+            for (size_t q = 0; q < vectors; q++) SCALE_ADD(acc[i][q], s, v[q]);
         }
     }
     for (size_t i = 0; i < rows; i++)
         for (size_t q = 0; q < vectors; q++) {
             size_t left = cols - q * LANES;
-            if (left >= LANES) lanes_store(c + i * ldc + q * LANES, &acc[i][q]);
+            if (left >= LANES) STORE(c + i * ldc + q * LANES, acc[i][q]);
             else memcpy(c + i * ldc + q * LANES, &acc[i][q], left * sizeof *c);
         }
 }
@@ -673,13 +700,15 @@ int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
         const char *name;
         int value, most;
     } field[] = {
-        {"dim", c->dim, 1 << 20}, {"layers", c->n_layers, 1 << 16}, {"heads", c->n_heads, 1 << 16},
-        {"kv-heads", c->n_kv_heads, 1 << 16}, {"head_dim", c->head_dim, 1 << 16},
-        {"intermediate", c->intermediate, 1 << 24}, {"vocab", c->vocab, 1 << 28}, {"context", c->context, 1 << 22},
+        {"dim", c->dim, 1 << 20},           {"layers", c->n_layers, 1 << 16},
+        {"heads", c->n_heads, 1 << 16},     {"kv-heads", c->n_kv_heads, 1 << 16},
+        {"head_dim", c->head_dim, 1 << 16}, {"intermediate", c->intermediate, 1 << 24},
+        {"vocab", c->vocab, 1 << 28},       {"context", c->context, 1 << 22},
     };
     for (size_t i = 0; i < sizeof field / sizeof *field; i++)
         if (field[i].value < 1 || field[i].value > field[i].most)
-            return fail(err, TTMM_BAD_INPUT, "%s is %d, expected 1 to %d", field[i].name, field[i].value, field[i].most);
+            return fail(err, TTMM_BAD_INPUT, "%s is %d, expected 1 to %d", field[i].name, field[i].value,
+                        field[i].most);
     if (c->n_heads % c->n_kv_heads != 0)
         return fail(err, TTMM_BAD_INPUT, "heads is %d, expected a multiple of kv-heads, %d", c->n_heads, c->n_kv_heads);
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
@@ -712,10 +741,7 @@ size_t ttmm_n_weights(const ttmm_config *c)
     return m.n;
 }
 
-size_t ttmm_n_tensors(const ttmm_config *c)
-{
-    return (size_t)c->n_layers * TTMM_LAYER_KINDS + (c->tied ? 2 : 3);
-}
+size_t ttmm_n_tensors(const ttmm_config *c) { return (size_t)c->n_layers * TTMM_LAYER_KINDS + (c->tied ? 2 : 3); }
 
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
 {
@@ -814,8 +840,8 @@ static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, 
  *   dL/dx_j = g_j dy_j / r  -  sum_i (g_i dy_i x_i / r^2) x_j / (D r)
  *           = ( g_j dy_j  -  u_j mean_i(g_i dy_i u_i) ) / r.
  *   dx [N, D] added into    dg [D] added into, or NULL    dy [N, D] */
-static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r, size_t N,
-                             size_t D)
+static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r,
+                             size_t N, size_t D)
 {
     OMP(omp parallel for if (N * D > WORTH_THREADS))
     for (size_t t = 0; t < N; t++) {
@@ -834,8 +860,8 @@ static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, 
 
 /* Linear layer with the adapters that take part:   y = W x + sum_k u_k B_k',   u_k = w_k scale_k A_k x.
  *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] overwritten: that of the last adapter */
-static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer, int kind,
-                           size_t N)
+static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
+                           int kind, size_t N)
 {
     size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
     forward_product(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
@@ -854,8 +880,8 @@ static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m,
  * Through an adapter, y_t += B u_t with u_t = s A x_t and s = w scale:
  *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
  *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl: dA, dB added into    dv [N, R] scratch */
-static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *dv, const real *dy, const real *x, const real *u,
-                            const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
+static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *dv, const real *dy, const real *x,
+                            const real *u, const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
 {
     size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
     row_product(dx, dx, dy, 0, ttmm_weight(m, layer, kind), N, in, out);
@@ -910,11 +936,12 @@ static void rotary(real *x, const real *cosine, const real *sine, size_t first, 
         }
 }
 
-/* Attention probabilities of `rows` queries of one head: row i, the query at position first + i, sees the keys 0 .. first + i:
- *   P_ij = exp(s_ij - max_j s_ij) / sum,   s_ij = q_i . k_j / sqrt(S);   0 for the keys after i.  (Vaswani et al. 2017, eq. 1)
- *   P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
-static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk, size_t first,
-                                    size_t rows, size_t S)
+/* Attention probabilities of `rows` queries of one head: row i, the query at position first + i, sees the keys 0 ..
+ * first + i:
+ *   P_ij = exp(s_ij - max_j s_ij) / sum,   s_ij = q_i . k_j / sqrt(S);   0 for the keys after i.  (Vaswani et al. 2017,
+ *   eq. 1) P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
+static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk,
+                                    size_t first, size_t rows, size_t S)
 {
     const size_t keys = first + rows;
     const real scale = (real)(1 / sqrt((double)S));
@@ -948,7 +975,8 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
             size_t h = task % H, g = h / (H / G), i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* longest first */
             size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS;
             real *P = scratch + (size_t)thread_number() * scratch_size, *out = o + ((start[b] + i) * H + h) * S;
-            attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows, S);
+            attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows,
+                                    S);
             for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
             row_block(out, out, H * S, P, keys, 1, vb + g * S, G * S, rows, S, past + i + rows);
         }
@@ -961,8 +989,9 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
  *   s_ij = q_i . k_j / sqrt(S)     gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
  * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
  *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, T, T] */
-static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k, const real *v,
-                               const size_t *start, size_t B, const ttmm_config *c, real *scratch, size_t scratch_size)
+static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
+                               const real *v, const size_t *start, size_t B, const ttmm_config *c, real *scratch,
+                               size_t scratch_size)
 {
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
     const real scale = (real)(1 / sqrt((double)S));
@@ -982,7 +1011,8 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
                     for (size_t j = 0; j <= r; j++) d[j] = p[j] * (d[j] - mean) * scale;
                     for (size_t j = r + 1; j < keys; j++) d[j] = 0;
                 }
-                row_block(dq + at + i * H * S, dq + at + i * H * S, H * S, ds + i * T, T, 1, k + kv, G * S, rows, S, keys);
+                row_block(dq + at + i * H * S, dq + at + i * H * S, H * S, ds + i * T, T, 1, k + kv, G * S, rows, S,
+                          keys);
             }
             for (size_t j = 0; j < T; j += ATTENTION_ROWS) { /* keys j .. are seen by the queries i >= j only */
                 size_t keys = T - j < ATTENTION_ROWS ? T - j : ATTENTION_ROWS;
@@ -1003,19 +1033,19 @@ static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
 }
 
 /* dup = dy silu(gate);   with s = sigmoid(gate), ds/dgate = s (1 - s):   dgate = dy up (s + gate s (1 - s)).
- *   dgate, dup overwritten; dup may be dy */
-static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
+ *   dgate overwritten    dup: dy on entry, overwritten */
+static void swiglu_backward(real *dgate, real *dup, const real *gate, const real *up, size_t n)
 {
     OMP(omp parallel for if (n > WORTH_THREADS / 4))
     for (size_t i = 0; i < n; i++) {
-        real s = 1 / (1 + exp_real(-gate[i])), d = dy[i];
+        real s = 1 / (1 + exp_real(-gate[i])), d = dup[i];
         dgate[i] = d * up[i] * (s * (1 + gate[i] * (1 - s)));
         dup[i] = d * (gate[i] * s);
     }
 }
 
-/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max). The logits x [V] are
- * overwritten with dL/dx_v = scale (p_v - [v = y]) if scale is not 0. */
+/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max). The logits x [V]
+ * are overwritten with dL/dx_v = scale (p_v - [v = y]) if scale is not 0. */
 static real cross_entropy(real *x, int y, size_t V, real scale)
 {
     real most = largest(x, V), xy = x[y] - most;
@@ -1040,15 +1070,15 @@ struct ttmm_pass {
     void *block;
     ttmm_config config;
     ttmm_pass_size size;
-    size_t N, B, past;            /* of the last forward pass; past: positions before it, in the cache */
-    int *token;                   /* [N] */
-    size_t *start;                /* [B + 1] */
-    size_t positions;             /* rows of the rotary tables: the longest a sequence can get */
-    real *cosine, *sine;          /* [positions, S/2] */
-    activations *layer;           /* [L]; without backward all layers share one set (but not the cache) */
+    size_t N, B, past;   /* of the last forward pass; past: positions before it, in the cache */
+    int *token;          /* [N] */
+    size_t *start;       /* [B + 1] */
+    size_t positions;    /* rows of the rotary tables: the longest a sequence can get */
+    real *cosine, *sine; /* [positions, S/2] */
+    activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
     real *last, *final_inv_r, *final_norm, *logits, *losses; /* [N, D], [N], [N, D], [size.logits, V], [N] */
-    real *branch;                                        /* [N, D] what a branch adds to the residual stream */
-    real *scratch;                                       /* [threads, scratch_size] of attention */
+    real *branch;                                            /* [N, D] what a branch adds to the residual stream */
+    real *scratch;                                           /* [threads, scratch_size] of attention */
     size_t scratch_size;
     real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *du; /* backward only */
 };
@@ -1133,7 +1163,8 @@ static void add_to(real *out, const real *x, const real *y, size_t n)
     for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
 }
 
-void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start, size_t B)
+void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
+                  size_t B)
 {
     const ttmm_config *c = &p->config;
     const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
@@ -1181,8 +1212,9 @@ const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t 
     return p->logits;
 }
 
-/* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for. With scale not 0,
- * each batch of rows is differentiated while it is there: dfinal_norm [N, D] (in p->dnorm) and the head's gradient. */
+/* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for. With scale
+ * not 0, each batch of rows is differentiated while it is there: dfinal_norm [N, D] (in p->dnorm) and the head's
+ * gradient. */
 static void losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttmm_model *dm)
 {
     const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab, most = p->size.logits;
@@ -1222,11 +1254,12 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
     rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
                      ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
     for (int l = c->n_layers - 1; l >= 0; l--) {
-        const activations *s = &p->layer[l]; /* dx is the gradient of the layer's output, then of its middle, then of its input */
+        const activations *s =
+            &p->layer[l]; /* dx is the gradient of the layer's output, then of its middle, then of its input */
 
         memset(p->dup, 0, N * F * sizeof(real));
         linear_backward(p->dup, dm, dl, p->du, p->dx, s->act, s->u[TTMM_DOWN], m, mix, l, TTMM_DOWN, N);
-        swiglu_backward(p->dgate, p->dup, p->dup, s->gate, s->up, N * F);
+        swiglu_backward(p->dgate, p->dup, s->gate, s->up, N * F);
         memset(p->dnorm, 0, N * D * sizeof(real));
         linear_backward(p->dnorm, dm, dl, p->du, p->dgate, s->mlp_norm, s->u[TTMM_GATE], m, mix, l, TTMM_GATE, N);
         linear_backward(p->dnorm, dm, dl, p->du, p->dup, s->mlp_norm, s->u[TTMM_UP], m, mix, l, TTMM_UP, N);
@@ -1254,7 +1287,7 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
     return loss;
 }
 
-/* ==== 5. Optimiser ================================================================================================= */
+/* ==== 5. Optimiser ================================================================================================ */
 
 static double power(double x, long n) /* x^n by squaring, n >= 0 */
 {
@@ -1264,7 +1297,8 @@ static double power(double x, long n) /* x^n by squaring, n >= 0 */
     return y;
 }
 
-void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t, double grad_scale)
+void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t,
+                     double grad_scale)
 {
     const real b1 = (real)o->beta1, c1 = (real)(1 - o->beta1), b2 = (real)o->beta2, c2 = (real)(1 - o->beta2);
     const real keep = (real)(1 - o->lr * o->decay), step = (real)(o->lr / (1 - power(o->beta1, t)));
@@ -1287,7 +1321,7 @@ double ttmm_rate(const ttmm_schedule *s, long step, long steps)
     return s->lr * (s->last + (1 - s->last) * shape);
 }
 
-/* ==== 6. LoRA ======================================================================================================= */
+/* ==== 6. LoRA ===================================================================================================== */
 
 static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, arena *a)
 {
@@ -1355,7 +1389,7 @@ static size_t largest_rank(const ttmm_lora *l)
     return (size_t)most;
 }
 
-/* ==== 7. Text and corpus ============================================================================================ */
+/* ==== 7. Text and corpus ========================================================================================== */
 
 /* A whole file in memory, with a zero byte after it. The caller frees *text. */
 static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_error *err)
@@ -1370,7 +1404,8 @@ static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_er
     else if ((uint64_t)size >= SIZE_MAX || (*text = malloc((size_t)size + 1)) == NULL)
         code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its %.1f MiB", path, (double)size / 1048576);
     else if (fread(*text, 1, (size_t)size, f) != (size_t)size) {
-        code = fail(err, TTMM_BAD_INPUT, "%s: cannot be read: %s", path, ferror(f) ? strerror(errno) : "it became shorter");
+        code = fail(err, TTMM_BAD_INPUT, "%s: cannot be read: %s", path,
+                    ferror(f) ? strerror(errno) : "it became shorter");
         free(*text);
         *text = NULL;
     } else {
@@ -1442,7 +1477,8 @@ static const char *base_name(const char *path, size_t *length)
 }
 
 /* One file's documents: counted into c if c->block is NULL, else also written. */
-static int add_file(ttmm_corpus *c, const char *path, int file, const char *text, size_t bytes, int context, ttmm_error *err)
+static int add_file(ttmm_corpus *c, const char *path, int file, const char *text, size_t bytes, int context,
+                    ttmm_error *err)
 {
     if (bytes == 0) return fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
     const char *zero = memchr(text, 0, bytes);
@@ -1450,8 +1486,8 @@ static int add_file(ttmm_corpus *c, const char *path, int file, const char *text
     for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
         size_t length = document_length(text, bytes, at, &next), tokens = length + 1;
         if (length == 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s", path,
-                        number, SEPARATOR);
+            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
+                        path, number, SEPARATOR);
         size_t pieces = (tokens + (size_t)context - 1) / (size_t)context;
         if (c->block) {
             int *token = c->token + c->n_tokens;
@@ -1520,7 +1556,7 @@ size_t ttmm_longest_sequence(const ttmm_corpus *c)
     return most;
 }
 
-/* ==== 8. Embeddings, nearest neighbours, clusters =================================================================== */
+/* ==== 8. Embeddings, nearest neighbours, clusters ================================================================= */
 
 /* x / |x|, or 0 if x cannot be normalised: it is zero or not finite. */
 static int normalise(real *x, size_t n)
@@ -1628,10 +1664,11 @@ void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedd
     }
 }
 
-/* The greedy step in closed form. Let c(a, b) be the covariance of the noisy looks' posterior, at first the inner product.
- * A look at x reduces the query's variance by c(q, x)^2 / (c(x, x) + lambda); after it
+/* The greedy step in closed form. Let c(a, b) be the covariance of the noisy looks' posterior, at first the inner
+ * product. A look at x reduces the query's variance by c(q, x)^2 / (c(x, x) + lambda); after it
  *   c(a, b) -= l_a l_b,   l_a = c(a, x) / sqrt(c(x, x) + lambda),
- * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries l_i. */
+ * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries
+ * l_i. */
 void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, double lambda,
                real *scratch)
 {
@@ -1666,7 +1703,8 @@ void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding
 static double two_means(unsigned char *side, const real *x, const size_t *member, size_t m, size_t E, ttmm_rng *g,
                         real *mean, double *total, double *distance)
 {
-    /* k-means++ (Arthur & Vassilvitskii 2007): the first centre uniformly, the second with probability ~ squared distance */
+    /* k-means++ (Arthur & Vassilvitskii 2007): the first centre uniformly, the second with probability ~ squared
+     * distance */
     memcpy(mean, x + member[ttmm_below(g, m)] * E, E * sizeof *mean);
     double all = 0;
     OMP(omp parallel for if (m * E > WORTH_THREADS))
@@ -1691,7 +1729,7 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
             unsigned char now = d1 < d0;
             if (round > 0 && now != side[i]) moved = 1;
             side[i] = now;
-            distance[i] = (double)(now ? d1 : d0);
+            distance[i] = now ? (d1 > 0 ? (double)d1 : 0) : (d0 > 0 ? (double)d0 : 0); /* rounding can go below 0 */
         }
         spread = 0;
         size_t count[2] = {0, 0}, farthest = 0;
@@ -1702,26 +1740,28 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
         }
         if (count[0] == 0 || count[1] == 0) { /* an empty side takes the point farthest from the other's mean */
             unsigned char empty = count[1] == 0;
-            if (!(distance[farthest] > distance[0]) && !(distance[farthest] > 1e-6)) return -1; /* all rows are equal */
             side[farthest] = empty;
             count[empty] = 1, count[!empty] = m - 1;
             moved = 1;
         }
         if (!moved) break;
         OMP(omp parallel for if (m * E > WORTH_THREADS))
-        for (size_t from = 0; from < E; from += LANES) { /* over columns: the rows of a side are added in ascending order */
+        for (size_t from = 0; from < E;
+             from += LANES) { /* over columns: the rows of a side are added in ascending order */
             size_t to = from + LANES < E ? from + LANES : E;
             for (size_t e = from; e < to; e++) total[e] = total[E + e] = 0;
             for (size_t i = 0; i < m; i++)
                 for (size_t e = from; e < to; e++) total[side[i] * E + e] += (double)x[member[i] * E + e];
             for (int s = 0; s < 2; s++)
-                for (size_t e = from; e < to; e++) mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
+                for (size_t e = from; e < to; e++)
+                    mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
         }
     }
     return spread;
 }
 
-int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed, ttmm_error *err)
+int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
+                 ttmm_error *err)
 {
     enum { STARTS = 8 };
     if (K < 1 || K > n || K > INT_MAX)
@@ -1749,11 +1789,13 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
             if (size[j] > size[widest]) widest = j;
         for (size_t i = 0; i < n; i++)
             if (cluster[i] == (int)widest) member[m++] = i;
+        size_t equal = 1;
+        while (equal < m && memcmp(x + member[equal] * E, x + member[0] * E, E * sizeof *x) == 0) equal++;
         double best = -1;
-        for (uint64_t start = 0; start < STARTS; start++) {
+        for (uint64_t start = 0; start < STARTS && equal < m; start++) {
             ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
             double spread = two_means(side, x, member, m, E, &g, mean, total, distance);
-            if (spread >= 0 && (best < 0 || spread < best)) {
+            if (best < 0 || spread < best) {
                 best = spread;
                 memcpy(best_side, side, m);
             }
@@ -1772,13 +1814,14 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
             if (cluster[i] == (int)k)
                 for (size_t e = 0; e < E; e++) total[e] += (double)x[i * E + e];
         for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(total[e] / (double)size[k]);
-        normalise(centroid + k * E, E); /* members that cancel out leave the zero vector, which is never routed to first */
+        normalise(centroid + k * E,
+                  E); /* members that cancel out leave the zero vector, which is never routed to first */
     }
     free(block);
     return TTMM_OK;
 }
 
-/* ==== 9. Routing and merging ======================================================================================== */
+/* ==== 9. Routing and merging ====================================================================================== */
 
 int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, const real *query, const real *centroid,
                size_t K, size_t E, const ttmm_router *r, ttmm_error *err)
@@ -1787,7 +1830,8 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, cons
     double length = 0, total = 0, kept = 0;
     for (size_t e = 0; e < E; e++) length += (double)query[e] * (double)query[e];
     if (!(length > 0 && length <= DBL_MAX))
-        return fail(err, TTMM_BAD_INPUT, "the query embedding is %s, expected a direction", length == 0 ? "zero" : "not finite");
+        return fail(err, TTMM_BAD_INPUT, "the query embedding is %s, expected a direction",
+                    length == 0 ? "zero" : "not finite");
     length = sqrt(length);
     OMP(omp parallel for if (K * E > WORTH_THREADS))
     for (size_t k = 0; k < K; k++) similarity[k] = (real)((double)dot(query, centroid + k * E, E) / length);
@@ -1846,7 +1890,7 @@ size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
     return add_size(mul_size(ranks, widest), SLACK);
 }
 
-/* ==== 10. Training, test-time training ============================================================================== */
+/* ==== 10. Training, test-time training ============================================================================ */
 
 typedef struct { /* one tensor of the numbers that a trainer trains */
     size_t offset, n;
@@ -1900,16 +1944,23 @@ static void lay_out_trainer(ttmm_trainer *t, const ttmm_config *c, const ttmm_pa
     if (t->lora) t->dlora.matrix = take(a, (size_t)t->lora->n_layers * TTMM_MATRICES, sizeof *t->dlora.matrix);
 }
 
-size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
+/* Without the pass. */
+static size_t trainer_own_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
+                                const ttmm_pass_size *size)
 {
     ttmm_trainer t;
     arena a = {0};
-    ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
     memset(&t, 0, sizeof t);
     t.lora = (ttmm_lora *)lora, t.corpus = corpus;
     take(&a, 1, sizeof t);
-    lay_out_trainer(&t, c, &size, &a);
-    return add_size(a.used, ttmm_pass_bytes(c, &size));
+    lay_out_trainer(&t, c, size, &a);
+    return a.used;
+}
+
+size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
+{
+    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
+    return add_size(trainer_own_bytes(c, lora, corpus, &size), ttmm_pass_bytes(c, &size));
 }
 
 int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
@@ -1920,8 +1971,7 @@ int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, con
     arena a = {0};
     void *block;
     *trainer = NULL;
-    int code = allocate(&a, &block, ttmm_trainer_bytes(c, lora, corpus, r) - ttmm_pass_bytes(c, &size),
-                        "gradients and moments", err);
+    int code = allocate(&a, &block, trainer_own_bytes(c, lora, corpus, &size), "gradients and moments", err);
     if (code) return code;
     ttmm_trainer *t = take(&a, 1, sizeof *t);
     t->block = block, t->model = m, t->lora = lora, t->corpus = corpus, t->recipe = *r;
@@ -1976,7 +2026,8 @@ void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long 
 /* The order of one epoch: the run's sequences, shuffled (Fisher & Yates) by a stream of the run and the epoch. */
 static void begin_epoch(ttmm_trainer *t, long epoch)
 {
-    ttmm_rng run = ttmm_stream(t->recipe.seed, "order", t->stream), g = ttmm_stream(ttmm_next(&run), "epoch", (uint64_t)epoch);
+    ttmm_rng run = ttmm_stream(t->recipe.seed, "order", t->stream),
+             g = ttmm_stream(ttmm_next(&run), "epoch", (uint64_t)epoch);
     memcpy(t->order, t->sequence, t->n_sequences * sizeof *t->order);
     for (size_t i = t->n_sequences; t->recipe.shuffle && i > 1; i--) {
         size_t j = ttmm_below(&g, i), swap = t->order[i - 1];
@@ -1989,7 +2040,8 @@ static void begin_epoch(ttmm_trainer *t, long epoch)
 static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
 {
     double square = 0;
-    for (size_t i = 0; i < n_spans; i++) square += (double)dot(grad + spans[i].offset, grad + spans[i].offset, spans[i].n);
+    for (size_t i = 0; i < n_spans; i++)
+        square += (double)dot(grad + spans[i].offset, grad + spans[i].offset, spans[i].n);
     double factor = clip / (sqrt(square) + 1e-6);
     return clip > 0 && factor < 1 ? factor : 1;
 }
@@ -2014,14 +2066,15 @@ int ttmm_trainer_step(ttmm_trainer *t, double *loss)
     const ttmm_mix mix = {1, &adapter, &one};
     memset(t->grad, 0, t->n * sizeof(real));
     ttmm_forward(t->pass, t->model, adapter ? &mix : NULL, t->token, t->start, B);
-    *loss = ttmm_backward(t->pass, t->model, adapter ? &mix : NULL, adapter ? NULL : &t->dmodel, adapter ? &t->dlora : NULL);
+    *loss = ttmm_backward(t->pass, t->model, adapter ? &mix : NULL, adapter ? NULL : &t->dmodel,
+                          adapter ? &t->dlora : NULL);
     const double scale = clip_factor(t->grad, t->spans, t->n_spans, r->clip);
     ttmm_adamw o = {ttmm_rate(&r->schedule, t->step, t->steps), r->beta1, r->beta2, r->eps, 0};
     for (size_t i = 0; i < t->n_spans; i++) {
         const span *s = &t->spans[i];
         o.decay = s->gain ? 0 : r->decay;
-        ttmm_adamw_step(t->weights + s->offset, t->grad + s->offset, t->m + s->offset, t->v + s->offset, s->n, &o, t->step + 1,
-                        scale);
+        ttmm_adamw_step(t->weights + s->offset, t->grad + s->offset, t->m + s->offset, t->v + s->offset, s->n, &o,
+                        t->step + 1, scale);
     }
     t->tokens += t->start[B];
     t->step++;
@@ -2053,10 +2106,11 @@ void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_
     }
     ttmm_lora_init(t->lora, t->recipe.seed, 0);
     ttmm_trainer_start(t, index, m, 0, o->passes, 0);
-    while (ttmm_trainer_step(t, &loss)) {}
+    while (ttmm_trainer_step(t, &loss)) {
+    }
 }
 
-/* ==== 11. Files ===================================================================================================== */
+/* ==== 11. Files =================================================================================================== */
 
 enum { PATH_BYTES = 4096 };
 
@@ -2075,14 +2129,14 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
         if (i < length && path[i] != '/' && path[i] != '\\') continue;
         memcpy(part, path, i);
         part[i] = 0;
-        if (make_one_folder(part) != 0 && errno != EEXIST && i == length)
+        if (make_one_folder(part) != 0 && i == length && !is_folder(path))
             return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(errno));
     }
     return TTMM_OK;
 }
 
-/* Atomic writing: to a temporary name in the same folder, flushed to the disk, then renamed. A crash leaves the old file or
- * the new one. */
+/* Atomic writing: to a temporary name in the same folder, flushed to the disk, then renamed. A crash leaves the old
+ * file or the new one. */
 typedef struct {
     FILE *f;
     char path[PATH_BYTES], temporary[PATH_BYTES];
@@ -2090,7 +2144,7 @@ typedef struct {
 
 static int output_failed(output *o, ttmm_error *err)
 {
-    int reason = errno;
+    int reason = errno ? errno : EIO;
     if (o->f) fclose(o->f);
     remove(o->temporary);
     return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, strerror(reason));
@@ -2098,15 +2152,16 @@ static int output_failed(output *o, ttmm_error *err)
 
 static int output_open(output *o, const char *path, ttmm_error *err)
 {
-    int n = snprintf(o->path, sizeof o->path, "%s", path), k = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", path);
+    int n = snprintf(o->path, sizeof o->path, "%s", path),
+        k = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", path);
     if (n < 0 || k < 0 || k >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
+    errno = 0;
     o->f = fopen(o->temporary, "wb");
     return o->f ? TTMM_OK : output_failed(o, err);
 }
 
 static int output_close(output *o, ttmm_error *err)
 {
-    errno = 0;
     if (ferror(o->f) || !flush_to_disk(o->f)) return output_failed(o, err);
     FILE *f = o->f;
     o->f = NULL;
@@ -2210,15 +2265,16 @@ static int json_parse(json *j, const char *path, const char *text, size_t bytes,
     int root = json_value(j, 0);
     json_blank(j);
     if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", path);
-    if (root != 0 || j->node[0].type != '{' || (j->at < bytes && text[j->at]))
+    if (root != 0 || j->node[0].type != '{' || j->at < bytes)
         return fail(err, TTMM_BAD_INPUT, "%s: is not a JSON object: stopped at byte %zu", path, j->at);
     return TTMM_OK;
 }
 
 static int json_equal(const json *j, int node, const char *word) /* a string without escapes */
 {
-    const json_node *s = &j->node[node];
-    return s->type == '"' && s->end - s->start - 2 == strlen(word) && !memcmp(j->text + s->start + 1, word, strlen(word));
+    const json_node *s = &j->node[node < 0 ? 0 : node];
+    return node >= 0 && s->type == '"' && s->end - s->start - 2 == strlen(word) &&
+           !memcmp(j->text + s->start + 1, word, strlen(word));
 }
 
 static int json_find(const json *j, int object, const char *key) /* the key's value, or -1; null counts as absent */
@@ -2229,12 +2285,12 @@ static int json_find(const json *j, int object, const char *key) /* the key's va
     return -1;
 }
 
-static int json_number(const json *j, int node, double *x) /* 1 if the node is a number, read whole */
+static int json_number(const json *j, int node, double *x) /* 1 if the node is a finite number, read whole */
 {
     if (node < 0 || j->node[node].type != '0') return 0;
     char *end;
     *x = strtod(j->text + j->node[node].start, &end);
-    return end == j->text + j->node[node].end;
+    return end == j->text + j->node[node].end && *x - *x == 0;
 }
 
 static int json_integer(const json *j, int node, uint64_t *x)
@@ -2316,9 +2372,9 @@ static uint64_t encode_number(const void *data, size_t i, int dtype)
 typedef struct {
     char name[160];
     int dtype, n_dims;
-    size_t dim[2];     /* cols is 1 for a vector */
-    const void *data;  /* when writing */
-    uint64_t begin;    /* when reading: its place in the file */
+    size_t dim[2];    /* cols is 1 for a vector */
+    const void *data; /* when writing */
+    uint64_t begin;   /* when reading: its place in the file */
 } stored;
 
 static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t cols, const void *data)
@@ -2328,8 +2384,22 @@ static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t
     return s;
 }
 
-/* safetensors: 8 bytes with the length of the header; the header, JSON: name -> dtype, shape, data_offsets (counted from the
- * header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. note: no quotes. */
+/* A JSON string's inside: quotes, backslashes and control characters as \u00XX. Returns its length; f NULL: only that. */
+static size_t put_escaped(FILE *f, const char *text)
+{
+    size_t n = 0;
+    for (; *text; text++) {
+        const int plain = (unsigned char)*text >= 0x20 && *text != '"' && *text != '\\';
+        if (f && plain) fputc(*text, f);
+        else if (f) fprintf(f, "\\u%04x", (unsigned)(unsigned char)*text);
+        n += plain ? 1 : 6;
+    }
+    return n;
+}
+
+/* safetensors: 8 bytes with the length of the header; the header, JSON: name -> dtype, shape, data_offsets (counted
+ * from the header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. note:
+ * no quotes. */
 static int write_safetensors(const char *path, const stored *tensor, size_t n, const char *note, ttmm_error *err)
 {
     enum { CHUNK = 8192 };
@@ -2347,16 +2417,18 @@ static int write_safetensors(const char *path, const stored *tensor, size_t n, c
             fwrite(buffer, 1, 8, o.f);
         }
         int k = snprintf(line, sizeof line, "{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"");
-        if (write) fprintf(o.f, "%s%s\"}", line, note);
-        length += (uint64_t)k + strlen(note) + 2;
+        if (write) fputs(line, o.f);
+        length += (uint64_t)k + put_escaped(write ? o.f : NULL, note) + 2;
+        if (write) fputs("\"}", o.f);
         for (size_t i = 0; i < n; i++) {
             const stored *t = &tensor[i];
             uint64_t size = (uint64_t)t->dim[0] * t->dim[1] * dtype_table[t->dtype].bytes;
             char shape[64];
             if (t->n_dims == 2) snprintf(shape, sizeof shape, "%zu,%zu", t->dim[0], t->dim[1]);
             else snprintf(shape, sizeof shape, "%zu", t->dim[0]);
-            k = snprintf(line, sizeof line, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}", t->name,
-                         dtype_table[t->dtype].name, shape, (unsigned long long)offset, (unsigned long long)(offset + size));
+            k = snprintf(line, sizeof line, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
+                         t->name, dtype_table[t->dtype].name, shape, (unsigned long long)offset,
+                         (unsigned long long)(offset + size));
             if (write) fputs(line, o.f);
             length += (uint64_t)k;
             offset += size;
@@ -2411,23 +2483,26 @@ static int read_entry(safetensors *s, int key, int value, stored *t, uint64_t *e
     const size_t length = name->end - name->start - 2;
     uint64_t size = 1;
     memset(t, 0, sizeof *t);
-    if (length >= sizeof t->name) return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", s->path, length);
+    if (length >= sizeof t->name)
+        return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", s->path, length);
     memcpy(t->name, j->text + name->start + 1, length);
     while (dtype >= 0 && t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
     if (dtype < 0 || t->dtype == DTYPES)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8", s->path,
-                    t->name);
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8",
+                    s->path, t->name);
     t->dim[0] = t->dim[1] = 1;
-    for (int d = shape < 0 ? -1 : j->node[shape].child; d >= 0; d = j->node[d].next) {
+    const int is_list = shape >= 0 && j->node[shape].type == '[' && offsets >= 0 && j->node[offsets].type == '[';
+    for (int d = is_list ? j->node[shape].child : -1; d >= 0; d = j->node[d].next) {
         uint64_t dim = 0;
         if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 || t->n_dims == 2)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a shape that is not one or two numbers", s->path, t->name);
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a shape that is not one or two numbers", s->path,
+                        t->name);
         t->dim[t->n_dims++] = (size_t)dim;
         size *= dim;
     }
-    const int from = offsets < 0 ? -1 : j->node[offsets].child, to = from < 0 ? -1 : j->node[from].next;
-    if (shape < 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) || *end < t->begin ||
-        *end - t->begin != size * dtype_table[t->dtype].bytes)
+    const int from = is_list ? j->node[offsets].child : -1, to = from < 0 ? -1 : j->node[from].next;
+    if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) ||
+        *end < t->begin || *end - t->begin != size * dtype_table[t->dtype].bytes)
         return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has data_offsets that do not fit its shape", s->path, t->name);
     return TTMM_OK;
 }
@@ -2445,8 +2520,8 @@ static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
     if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
         code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
     else if ((length = load_bytes(first, 8)) > (uint64_t)size - 8 || length > 100000000)
-        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld", path,
-                    (unsigned long long)length, (long long)size);
+        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld",
+                    path, (unsigned long long)length, (long long)size);
     else if ((s->header = malloc((size_t)length + 1)) == NULL)
         code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
     else if (fread(s->header, 1, (size_t)length, s->f) != (size_t)length)
@@ -2466,8 +2541,8 @@ static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
         stored *t = &s->tensor[n++];
         code = read_entry(s, k, s->j.node[k].next, t, &end, err);
         if (code == TTMM_OK && end > (uint64_t)size - 8 - length)
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?", path,
-                        t->name, (unsigned long long)end, (unsigned long long)((uint64_t)size - 8 - length));
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?",
+                        path, t->name, (unsigned long long)end, (unsigned long long)((uint64_t)size - 8 - length));
     }
     s->n = n;
     const stored **order = code ? NULL : calloc(n + 1, sizeof *order); /* no two may overlap */
@@ -2477,7 +2552,8 @@ static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
         qsort(order, n, sizeof *order, by_begin);
         for (size_t i = 0; i < n && code == TTMM_OK; i++) {
             if (order[i]->begin < at)
-                code = fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", path, order[i - 1]->name, order[i]->name);
+                code = fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", path, order[i - 1]->name,
+                            order[i]->name);
             at = order[i]->begin + (uint64_t)order[i]->dim[0] * order[i]->dim[1] * dtype_table[order[i]->dtype].bytes;
         }
         for (size_t i = 0; i < n; i++) s->tensor[i].begin += 8 + length;
@@ -2501,8 +2577,8 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
     unsigned char buffer[CHUNK];
     const size_t width = dtype_table[t->dtype].bytes, count = t->dim[0] * t->dim[1];
     if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->path, t->name, dtype_table[t->dtype].name,
-                    as >= I64 ? dtype_table[as].name : "floating-point numbers");
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->path, t->name,
+                    dtype_table[t->dtype].name, as >= I64 ? dtype_table[as].name : "floating-point numbers");
     if (seek_file(s->f, t->begin, SEEK_SET) != 0) return fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->path);
     for (size_t k = 0; k < count;) {
         size_t numbers = count - k < CHUNK / width ? count - k : CHUNK / width;
@@ -2514,14 +2590,15 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
             else if (as == I32 || as == I64) {
                 const double x = decode_number(u, t->dtype);
                 if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
-                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index", s->path,
-                                t->name, x, k);
+                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index",
+                                s->path, t->name, x, k);
                 if (as == I32) ((int *)data)[k] = (int)x;
                 else ((size_t *)data)[k] = (size_t)x;
             } else {
                 const real x = (real)decode_number(u, t->dtype);
                 if (!(x - x == 0))
-                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->path, t->name, k);
+                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->path,
+                                t->name, k);
                 ((real *)data)[k] = x;
             }
         }
@@ -2535,8 +2612,8 @@ static int read_tensor(safetensors *s, const char *name, void *data, int as, siz
     const stored *t = find_tensor(s, name);
     if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
     if (t->dim[0] != rows || t->dim[1] != cols)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->path, name, t->dim[0], t->dim[1],
-                    rows, cols);
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->path, name, t->dim[0],
+                    t->dim[1], rows, cols);
     return read_numbers(s, t, data, as, err);
 }
 
@@ -2553,12 +2630,19 @@ static int json_open(json *j, char **text, const char *folder, const char *name,
 int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err)
 {
     safetensors s;
+    size_t n = 0;
     int code = open_safetensors(&s, path, err);
     if (code) return code;
     const int value = json_find(&s.j, json_find(&s.j, 0, "__metadata__"), "ttmm");
-    note[0] = 0;
-    if (value >= 0 && s.j.node[value].type == '"')
-        snprintf(note, size, "%.*s", (int)(s.j.node[value].end - s.j.node[value].start - 2), s.header + s.j.node[value].start + 1);
+    if (value >= 0 && s.j.node[value].type == '"') {
+        const char *p = s.header + s.j.node[value].start + 1, *end = s.header + s.j.node[value].end - 1;
+        while (p < end && n + 1 < size) {
+            unsigned byte = (unsigned char)*p++;
+            if (byte == '\\' && end - p >= 5 && sscanf(p, "u00%2x", &byte) == 1) p += 5;
+            note[n++] = (char)byte;
+        }
+    }
+    note[n] = 0;
     close_safetensors(&s);
     return TTMM_OK;
 }
@@ -2612,16 +2696,18 @@ static const char *shortest(char text[32], double x) /* the fewest digits that r
 static int write_config(const ttmm_config *c, const char *folder, ttmm_error *err)
 {
     char text[2048], eps[32], theta[32];
-    snprintf(text, sizeof text,
-             "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %d,\n"
-             "  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n  \"num_attention_heads\": %d,\n"
-             "  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n"
-             "  \"rms_norm_eps\": %s,\n  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-             "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %d,\n"
-             "  \"torch_dtype\": \"%s\"\n}\n",
-             c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
-             shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false", TTMM_END,
-             DTYPE_REAL == F32 ? "float32" : "float64");
+    snprintf(
+        text, sizeof text,
+        "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %d,\n"
+        "  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n  \"num_attention_heads\": %d,\n"
+        "  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n  \"vocab_size\": %d,\n  \"max_position_embeddings\": "
+        "%d,\n"
+        "  \"rms_norm_eps\": %s,\n  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+        "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %d,\n"
+        "  \"torch_dtype\": \"%s\"\n}\n",
+        c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
+        shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false", TTMM_END,
+        DTYPE_REAL == F32 ? "float32" : "float64");
     return write_text(folder, "config.json", text, err);
 }
 
@@ -2635,9 +2721,14 @@ static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
         const char *key;
         int *value, fallback; /* 0: the key must be there */
     } field[] = {
-        {"hidden_size", &c->dim, 0}, {"num_hidden_layers", &c->n_layers, 0}, {"num_attention_heads", &c->n_heads, 0},
-        {"num_key_value_heads", &c->n_kv_heads, -1}, {"head_dim", &c->head_dim, -1}, {"vocab_size", &c->vocab, 0},
-        {"intermediate_size", &c->intermediate, 0}, {"max_position_embeddings", &c->context, 2048},
+        {"hidden_size", &c->dim, 0},
+        {"num_hidden_layers", &c->n_layers, 0},
+        {"num_attention_heads", &c->n_heads, 0},
+        {"num_key_value_heads", &c->n_kv_heads, -1},
+        {"head_dim", &c->head_dim, -1},
+        {"vocab_size", &c->vocab, 0},
+        {"intermediate_size", &c->intermediate, 0},
+        {"max_position_embeddings", &c->context, 2048},
     };
     for (size_t i = 0; i < sizeof field / sizeof *field && code == TTMM_OK; i++) {
         uint64_t u;
@@ -2648,52 +2739,60 @@ static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
     }
     const struct {
         const char *key, *only; /* what would change the result if it had another value */
-    } fixed[] = {{"model_type", "\"llama\""}, {"hidden_act", "\"silu\""}, {"attention_bias", "false"}, {"mlp_bias", "false"},
-                 {"quantization_config", "null"}, {"rope_scaling", "null"}};
+    } fixed[] = {{"model_type", "\"llama\""}, {"hidden_act", "\"silu\""},      {"attention_bias", "false"},
+                 {"mlp_bias", "false"},       {"quantization_config", "null"}, {"rope_scaling", "null"}};
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed && code == TTMM_OK; i++) {
         const int node = json_find(&j, 0, fixed[i].key);
         if (node < 0 && i > 0) continue;
         const size_t length = node < 0 ? 0 : j.node[node].end - j.node[node].start;
         if (length != strlen(fixed[i].only) || memcmp(text + j.node[node].start, fixed[i].only, length) != 0)
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s", path, fixed[i].key, node < 0 ? 7 : (int)length,
-                        node < 0 ? "missing" : text + j.node[node].start, fixed[i].only);
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s", path, fixed[i].key,
+                        node < 0 ? 7 : (int)length, node < 0 ? "missing" : text + j.node[node].start, fixed[i].only);
     }
     if (code == TTMM_OK) {
         const int rope = json_find(&j, 0, "rope_parameters"), tied = json_find(&j, 0, "tie_word_embeddings");
+        const int eps = json_find(&j, 0, "rms_norm_eps");
+        int theta = json_find(&j, 0, "rope_theta");
+        if (theta < 0) theta = json_find(&j, rope, "rope_theta");
         if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
         if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-        c->tied = tied >= 0 && j.node[tied].type == 't';
-        if (!json_number(&j, json_find(&j, 0, "rms_norm_eps"), &c->norm_eps)) c->norm_eps = 1e-6;
-        if (!json_number(&j, json_find(&j, 0, "rope_theta"), &c->rope_theta) &&
-            !json_number(&j, json_find(&j, rope, "rope_theta"), &c->rope_theta))
-            c->rope_theta = 10000;
-        if (rope >= 0 && !json_equal(&j, json_find(&j, rope, "rope_type"), "default"))
+        c->tied = tied >= 0 && j.node[tied].type == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
+        if (tied >= 0 && j.node[tied].type != 't' && j.node[tied].type != 'f')
+            code = fail(err, TTMM_BAD_INPUT, "%s: tie_word_embeddings is not true or false", path);
+        else if (eps >= 0 && !json_number(&j, eps, &c->norm_eps))
+            code = fail(err, TTMM_BAD_INPUT, "%s: rms_norm_eps is not a number", path);
+        else if (theta >= 0 && !json_number(&j, theta, &c->rope_theta))
+            code = fail(err, TTMM_BAD_INPUT, "%s: rope_theta is not a number", path);
+        else if (json_find(&j, rope, "rope_type") >= 0 && !json_equal(&j, json_find(&j, rope, "rope_type"), "default"))
             code = fail(err, TTMM_BAD_INPUT, "%s: rope_parameters.rope_type is not \"default\"", path);
         ttmm_error why;
-        if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK) code = fail(err, TTMM_BAD_INPUT, "%s: %s", path, why.text);
+        if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK)
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s", path, why.text);
     }
     free(j.node);
     free(text);
     return code;
 }
 
-/* tokenizer.json of the byte vocabulary: token b is byte b, under the printable name that byte-level tokenizers give it (the
- * printable bytes of Latin-1 stand for themselves, the others are U+0100, U+0101 ... in turn), and <|endoftext|>. */
+/* tokenizer.json of the byte vocabulary: token b is byte b, under the printable name that byte-level tokenizers give it
+ * (the printable bytes of Latin-1 stand for themselves, the others are U+0100, U+0101 ... in turn), and <|endoftext|>.
+ * */
 static int write_tokenizer(const char *folder, ttmm_error *err)
 {
     char text[8192];
     size_t n = 0;
     unsigned other = 0x100;
-    n += (size_t)snprintf(text, sizeof text,
-                          "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
-                          "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
-                          "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-                          "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
-                          "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
-                          "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-                          "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
-                          "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
-                          TTMM_END, SEPARATOR);
+    n += (size_t)snprintf(
+        text, sizeof text,
+        "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
+        "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
+        "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+        "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
+        "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+        "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+        "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
+        TTMM_END, SEPARATOR);
     for (unsigned b = 0; b < 256; b++) {
         int printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
         n += (size_t)snprintf(text + n, sizeof text - n, "\"\\u%04x\": %u, ", printable ? b : other++, b);
@@ -2707,7 +2806,8 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
     const size_t n = ttmm_n_tensors(&m->config);
     char path[PATH_BYTES];
     stored *tensor = malloc(n * sizeof *tensor);
-    int code = tensor ? ttmm_make_folder(folder, err) : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    int code = tensor ? ttmm_make_folder(folder, err)
+                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
         ttmm_tensor t = ttmm_tensor_at(&m->config, i);
         tensor[i] = store(t.name, DTYPE_REAL, t.cols == 1 ? 1 : 2, t.rows, t.cols, m->data + t.offset);
@@ -2754,7 +2854,8 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     const size_t n = (size_t)l->n_layers * TTMM_MATRICES;
     char path[PATH_BYTES], text[1024], name[160], alpha[32];
     stored *tensor = malloc(2 * n * sizeof *tensor);
-    int code = tensor ? ttmm_make_folder(folder, err) : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", 2 * n);
+    int code = tensor ? ttmm_make_folder(folder, err)
+                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", 2 * n);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
         const ttmm_lora_matrix *m = &l->matrix[i];
         adapter_name(name, sizeof name, (int)i, 'A');
@@ -2764,7 +2865,8 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     }
     snprintf(text, sizeof text,
              "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
-             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"use_rslora\": false,\n"
+             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"use_rslora\": "
+             "false,\n"
              "  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"target_modules\": "
              "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
              l->matrix[0].rank, shortest(alpha, l->alpha));
@@ -2788,10 +2890,13 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
         code = fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", path);
     if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &alpha))
         code = fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", path);
-    const char *unknown[] = {"use_rslora", "use_dora", "fan_in_fan_out"}; /* they would change the result */
-    for (size_t i = 0; i < sizeof unknown / sizeof *unknown && code == TTMM_OK; i++) {
-        const int node = json_find(&j, 0, unknown[i]);
-        if (node >= 0 && j.node[node].type != 'f') code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, expected false", path, unknown[i]);
+    const char *plain[] = {"use_rslora",   "use_dora",      "fan_in_fan_out",
+                           "rank_pattern", "alpha_pattern", "modules_to_save"};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain && code == TTMM_OK;
+         i++) { /* set, they would change the result */
+        const int node = json_find(&j, 0, plain[i]);
+        if (node >= 0 && j.node[node].type != 'f' && (j.node[node].child >= 0 || j.node[node].type == 't'))
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, plain[i]);
     }
     free(j.node);
     free(text);
@@ -2832,13 +2937,15 @@ int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note
 }
 
 /* Offsets must ascend from 0 to the number of tokens. */
-static int check_offsets(const size_t *offset, size_t n, size_t last, const char *path, const char *name, ttmm_error *err)
+static int check_offsets(const size_t *offset, size_t n, size_t last, const char *path, const char *name,
+                         ttmm_error *err)
 {
     for (size_t i = 0; i < n; i++)
         if (offset[i] >= offset[i + 1])
             return fail(err, TTMM_BAD_INPUT, "%s: %s does not ascend at %zu", path, name, i + 1);
     if (offset[0] != 0 || offset[n] != last)
-        return fail(err, TTMM_BAD_INPUT, "%s: %s goes from %zu to %zu, expected 0 to %zu", path, name, offset[0], offset[n], last);
+        return fail(err, TTMM_BAD_INPUT, "%s: %s goes from %zu to %zu, expected 0 to %zu", path, name, offset[0],
+                    offset[n], last);
     return TTMM_OK;
 }
 
@@ -2925,7 +3032,8 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
         *array = malloc(mul_size(*rows * *cols, sizeof(real)));
-        code = *array ? read_numbers(&s, t, *array, DTYPE_REAL, err) : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
+        code = *array ? read_numbers(&s, t, *array, DTYPE_REAL, err)
+                      : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
     }
     close_safetensors(&s);
     if (code) free(*array), *array = NULL;
@@ -2942,36 +3050,52 @@ int ttmm_array_write(const real *array, size_t rows, size_t cols, const char *pa
 int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
 {
     const size_t at[2] = {(size_t)t->step, t->tokens};
-    stored s[4] = {store("weights", DTYPE_REAL, 1, t->n, 1, t->weights), store("first_moments", DTYPE_REAL, 1, t->n, 1, t->m),
+    stored s[4] = {store("weights", DTYPE_REAL, 1, t->n, 1, t->weights),
+                   store("first_moments", DTYPE_REAL, 1, t->n, 1, t->m),
                    store("second_moments", DTYPE_REAL, 1, t->n, 1, t->v), store("step_and_tokens", I64, 1, 2, 1, at)};
     return write_safetensors(path, s, 4, settings, err);
 }
 
 int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
 {
-    char note[1024];
+    const char *name[] = {"weights", "first_moments", "second_moments", "step_and_tokens"};
+    const size_t size = strlen(settings) + 1024;
     size_t at[2];
     safetensors s;
     FILE *f = fopen(path, "rb");
     if (f == NULL) return 0;
     fclose(f);
-    int code = ttmm_note(note, sizeof note, path, err);
-    if (code) return code;
-    if (strcmp(note, settings) != 0)
-        return fail(err, TTMM_BAD_INPUT, "%s: is of a run with \"%s\", this one has \"%s\": finish that one or remove the file",
+    char *note = malloc(size);
+    int code = note ? ttmm_note(note, size, path, err) : fail(err, TTMM_NO_ROOM, "out of memory for a note");
+    if (code == TTMM_OK && strcmp(note, settings) != 0)
+        code = fail(err, TTMM_BAD_INPUT,
+                    "%s: is of a run with \"%.200s\", this one has \"%.200s\": finish that one or remove the file",
                     path, note, settings);
-    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
-    code = read_tensor(&s, "weights", t->weights, DTYPE_REAL, t->n, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "first_moments", t->m, DTYPE_REAL, t->n, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "second_moments", t->v, DTYPE_REAL, t->n, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "step_and_tokens", at, I64, 2, 1, err);
-    close_safetensors(&s);
+    free(note);
     if (code) return code;
+    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
+    for (size_t i = 0; i < 4 && code == TTMM_OK;
+         i++) { /* all must be there before any is read: nothing is half loaded */
+        const stored *tensor = find_tensor(&s, name[i]);
+        if (tensor == NULL || tensor->dim[0] != (i < 3 ? t->n : 2) || tensor->dtype != (i < 3 ? DTYPE_REAL : I64))
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or of another shape or type", path, name[i]);
+    }
+    if (code == TTMM_OK) code = read_tensor(&s, name[3], at, I64, 2, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, name[0], t->grad, DTYPE_REAL, t->n, 1, err); /* not yet the weights */
+    if (code == TTMM_OK) code = read_tensor(&s, name[1], t->m, DTYPE_REAL, t->n, 1, err);
+    if (code == TTMM_OK) code = read_tensor(&s, name[2], t->v, DTYPE_REAL, t->n, 1, err);
+    close_safetensors(&s);
+    if (code) { /* as ttmm_trainer_start left them */
+        memset(t->m, 0, t->n * sizeof(real));
+        memset(t->v, 0, t->n * sizeof(real));
+        return code;
+    }
+    memcpy(t->weights, t->grad, t->n * sizeof(real));
     t->step = (long)at[0], t->tokens = at[1];
     return 1;
 }
 
-/* ==== 12. Scoring and sampling ====================================================================================== */
+/* ==== 12. Scoring and sampling ==================================================================================== */
 
 double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from)
 {
@@ -2983,8 +3107,8 @@ double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const 
     return nll;
 }
 
-double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from,
-                           double *probability)
+double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
+                           size_t from, double *probability)
 {
     const size_t start[2] = {0, T};
     const real one = 1;
@@ -2994,7 +3118,8 @@ double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mi
         const ttmm_mix alone = {1, &mix->lora[k], &one};
         ttmm_forward(p, m, &alone, token, start, 1);
         ttmm_nll(p, m, p->losses);
-        for (size_t t = from; t < T; t++) probability[t] += (double)mix->weight[k] * ttmm_exp(-(double)p->losses[t - 1]);
+        for (size_t t = from; t < T; t++)
+            probability[t] += (double)mix->weight[k] * ttmm_exp(-(double)p->losses[t - 1]);
     }
     for (size_t t = from; t < T; t++) nll -= ttmm_log(probability[t]);
     return nll;

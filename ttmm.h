@@ -34,15 +34,15 @@ typedef double real; /* the ground truth: train-f64, run-f64 */
 typedef float real;
 #endif
 
-/* ---- 1. Errors, platform ------------------------------------------------------------------------------------------- */
+/* ---- 1. Errors, platform ----------------------------------------------------------------------------------------- */
 
 /* A code is the negative of the exit code of train and run. */
 enum {
     TTMM_OK = 0,
-    TTMM_DIFFERS = -1,  /* a comparison or check failed */
-    TTMM_BAD_USE = -2,  /* wrong arguments */
+    TTMM_DIFFERS = -1,   /* a comparison or check failed */
+    TTMM_BAD_USE = -2,   /* wrong arguments */
     TTMM_BAD_INPUT = -3, /* a file or text that cannot be used */
-    TTMM_NO_ROOM = -4   /* out of memory, or a file could not be written */
+    TTMM_NO_ROOM = -4    /* out of memory, or a file could not be written */
 };
 
 typedef struct {
@@ -50,27 +50,33 @@ typedef struct {
     char text[600]; /* one sentence: which file, tensor or key, what was found, what was expected */
 } ttmm_error;
 
-double ttmm_seconds(void);             /* a monotonic clock, in seconds */
-int ttmm_is_terminal(FILE *f);         /* 1 if f is a terminal */
-void ttmm_set_threads(int n);          /* n >= 1; without OpenMP there is one thread whatever n */
-int ttmm_threads(void);                /* the number in use */
+/* Fill err and return code, so that a caller can write: return ttmm_fail(err, TTMM_BAD_INPUT, "%s: ...", path); */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+int ttmm_fail(ttmm_error *err, int code, const char *format, ...);
+
+double ttmm_seconds(void);     /* a monotonic clock, in seconds */
+int ttmm_is_terminal(FILE *f); /* 1 if f is a terminal */
+void ttmm_set_threads(int n);  /* n >= 1; without OpenMP there is one thread whatever n */
+int ttmm_threads(void);        /* the number in use */
 
 /* The options of a program, in one table: parsed, checked and described from it. */
 typedef struct {
-    const char *name;       /* without the dashes */
-    char type;              /* 'i' int, 'l' long, 'f' double, 's' text, 'b' a flag without argument */
-    void *value;            /* int, long, double, const char * or int */
-    double least, most;     /* of numbers */
-    const char *verbs;      /* the verbs it belongs to, between blanks: " base all " */
+    const char *name;   /* without the dashes */
+    char type;          /* 'i' int, 'l' long, 'f' double, 's' text, 'b' a flag without argument */
+    void *value;        /* int, long, double, const char * or int */
+    double least, most; /* of numbers */
+    const char *verbs;  /* the verbs it belongs to, between blanks: " base all " */
     const char *help;
 } ttmm_option;
 
-/* Take argument[0 .. n-1] apart for a verb: options set their values, the rest becomes positional [n], in order; -- ends the
- * options. A number is read whole or refused. TTMM_BAD_USE says which argument and what was expected. */
+/* Take argument[0 .. n-1] apart for a verb: options set their values, the rest becomes positional [n], in order; --
+ * ends the options. A number is read whole or refused. TTMM_BAD_USE says which argument and what was expected. */
 int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int n, char *const *argument,
                const char **positional, size_t *n_positional, ttmm_error *err);
 
-/* ---- 2. Elementary functions, random numbers ------------------------------------------------------------------------ */
+/* ---- 2. Elementary functions, random numbers --------------------------------------------------------------------- */
 
 /* Within 1 unit in the last place of the true value, the same bits everywhere. exp overflows to infinity and
  * underflows to 0; log(0) = -infinity, log(x < 0) = NaN; sin and cos are for |x| <= 2^22 and give NaN beyond. */
@@ -79,40 +85,52 @@ double ttmm_log(double x);
 double ttmm_sin(double x);
 double ttmm_cos(double x);
 
-/* SplitMix64 (Steele, Lea, Flood 2014). Every use of randomness has its own stream, named by seed, purpose and index, so
- * that no result depends on the order in which things are done. */
+/* SplitMix64 (Steele, Lea, Flood 2014). Every use of randomness has its own stream, named by seed, purpose and index,
+ * so that no result depends on the order in which things are done. */
 typedef struct {
     uint64_t state;
 } ttmm_rng;
 
 ttmm_rng ttmm_stream(uint64_t seed, const char *purpose, uint64_t index);
-uint64_t ttmm_next(ttmm_rng *g);                  /* 64 random bits */
-double ttmm_uniform(ttmm_rng *g);                 /* in [0, 1), a multiple of 2^-53 */
-double ttmm_normal(ttmm_rng *g);                  /* mean 0, variance 1 */
-uint64_t ttmm_below(ttmm_rng *g, uint64_t n);     /* in [0, n), unbiased; n > 0 */
+uint64_t ttmm_next(ttmm_rng *g);              /* 64 random bits */
+double ttmm_uniform(ttmm_rng *g);             /* in [0, 1), a multiple of 2^-53 */
+double ttmm_normal(ttmm_rng *g);              /* mean 0, variance 1 */
+uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
 
-/* ---- 4. The transformer --------------------------------------------------------------------------------------------- */
+/* ---- 4. The transformer ------------------------------------------------------------------------------------------ */
 
 /* The Llama form: RMSNorm, rotary positions, grouped-query attention, SwiGLU, a tied or untied head. */
 typedef struct {
     int dim, n_layers, n_heads, n_kv_heads, head_dim, intermediate, vocab;
-    int context;                  /* positions the model was trained for */
-    int tied;                     /* 1: the head is the embedding matrix */
+    int context; /* positions the model was trained for */
+    int tied;    /* 1: the head is the embedding matrix */
     double norm_eps, rope_theta;
 } ttmm_config;
 
 /* The tensors of a model. The first seven, in every layer, are the matrices that LoRA adapts. */
 enum {
-    TTMM_Q, TTMM_K, TTMM_V, TTMM_O, TTMM_GATE, TTMM_UP, TTMM_DOWN, TTMM_MATRICES,
-    TTMM_ATTN_NORM = TTMM_MATRICES, TTMM_MLP_NORM, TTMM_LAYER_KINDS,
-    TTMM_EMBED = TTMM_LAYER_KINDS, TTMM_FINAL_NORM, TTMM_HEAD, TTMM_KINDS
+    TTMM_Q,
+    TTMM_K,
+    TTMM_V,
+    TTMM_O,
+    TTMM_GATE,
+    TTMM_UP,
+    TTMM_DOWN,
+    TTMM_MATRICES,
+    TTMM_ATTN_NORM = TTMM_MATRICES,
+    TTMM_MLP_NORM,
+    TTMM_LAYER_KINDS,
+    TTMM_EMBED = TTMM_LAYER_KINDS,
+    TTMM_FINAL_NORM,
+    TTMM_HEAD,
+    TTMM_KINDS
 };
 
 typedef struct {
-    int kind, layer;      /* layer is 0 for the three kinds outside layers */
-    size_t rows, cols;    /* a gain has cols = 1 */
-    size_t offset;        /* of its first number in the model's data */
-    char name[80];        /* Hugging Face's: model.layers.0.self_attn.q_proj.weight ... */
+    int kind, layer;   /* layer is 0 for the three kinds outside layers */
+    size_t rows, cols; /* a gain has cols = 1 */
+    size_t offset;     /* of its first number in the model's data */
+    char name[80];     /* Hugging Face's: model.layers.0.self_attn.q_proj.weight ... */
 } ttmm_tensor;
 
 /* Weights, or gradients of weights: one block of n numbers, laid out by the table of tensors. */
@@ -124,77 +142,80 @@ typedef struct {
     void *block; /* what ttmm_model_free frees */
 } ttmm_model;
 
-int ttmm_config_check(const ttmm_config *c, ttmm_error *err);               /* TTMM_BAD_INPUT names the field */
+int ttmm_config_check(const ttmm_config *c, ttmm_error *err); /* TTMM_BAD_INPUT names the field */
 size_t ttmm_n_tensors(const ttmm_config *c);
-ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);                 /* i < ttmm_n_tensors(c) */
-size_t ttmm_n_weights(const ttmm_config *c);                                /* numbers in a model; 0 if over SIZE_MAX */
-int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err);   /* all zero */
+ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);               /* i < ttmm_n_tensors(c) */
+size_t ttmm_n_weights(const ttmm_config *c);                              /* numbers in a model; 0 if over SIZE_MAX */
+int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
-real *ttmm_weight(const ttmm_model *m, int layer, int kind);                /* the tensor's first number */
+real *ttmm_weight(const ttmm_model *m, int layer, int kind); /* the tensor's first number */
 /* Gains 1, matrices normal with standard deviation 0.02; o and down 0.02 / sqrt(2 L)  (Radford et al. 2019, 2.3). */
 void ttmm_model_init(ttmm_model *m, uint64_t seed);
 
 /* One weight matrix's low-rank update: y = W x + scale * B (A x), scale = alpha / R         (Hu et al. 2021, 4.1). */
 typedef struct {
-    int rank;          /* 0: this matrix has no update */
+    int rank; /* 0: this matrix has no update */
     real scale;
     size_t in, out;
-    real *a, *b;       /* A [R, in], B [out, R] */
+    real *a, *b; /* A [R, in], B [out, R] */
 } ttmm_lora_matrix;
 
 typedef struct {
     int n_layers;
     double alpha;
-    size_t n;                   /* numbers in data: A and B of all matrices */
+    size_t n; /* numbers in data: A and B of all matrices */
     real *data;
-    ttmm_lora_matrix *matrix;   /* [L * TTMM_MATRICES], matrix (layer, kind) at layer * TTMM_MATRICES + kind */
+    ttmm_lora_matrix *matrix; /* [L * TTMM_MATRICES], matrix (layer, kind) at layer * TTMM_MATRICES + kind */
     void *block;
 } ttmm_lora;
 
-/* Adapters that take part in a pass beside the weights (low-rank merging): y = W x + sum_k weight_k scale_k B_k (A_k x),
- * k ascending. */
+/* Adapters that take part in a pass beside the weights (low-rank merging): y = W x + sum_k weight_k scale_k B_k (A_k
+ * x), k ascending. */
 typedef struct {
     size_t n;
-    const ttmm_lora *const *lora;   /* [n] */
-    const real *weight;             /* [n] */
+    const ttmm_lora *const *lora; /* [n] */
+    const real *weight;           /* [n] */
 } ttmm_mix;
 
 /* Working memory of passes through a model. */
 typedef struct {
-    size_t tokens;      /* N, the most of one call */
-    size_t sequences;   /* B, the most of one call */
-    size_t cache;       /* 0, or the positions of one sequence whose keys and values are kept from call to call (then B = 1) */
-    size_t logits;      /* rows of logits computed at a time, 1 .. N */
-    size_t longest;     /* T, the most of one sequence; 0: as tokens */
-    size_t rank;        /* the largest rank of an adapter in a pass; 0: none takes part */
-    int backward;       /* 1: keep what ttmm_backward needs */
+    size_t tokens;    /* N, the most of one call */
+    size_t sequences; /* B, the most of one call */
+    size_t
+        cache; /* 0, or the positions of one sequence whose keys and values are kept from call to call (then B = 1) */
+    size_t logits;  /* rows of logits computed at a time, 1 .. N */
+    size_t longest; /* T, the most of one sequence; 0: as tokens */
+    size_t rank;    /* the largest rank of an adapter in a pass; 0: none takes part */
+    int backward;   /* 1: keep what ttmm_backward needs */
 } ttmm_pass_size;
 
 typedef struct ttmm_pass ttmm_pass;
 
-size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size);   /* SIZE_MAX if it does not fit one */
+size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size); /* SIZE_MAX if it does not fit one */
 int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err);
 void ttmm_pass_free(ttmm_pass *p);
 
-/* Forward through all layers, up to the final norm. Sequence b is token[start[b]] .. token[start[b + 1] - 1]; start[0] = 0,
- * N = start[B]. Tokens are in 0 .. V-1, positions count from 0 in each sequence. mix may be NULL.
+/* Forward through all layers, up to the final norm. Sequence b is token[start[b]] .. token[start[b + 1] - 1]; start[0]
+ * = 0, N = start[B]. Tokens are in 0 .. V-1, positions count from 0 in each sequence. mix may be NULL.
  * With a cache, B is 1 and the tokens follow those of the calls before; rewind(p, t) forgets all after the first t. */
-void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start, size_t B);
+void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
+                  size_t B);
 void ttmm_rewind(ttmm_pass *p, size_t length);
-size_t ttmm_cached(const ttmm_pass *p);     /* positions in the cache */
+size_t ttmm_cached(const ttmm_pass *p); /* positions in the cache */
 
 /* The logits of rows first .. first + rows - 1 of the last forward pass, [rows, V], valid until the next call on p. */
 const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows);
 
-/* Of the last forward pass: nll[i] = -log p(token[i + 1] | the sequence up to i), and 0 at each sequence's last token. */
+/* Of the last forward pass: nll[i] = -log p(token[i + 1] | the sequence up to i), and 0 at each sequence's last token.
+ * */
 void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll);
 
 /* Loss of the last forward pass, the mean of nll over the N - B predictions, and its gradients: with respect to every
  * weight, added into dm, or (dm NULL) with respect to the one adapter of mix, added into dl. Returns the loss. */
 double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl);
 
-/* ---- 5. Optimiser -------------------------------------------------------------------------------------------------- */
+/* ---- 5. Optimiser ------------------------------------------------------------------------------------------------ */
 
 /* AdamW (Loshchilov & Hutter 2019, algorithm 2), in the form of torch.optim.AdamW. For one tensor of n numbers, at step
  * t = 1, 2, ...:   w -= lr decay w;   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2;
@@ -203,7 +224,8 @@ typedef struct {
     double lr, beta1, beta2, eps, decay;
 } ttmm_adamw;
 
-void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t, double grad_scale);
+void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t,
+                     double grad_scale);
 
 /* Learning rate at step s = 0 .. steps - 1: lr (s + 1) / W during the first W = round(warmup * steps) steps; then, with
  * x = (s - W) / (steps - W), from lr down to last * lr: along (1 + cos(pi x)) / 2 if cosine, else along 1 - x. */
@@ -214,39 +236,41 @@ typedef struct {
 
 double ttmm_rate(const ttmm_schedule *s, long step, long steps);
 
-/* ---- 6. LoRA -------------------------------------------------------------------------------------------------------- */
+/* ---- 6. LoRA ----------------------------------------------------------------------------------------------------- */
 
 size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
-int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err); /* all seven; all zero */
+int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
+                  ttmm_error *err); /* all seven; all zero */
 void ttmm_lora_free(ttmm_lora *l);
 /* A uniform in (-1/sqrt(in), 1/sqrt(in)) as PEFT draws it, B = 0. `stream` separates the adapters of one seed. */
 void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream);
 
-/* ---- 7. Text and corpus --------------------------------------------------------------------------------------------- */
+/* ---- 7. Text and corpus ------------------------------------------------------------------------------------------ */
 
-enum { TTMM_END = 256, TTMM_BYTES = 257 };  /* the token <|endoftext|>; the size of the byte vocabulary */
+enum { TTMM_END = 256, TTMM_BYTES = 257 }; /* the token <|endoftext|>; the size of the byte vocabulary */
 
-/* Texts, cut and embedded. A document's tokens are its bytes and TTMM_END; a document longer than the context is cut into
- * ceil(tokens / context) sequences of equal length (to one token). Sequence i is token[sequence[i]] .. token[sequence[i+1]-1]. */
+/* Texts, cut and embedded. A document's tokens are its bytes and TTMM_END; a document longer than the context is cut
+ * into ceil(tokens / context) sequences of equal length (to one token). Sequence i is token[sequence[i]] ..
+ * token[sequence[i+1]-1]. */
 typedef struct {
     size_t n_tokens, n_documents, n_sequences, n_files;
-    int *token;                 /* [n_tokens] */
-    size_t *document;           /* [n_documents + 1] first token of each */
-    int *document_file;         /* [n_documents] which file it came from */
-    size_t *sequence;           /* [n_sequences + 1] */
-    int *sequence_document;     /* [n_sequences] */
-    char **file;                /* [n_files] their names, without folder and extension */
-    size_t dim;                 /* E; 0: not embedded yet */
-    real *embedding;            /* [n, E] unit rows */
-    real *idf;                  /* [E] of the built-in embedding; NULL with outside embeddings */
-    int clustered;              /* 1: cluster is filled in */
-    int *cluster;               /* [n] */
+    int *token;             /* [n_tokens] */
+    size_t *document;       /* [n_documents + 1] first token of each */
+    int *document_file;     /* [n_documents] which file it came from */
+    size_t *sequence;       /* [n_sequences + 1] */
+    int *sequence_document; /* [n_sequences] */
+    char **file;            /* [n_files] their names, without folder and extension */
+    size_t dim;             /* E; 0: not embedded yet */
+    real *embedding;        /* [n, E] unit rows */
+    real *idf;              /* [E] of the built-in embedding; NULL with outside embeddings */
+    int clustered;          /* 1: cluster is filled in */
+    int *cluster;           /* [n] */
     char *names;
     void *block, *embedding_block;
 } ttmm_corpus;
 
-/* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a zero
- * byte, a document shorter than two bytes. */
+/* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a
+ * zero byte, a document shorter than two bytes. */
 int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, int context, ttmm_error *err);
 void ttmm_corpus_free(ttmm_corpus *c);
 
@@ -254,7 +278,7 @@ void ttmm_corpus_free(ttmm_corpus *c);
 size_t ttmm_tokenize(int *token, const char *text, size_t bytes);
 size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
-/* ---- 8. Embeddings, nearest neighbours, clusters ---------------------------------------------------------------------- */
+/* ---- 8. Embeddings, nearest neighbours, clusters ----------------------------------------------------------------- */
 
 enum { TTMM_EMBED_DIM = 2048 };
 
@@ -273,29 +297,31 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
 void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, real *scratch);
 
 /* SIFT (Huebotter et al. 2024, arXiv 2410.08020): m times the sequence x that most reduces the variance
- * s2(q) = k(q,q) - k_X(q)' (K_X + lambda I)^-1 k_X(q) of the query q given those chosen, X; k the inner product. A sequence
- * may be chosen again (lambda is the noise of one look at it); equal reductions: lower index first.
+ * s2(q) = k(q,q) - k_X(q)' (K_X + lambda I)^-1 k_X(q) of the query q given those chosen, X; k the inner product. A
+ * sequence may be chosen again (lambda is the noise of one look at it); equal reductions: lower index first.
  * index [m] overwritten, in order of choice; scratch [n * (m + 2)]. */
 void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, double lambda,
                real *scratch);
 
 /* Bisecting k-means (Steinbach et al. 2000; scikit-learn's BisectingKMeans, strategy largest_cluster): all rows are one
- * cluster; the largest (equal ones: lower number) is split in two until there are K. A split is Lloyd's algorithm from the
- * best of 8 k-means++ starts; the half with the lower first row keeps the number, the other takes the next.
+ * cluster; the largest (equal ones: lower number) is split in two until there are K. A split is Lloyd's algorithm from
+ * the best of 8 k-means++ starts; the half with the lower first row keeps the number, the other takes the next.
  *   cluster [n] overwritten, in 0 .. K-1    centroid [K, E] overwritten: the clusters' normalised means
  *   x [n, E] unit rows.    TTMM_BAD_INPUT if K > n; rows that are all equal are split in halves by index. */
-int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed, ttmm_error *err);
+int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
+                 ttmm_error *err);
 
-/* ---- 9. Routing and merging ------------------------------------------------------------------------------------------- */
+/* ---- 9. Routing and merging -------------------------------------------------------------------------------------- */
 
 typedef struct {
     double beta, tau;
-    size_t max;         /* at most so many experts */
-    size_t active;      /* > 0: exactly so many, the nearest, whatever tau and max */
+    size_t max;    /* at most so many experts */
+    size_t active; /* > 0: exactly so many, the nearest, whatever tau and max */
 } ttmm_router;
 
-/* Route a query to the experts: c_k = exp(-(1 - q.centroid_k) / beta^2), w = c / sum(c); keep w_k > tau, at most max of them
- * (largest first; equal ones: lower index first), and rescale the kept to sum 1.  (the paper, section 3; ttmerge 0.0.4)
+/* Route a query to the experts: c_k = exp(-(1 - q.centroid_k) / beta^2), w = c / sum(c); keep w_k > tau, at most max of
+ * them (largest first; equal ones: lower index first), and rescale the kept to sum 1.  (the paper, section 3; ttmerge
+ * 0.0.4)
  *   query [E] any length but zero; normalised here       centroid [K, E] unit rows
  *   expert [K] overwritten: the chosen, ascending        weight [K] overwritten: theirs, > 0, sum 1
  *   similarity [K] overwritten: q.centroid_k of every k
@@ -310,55 +336,56 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, cons
 size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix);
 void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch);
 
-/* ---- 10. Training, test-time training ------------------------------------------------------------------------------------ */
+/* ---- 10. Training, test-time training ---------------------------------------------------------------------------- */
 
 typedef struct {
     ttmm_schedule schedule;
-    double beta1, beta2, eps, decay;    /* AdamW; decay is not applied to gains */
-    double clip;                        /* gradients are scaled to this global norm if theirs is larger; 0: never */
-    size_t batch;                       /* sequences a step */
-    int shuffle;                        /* 1: a new order every epoch; 0: as given */
+    double beta1, beta2, eps, decay; /* AdamW; decay is not applied to gains */
+    double clip;                     /* gradients are scaled to this global norm if theirs is larger; 0: never */
+    size_t batch;                    /* sequences a step */
+    int shuffle;                     /* 1: a new order every epoch; 0: as given */
     uint64_t seed;
 } ttmm_recipe;
 
 typedef struct ttmm_trainer ttmm_trainer;
 
-/* A trainer of all weights of m (lora NULL), or of lora with m frozen. It holds gradients, moments and working memory for
- * any run over the sequences of corpus, and borrows m, lora and corpus. */
+/* A trainer of all weights of m (lora NULL), or of lora with m frozen. It holds gradients, moments and working memory
+ * for any run over the sequences of corpus, and borrows m, lora and corpus. */
 size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r);
 int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
                      ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
 
-/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus), again and again until the steps are done or
- * `epochs` is. Exactly one of steps and epochs is 0. The last batch may be smaller. `stream` separates the shuffles of
- * different runs. The moments are zeroed; the weights stay as they are. */
+/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus), again and again until the steps are
+ * done or `epochs` is. Exactly one of steps and epochs is 0. The last batch may be smaller. `stream` separates the
+ * shuffles of different runs. The moments are zeroed; the weights stay as they are. */
 void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream);
-int ttmm_trainer_step(ttmm_trainer *t, double *loss);  /* one step; 0 when all are done. *loss: the batch's mean loss */
+int ttmm_trainer_step(ttmm_trainer *t, double *loss); /* one step; 0 when all are done. *loss: the batch's mean loss */
 long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* steps done, steps in all, tokens seen */
 
-/* A checkpoint holds weights, moments and the step: a run resumed from it ends with the same bits. `settings` is any text;
- * load answers 1 if a checkpoint was there and was taken, 0 if there is none, and refuses one with other settings. */
+/* A checkpoint holds weights, moments and the step: a run resumed from it ends with the same bits. `settings` is any
+ * text; load answers 1 if a checkpoint was there and was taken, 0 if there is none, and refuses one with other
+ * settings. */
 int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err);
 int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err);
 
 typedef struct {
     size_t neighbours;
     int passes;
-    int sift;                   /* 1: choose by SIFT, lambda 0.01; 0: nearest */
-    ttmm_recipe recipe;         /* its batch is 1, its shuffle 0 */
+    int sift;           /* 1: choose by SIFT, lambda 0.01; 0: nearest */
+    ttmm_recipe recipe; /* its batch is 1, its shuffle 0 */
 } ttmm_ttt;
 
-/* Train t's adapter, freshly initialised, on the query's neighbours among the sequences of the trainer's corpus: one step
- * per neighbour and pass, the nearest (SIFT: the first chosen) last. index [neighbours] and scratch as above. */
+/* Train t's adapter, freshly initialised, on the query's neighbours among the sequences of the trainer's corpus: one
+ * step per neighbour and pass, the nearest (SIFT: the first chosen) last. index [neighbours] and scratch as above. */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 
-/* ---- 11. Files -------------------------------------------------------------------------------------------------------- */
+/* ---- 11. Files --------------------------------------------------------------------------------------------------- */
 
-/* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one. Reading checks every
- * size against the file before it is used, and refuses numbers that are not finite. `note` is any text without quotes, kept
- * in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
+/* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one. Reading checks
+ * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text without
+ * quotes, kept in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err);
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
@@ -372,30 +399,32 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
 int ttmm_array_write(const real *array, size_t rows, size_t cols, const char *path, const char *name, const char *note,
                      ttmm_error *err);
 
-int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err);  /* the note of any file written here, or "" */
-int ttmm_exists(const char *folder, const char *name);                      /* 1 if that file can be read */
+int ttmm_note(char *note, size_t size, const char *path,
+              ttmm_error *err);                        /* the note of any file written here, or "" */
+int ttmm_exists(const char *folder, const char *name); /* 1 if that file can be read */
 int ttmm_remove(const char *folder, const char *name);
-int ttmm_make_folder(const char *path, ttmm_error *err);                    /* and those above it */
+int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
 
-/* Fingerprints, by which train knows whether what it finds belongs together: of the weights; of the sequences of one cluster
- * (-1: of all). */
+/* Fingerprints, by which train knows whether what it finds belongs together: of the weights; of the sequences of one
+ * cluster (-1: of all). */
 uint64_t ttmm_model_hash(const ttmm_model *m);
 uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster);
 
-/* ---- 12. Scoring and sampling ----------------------------------------------------------------------------------------- */
+/* ---- 12. Scoring and sampling ------------------------------------------------------------------------------------ */
 
-/* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. Perplexity = exp(sum / tokens), bits per byte =
- * sum / (ln 2 * bytes). */
+/* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. Perplexity = exp(sum / tokens), bits per
+ * byte = sum / (ln 2 * bytes). */
 double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from);
 
-/* The same for the ensemble of the adapters of mix: the probability of a token is the weighted mean of the probabilities that
- * the models W + scale_k B_k A_k give it.        probability [T] scratch */
-double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from,
-                           double *probability);
-void ttmm_add_probabilities(real *out, const real *logits, size_t V, real weight); /* out += weight softmax(logits), [V] */
+/* The same for the ensemble of the adapters of mix: the probability of a token is the weighted mean of the
+ * probabilities that the models W + scale_k B_k A_k give it.        probability [T] scratch */
+double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
+                           size_t from, double *probability);
+void ttmm_add_probabilities(real *out, const real *logits, size_t V,
+                            real weight); /* out += weight softmax(logits), [V] */
 
-/* The next token, from logits [V]: temperature 0: the largest (equal ones: lower token). Else drawn from softmax(logits /
- * temperature), cut to the top_k likeliest (0: all), then to the fewest that make up top_p of these.
+/* The next token, from logits [V]: temperature 0: the largest (equal ones: lower token). Else drawn from softmax(logits
+ * / temperature), cut to the top_k likeliest (0: all), then to the fewest that make up top_p of these.
  * scratch [ttmm_sample_scratch(V)] bytes */
 typedef struct {
     double temperature, top_p;

@@ -1,0 +1,16 @@
+#!/bin/sh
+# all.sh - runs every test program and the test of the command lines, and adds up. `make test` calls it from the root.
+out=test/build/results.txt
+: > "$out"
+for t in test/build/*-f32 test/build/*-f64; do
+    [ -f "$t" ] && [ -x "$t" ] || continue
+    "$t" > test/build/log.txt 2>&1
+    code=$?
+    cat test/build/log.txt
+    grep ' passed, ' test/build/log.txt >> "$out" || echo "$t ended with status $code and no count: 0 passed, 1 failed" | tee -a "$out"
+done
+sh test/cli.sh | tee test/build/log.txt
+grep ' passed, ' test/build/log.txt >> "$out" || echo "test/cli.sh gave no count: 0 passed, 1 failed" | tee -a "$out"
+sed 's/.* \([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/' "$out" | awk '
+    { passed += $1; failed += $2 }
+    END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }'

@@ -1,0 +1,169 @@
+#!/bin/sh
+# cli.sh - the two programs as a user meets them: every verb works on a small model; an interrupted run goes on to the same
+# bytes; every kind of wrong use and bad input gives the documented exit code and a sentence that says what is wrong; the
+# commands in README.md run. From the root, after make.
+T=test/build/cli
+rm -rf "$T"
+mkdir -p "$T"
+passed=0
+failed=0
+fail() {
+    failed=$((failed + 1))
+    echo "test/cli.sh: $1"
+}
+ok() { passed=$((passed + 1)); }
+
+# expect CODE TEXT COMMAND...: the exit code, and TEXT in what it prints
+expect() {
+    code=$1
+    text=$2
+    shift 2
+    "$@" > "$T/out" 2>&1 < /dev/null
+    found=$?
+    if [ "$found" != "$code" ]; then fail "$*: expected exit code $code, found $found: $(head -n 2 "$T/out")"
+    elif [ -n "$text" ] && ! grep -qF -e "$text" "$T/out"; then fail "$*: expected \"$text\", found: $(head -n 2 "$T/out")"
+    elif [ "$code" != 0 ] && [ "$code" != 130 ] && [ "$(wc -l < "$T/out")" -gt 30 ]; then fail "$*: more than one sentence"
+    else ok; fi
+}
+same() { if cmp -s "$1" "$2"; then ok; else fail "$3: $1 and $2 differ"; fi; }
+
+# A small model: two domains, few steps.
+SMALL="--dim 32 --layers 2 --heads 2 --kv-heads 1 --intermediate 48 --context 64 --steps 30 --experts 3 --rank 2 --epochs 1"
+cp data/train/cookbook.txt "$T/cookbook.txt"
+cp data/train/c.txt "$T/c.txt"
+expect 0 "done" sh -c "./train all $T/m $T/cookbook.txt $T/c.txt $SMALL --tsv $T/summary.tsv && echo done"
+for f in config.json model.safetensors tokenizer.json corpus.safetensors centroids.safetensors \
+    experts/0/adapter_config.json experts/2/adapter_model.safetensors finetuned/adapter_model.safetensors; do
+    if [ -s "$T/m/$f" ]; then ok; else fail "train all left no $f"; fi
+done
+[ -e "$T/m/checkpoint" ] && fail "train all left a checkpoint" || ok
+expect 0 "finetune" cat "$T/summary.tsv"
+expect 0 "done before" ./train all "$T/m" "$T/cookbook.txt" "$T/c.txt" $SMALL
+
+# The same bytes again: another number of threads, the stages one by one, experts one by one, stopped and gone on.
+./train all "$T/t" "$T/cookbook.txt" "$T/c.txt" $SMALL --quiet --threads 3
+./train base "$T/s" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
+./train index "$T/s" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
+./train cluster "$T/s" --experts 3 --quiet
+./train experts "$T/s" --rank 2 --epochs 1 --only 2 --quiet
+./train experts "$T/s" --rank 2 --epochs 1 --only 0-1 --quiet
+./train finetune "$T/s" --rank 2 --epochs 1 --quiet
+for f in model corpus centroids experts/0/adapter_model experts/2/adapter_model finetuned/adapter_model; do
+    same "$T/m/$f.safetensors" "$T/t/$f.safetensors" "3 threads"
+    same "$T/m/$f.safetensors" "$T/s/$f.safetensors" "stage by stage"
+done
+LONG="--dim 32 --layers 2 --heads 2 --intermediate 48 --context 64 --steps 900"
+./train base "$T/whole" "$T/cookbook.txt" $LONG --quiet
+./train base "$T/parts" "$T/cookbook.txt" $LONG 2> "$T/log" &
+pid=$!
+while kill -0 $pid 2> /dev/null && ! grep -q "parameters" "$T/log"; do sleep 0.02; done
+kill -TERM $pid
+wait $pid
+stopped=$?
+[ $stopped = 130 ] && [ -s "$T/parts/checkpoint/base.safetensors" ] && [ ! -e "$T/parts/model.safetensors" ] && ok ||
+    fail "an interrupted run: expected status 130 and a checkpoint, found status $stopped"
+expect 3 "steps 900" ./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet --lr 0.001
+./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet
+same "$T/whole/model.safetensors" "$T/parts/model.safetensors" "interrupted and gone on"
+
+# run, every verb
+expect 0 "expert  similarity  weight" ./run route "$T/m" "Melt the butter and add the flour" --tsv "$T/route.tsv"
+expect 0 "expert	similarity	weight" cat "$T/route.tsv"
+expect 0 "cookbook" ./run route "$T/m" "Melt the butter and add the flour" --active 1
+expect 0 "c 1" ./run route "$T/m" "static int loan_count(const struct loan *loans, size_t n)" --active 2
+for how in "--merge dense" "--merge lowrank" "--merge ensemble" "--no-experts" "--adapter $T/m/experts/1" "--ttt --neighbours 3" \
+    "--ttt --select sift --neighbours 3 --passes 1" "--temperature 0" "--top-k 3 --active 2"; do
+    expect 0 "Melt the butter" ./run generate "$T/m" "Melt the butter" --tokens 20 $how
+done
+expect 0 "12 tokens" ./run generate "$T/m" "Melt the butter" --tokens 12 --temperature 0.5
+expect 0 "the context is full" ./run generate "$T/m" "Melt the butter" --tokens 500 --seed 5
+printf 'Melt the butter' > "$T/prompt.txt"
+echo 77 101 108 116 32 116 104 101 32 98 117 116 116 101 114 > "$T/prompt.ids"
+./run generate "$T/m" "Melt the butter" --tokens 20 --quiet > "$T/a"
+./run generate "$T/m" --file "$T/prompt.txt" --tokens 20 --quiet --threads 1 > "$T/b"
+same "$T/a" "$T/b" "a prompt from a file"
+./run generate "$T/m" --ids "$T/prompt.ids" --tokens 20 --quiet > "$T/b"
+same "$T/a" "$T/b" "a prompt of token ids"
+./run generate "$T/m" --tokens 20 --quiet < "$T/prompt.txt" > "$T/b"
+same "$T/a" "$T/b" "a prompt from standard input"
+expect 0 "ttmm-10" ./run eval "$T/m" data/test/cookbook.txt data/test/c.txt --prefix 20 --ttt-prompts 3 --neighbours 4 --tsv "$T/eval.tsv"
+for method in base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt; do
+    if awk -v m=$method '$1 == m && NF == 9 && $3 > 1 { found = 1 } END { exit !found }' FS='\t' "$T/eval.tsv"; then ok
+    else fail "eval --tsv has no row $method with 9 columns"; fi
+done
+expect 0 "ttmm-3" ./run eval "$T/m" data/test/c.txt --prefix 20 --ttt-prompts 0 --merge lowrank
+expect 0 "" ./run merge "$T/m" "Melt the butter" -o "$T/merged"
+./run generate "$T/m" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/a"
+./run generate "$T/merged" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/b"
+same "$T/a" "$T/b" "the merged model written and read back"
+expect 0 "parameters" ./run info "$T/m"
+expect 0 "memory" ./run info "$T/merged"
+expect 0 "" ./run tokenize "$T/m" --file data/test/c.txt -o "$T/ids"
+[ "$(tr ' ' '\n' < "$T/ids" | grep -c '^256$')" = 2 ] && ok || fail "tokenize: expected 2 documents"
+
+# wrong use: 2
+expect 2 "usage" ./train
+expect 2 "not a verb" ./train bake
+expect 2 "usage" ./train all "$T/x"
+expect 2 "is not an option" ./train all "$T/x" "$T/c.txt" --dimension 3
+expect 2 "not an option of cluster" ./train cluster "$T/m" --dim 3
+expect 2 "--dim is 0, expected a whole number from 1" ./train all "$T/x" "$T/c.txt" --dim 0
+expect 2 "--rank is 2x" ./train all "$T/x" "$T/c.txt" --rank 2x
+expect 2 "needs a value" ./train all "$T/x" "$T/c.txt" --rank
+expect 2 "multiple" ./train base "$T/x" "$T/c.txt" --dim 33 --heads 2
+expect 2 "--only" ./train experts "$T/m" --rank 2 --epochs 1 --only 3
+expect 2 "--only" ./train experts "$T/m" --rank 2 --epochs 1 --only 2-1
+expect 2 "not a verb" ./run bake
+expect 2 "--merge is sum" ./run generate "$T/m" "x" --merge sum
+expect 2 "-o DIR" ./run merge "$T/m" "x"
+expect 2 "would be lost" ./run merge "$T/m" "x" -o "$T/m"
+expect 2 "--temperature" ./run generate "$T/m" "x" --temperature -1
+expect 0 "usage" ./run -h
+expect 0 "--steps" ./train base -h
+for verb in generate route eval merge tokenize info; do expect 0 "usage: run $verb" ./run $verb -h; done
+
+# bad input: 3
+printf '' > "$T/empty.txt"
+printf 'a\0b' > "$T/binary.txt"
+printf 'one\n<|endoftext|>\n<|endoftext|>\ntwo\n' > "$T/hole.txt"
+expect 3 "$T/missing.txt" ./train all "$T/x" "$T/missing.txt"
+expect 3 "$T/empty.txt: is empty" ./train all "$T/x" "$T/empty.txt"
+expect 3 "$T/binary.txt: is not text" ./train all "$T/x" "$T/binary.txt"
+expect 3 "$T/hole.txt: document 2 is empty" ./train all "$T/x" "$T/hole.txt"
+expect 3 "experts" ./train all "$T/few" "$T/prompt.txt" --steps 2 --experts 99
+expect 3 "steps 31" ./train all "$T/m" "$T/cookbook.txt" "$T/c.txt" $SMALL --steps 31
+expect 3 "holds experts" ./train index "$T/m" "$T/c.txt" --context 64
+expect 3 "holds experts" ./train cluster "$T/m" --experts 2
+expect 3 "rank 2" ./train experts "$T/m" --rank 3 --epochs 1
+expect 3 "config.json" ./run info "$T/nothing"
+expect 3 "expected fewer than the context" ./run generate "$T/m" --file data/test/c.txt
+expect 3 "is empty" ./run generate "$T/m" ""
+echo 1 2 257 > "$T/bad.ids"
+expect 3 "token 3" ./run generate "$T/m" --ids "$T/bad.ids"
+expect 3 "longer than the prefix" ./run eval "$T/m" "$T/prompt.txt"
+rm -rf "$T/broken" && cp -r "$T/m" "$T/broken" && rm "$T/broken/model.safetensors"
+expect 3 "model.safetensors" ./run generate "$T/broken" "x"
+cp "$T/whole/model.safetensors" "$T/broken/model.safetensors"
+expect 3 "expected [" ./run generate "$T/broken" "x"
+cp "$T/m/model.safetensors" "$T/broken/model.safetensors" && rm "$T/broken/experts/1/adapter_model.safetensors"
+expect 3 "experts/1" ./run eval "$T/broken" data/test/c.txt --prefix 20
+head -c 1000 "$T/m/centroids.safetensors" > "$T/broken/centroids.safetensors"
+expect 3 "cut short" ./run route "$T/broken" "x"
+
+# no room: 4
+if [ "$(id -u)" != 0 ]; then
+    mkdir -p "$T/locked" && chmod 500 "$T/locked"
+    expect 4 "cannot be" ./train all "$T/locked/m" "$T/c.txt" --steps 1
+fi
+expect 4 "cannot be made" ./train base "$T/c.txt/m" "$T/c.txt" --steps 1
+expect 4 "out of memory" ./train base "$T/x" "$T/c.txt" --dim 65536 --heads 1024 --layers 1024 --intermediate 1048576 --steps 1
+
+# The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own.
+if [ -f README.md ]; then
+    mkdir -p "$T/readme"
+    awk '/^```sh tested/ { on = 1; next } /^```/ { on = 0 } on' README.md > "$T/readme/commands.sh"
+    for f in train run data; do ln -sf "$(pwd)/$f" "$T/readme/$f"; done
+    if (cd "$T/readme" && sh -e commands.sh > log.txt 2>&1); then ok; else fail "README.md's commands: $(tail -n 2 "$T/readme/log.txt")"; fi
+fi
+echo "test/cli.sh: $passed passed, $failed failed"
+[ $failed = 0 ]
