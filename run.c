@@ -185,7 +185,7 @@ static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t 
     ttmm_lora_free(&like);
     o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours
                                                                          : model.corpus.n_sequences;
-    o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0, o->recipe = recipe;
+    o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0;
     int code = ttmm_lora_new(lora, &model.base.config, rank, alpha, &err);
     if (code == TTMM_OK) code = ttmm_trainer_new(trainer, &model.base, lora, &model.corpus, &recipe, &err);
     *index = malloc(o->neighbours * sizeof **index);

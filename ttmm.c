@@ -692,6 +692,7 @@ static size_t dimension(const ttmm_config *c, char letter)
 
 static size_t kind_rows(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].rows); }
 static size_t kind_cols(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].cols); }
+static int is_gain(int kind) { return tensor_table[kind].cols == '1'; }
 static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_rows(c, kind), kind_cols(c, kind)); }
 
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
@@ -799,7 +800,7 @@ void ttmm_model_init(ttmm_model *m, uint64_t seed)
         int into_residual = t.kind == TTMM_O || t.kind == TTMM_DOWN;
         double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
         for (size_t k = 0; k < t.rows * t.cols; k++)
-            m->data[t.offset + k] = t.cols == 1 ? 1 : (real)(deviation * ttmm_normal(&g));
+            m->data[t.offset + k] = is_gain(t.kind) ? 1 : (real)(deviation * ttmm_normal(&g));
     }
 }
 
@@ -1635,8 +1636,10 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
     if (code) return code;
     memcpy(c->embedding, rows, c->n_sequences * dim * sizeof(real));
     for (size_t i = 0; i < c->n_sequences; i++)
-        if (!normalise(c->embedding + i * dim, dim))
+        if (!normalise(c->embedding + i * dim, dim)) {
+            c->dim = 0;
             return fail(err, TTMM_BAD_INPUT, "embedding %zu is zero or not finite, expected a direction", i);
+        }
     return TTMM_OK;
 }
 
@@ -1823,18 +1826,14 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
 
 /* ==== 9. Routing and merging ====================================================================================== */
 
-int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, const real *query, const real *centroid,
-               size_t K, size_t E, const ttmm_router *r, ttmm_error *err)
+int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real *query, const real *centroid, size_t K,
+               size_t E, const ttmm_router *r, ttmm_error *err)
 {
     const double width = r->beta * r->beta;
-    double length = 0, total = 0, kept = 0;
-    for (size_t e = 0; e < E; e++) length += (double)query[e] * (double)query[e];
-    if (!(length > 0 && length <= DBL_MAX))
-        return fail(err, TTMM_BAD_INPUT, "the query embedding is %s, expected a direction",
-                    length == 0 ? "zero" : "not finite");
-    length = sqrt(length);
-    OMP(omp parallel for if (K * E > WORTH_THREADS))
-    for (size_t k = 0; k < K; k++) similarity[k] = (real)((double)dot(query, centroid + k * E, E) / length);
+    double total = 0, kept = 0;
+    if (!normalise(query, E))
+        return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
+    similarities(similarity, query, centroid, K, E);
     const double most = (double)largest(similarity, K);
     /* c_k relative to the largest: the same w, and no underflow however small beta is */
     for (size_t k = 0; k < K; k++) total += ttmm_exp(((double)similarity[k] - most) / width);
@@ -1993,7 +1992,7 @@ int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, con
         t->dmodel.data = t->grad;
         for (size_t i = 0; i < t->n_spans; i++) {
             ttmm_tensor w = ttmm_tensor_at(c, i);
-            t->spans[i] = (span){w.offset, w.rows * w.cols, w.cols == 1};
+            t->spans[i] = (span){w.offset, w.rows * w.cols, is_gain(w.kind)};
         }
     }
     if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
@@ -2810,7 +2809,7 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
                       : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
         ttmm_tensor t = ttmm_tensor_at(&m->config, i);
-        tensor[i] = store(t.name, DTYPE_REAL, t.cols == 1 ? 1 : 2, t.rows, t.cols, m->data + t.offset);
+        tensor[i] = store(t.name, DTYPE_REAL, is_gain(t.kind) ? 1 : 2, t.rows, t.cols, m->data + t.offset);
     }
     if (code == TTMM_OK) code = write_config(&m->config, folder, err);
     if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);

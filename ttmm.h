@@ -228,7 +228,7 @@ void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, cons
                      double grad_scale);
 
 /* Learning rate at step s = 0 .. steps - 1: lr (s + 1) / W during the first W = round(warmup * steps) steps; then, with
- * x = (s - W) / (steps - W), from lr down to last * lr: along (1 + cos(pi x)) / 2 if cosine, else along 1 - x. */
+ * x = (s - W) / (steps - W) < 1, from lr towards last * lr: along (1 + cos(pi x)) / 2 if cosine, else along 1 - x. */
 typedef struct {
     double lr, warmup, last;
     int cosine;
@@ -270,7 +270,7 @@ typedef struct {
 } ttmm_corpus;
 
 /* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a
- * zero byte, a document shorter than two bytes. */
+ * zero byte, an empty document. A separator line may end in CRLF; the newline before it belongs to the document. */
 int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, int context, ttmm_error *err);
 void ttmm_corpus_free(ttmm_corpus *c);
 
@@ -282,8 +282,10 @@ size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
 enum { TTMM_EMBED_DIM = 2048 };
 
-/* The built-in embedding of tokens (end tokens are left out): byte n-grams, n = 1 .. 4, hashed with sign into E buckets
- * (Weinberger et al. 2009), x_b = sign(c_b) log(1 + |c_b|) idf_b, normalised. out [E], idf [E] or NULL (ones).
+/* The built-in embedding of tokens: byte n-grams, n = 1 .. 4, none across an end token, hashed with sign into E buckets
+ * (Weinberger et al. 2009), x_b = sign(c_b) log(1 + |c_b|) idf_b, normalised.         out [E]    idf [E] or NULL (ones)
+ * The hash of the n-gram g_1 .. g_n is the first output of SplitMix64 in the state g + (n - 1) 0x9e3779b97f4a7c15, where
+ * g = g_1 256^(n-1) + ... + g_n: its lowest 11 bits are the bucket, its highest is the sign (1: minus).
  * An empty text gives the zero vector. */
 void ttmm_embed(real *out, const int *token, size_t T, const real *idf);
 
@@ -314,21 +316,21 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
 /* ---- 9. Routing and merging -------------------------------------------------------------------------------------- */
 
 typedef struct {
-    double beta, tau;
-    size_t max;    /* at most so many experts */
-    size_t active; /* > 0: exactly so many, the nearest, whatever tau and max */
+    double beta, tau; /* beta > 0 */
+    size_t max;       /* at most so many experts */
+    size_t active;    /* > 0: exactly so many, the nearest, whatever tau and max */
 } ttmm_router;
 
 /* Route a query to the experts: c_k = exp(-(1 - q.centroid_k) / beta^2), w = c / sum(c); keep w_k > tau, at most max of
- * them (largest first; equal ones: lower index first), and rescale the kept to sum 1.  (the paper, section 3; ttmerge
- * 0.0.4)
- *   query [E] any length but zero; normalised here       centroid [K, E] unit rows
- *   expert [K] overwritten: the chosen, ascending        weight [K] overwritten: theirs, > 0, sum 1
+ * them (largest first; equal ones: lower index first), and rescale the kept to sum 1.
+ *                                                                                (the paper, section 3; ttmerge 0.0.4)
+ *   query [E] any length but zero; normalised in place   centroid [K, E] unit rows
+ *   expert [K] overwritten: the chosen, ascending        weight [K] overwritten: theirs, >= 0, sum 1
  *   similarity [K] overwritten: q.centroid_k of every k
  *   chosen     overwritten: how many were chosen; 0 means: use the base model.
  * TTMM_BAD_INPUT if the query is zero or not finite. */
-int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, const real *query, const real *centroid,
-               size_t K, size_t E, const ttmm_router *r, ttmm_error *err);
+int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real *query, const real *centroid, size_t K,
+               size_t E, const ttmm_router *r, ttmm_error *err);
 
 /* Dense merging: to = from + sum_k weight_k scale_k B_k A_k in the seven matrices of every layer, k and then the rank
  * ascending; the other tensors are left alone. to and from may be the same model; with n = 0, to gets from's bits back.
@@ -356,9 +358,10 @@ int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttm
                      ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
 
-/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus), again and again until the steps are
- * done or `epochs` is. Exactly one of steps and epochs is 0. The last batch may be smaller. `stream` separates the
- * shuffles of different runs. The moments are zeroed; the weights stay as they are. */
+/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus; 1 <= n <= its number of sequences), again
+ * and again until the steps or the `epochs` are done; exactly one of these is 0. Batches run on across the border of two
+ * epochs; only the run's last one may be smaller. `stream` separates the shuffles of different runs. The moments are
+ * zeroed; the weights stay as they are. */
 void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream);
 int ttmm_trainer_step(ttmm_trainer *t, double *loss); /* one step; 0 when all are done. *loss: the batch's mean loss */
 long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* steps done, steps in all, tokens seen */
@@ -370,14 +373,14 @@ int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *setti
 int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err);
 
 typedef struct {
-    size_t neighbours;
+    size_t neighbours; /* 1 .. the corpus's sequences */
     int passes;
-    int sift;           /* 1: choose by SIFT, lambda 0.01; 0: nearest */
-    ttmm_recipe recipe; /* its batch is 1, its shuffle 0 */
+    int sift; /* 1: choose by SIFT, lambda 0.01; 0: nearest */
 } ttmm_ttt;
 
-/* Train t's adapter, freshly initialised, on the query's neighbours among the sequences of the trainer's corpus: one
- * step per neighbour and pass, the nearest (SIFT: the first chosen) last. index [neighbours] and scratch as above. */
+/* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences
+ * of t's corpus; t's recipe has batch 1 and shuffle 0: one step per neighbour and pass, the nearest (SIFT: the first
+ * chosen) last.       index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 

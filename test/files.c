@@ -1,19 +1,15 @@
-/* files.c - all that ttmm.c reads and writes: JSON, safetensors, folders of models, adapters and texts, checkpoints;
- * that writing is atomic; and where else numbers come from outside: options, and sizes, which must not wrap.
- *
- * What is expected is made by other means here: files by hand, numbers with ldexp. JSON is written with ' for ", lists
- * of cases as one text with "; " between them. All files go into FOLDER, which begins and ends empty. */
+/* files.c - all that ttmm.c reads and writes, that writing is atomic, and where else numbers come from outside: options
+ * and sizes. What is expected is made by other means here: files by hand, numbers with ldexp. In JSON ' stands for ",
+ * and a list of cases is one text with "; " between them. All files go into FOLDER, which is removed in the end. */
 #include "test.h"
 
 #define FOLDER (sizeof(real) == 4 ? "test/build/files-f32.d" : "test/build/files-f64.d") /* without .d: the program */
-#define REAL_BITS(of_float, of_double) (sizeof(real) == 4 ? (uint64_t)(of_float) : (uint64_t)(of_double))
 
 /* A call must give this code, and if it is an error a sentence that holds both parts. 1 if the code is right. */
 #define GIVES(what, call, expected, part, other) \
     (err.code = 1, err.text[0] = 0, test_code(__LINE__, what, call, expected, part, other))
 #define REFUSED(call, part, other) GIVES(#call, call, TTMM_BAD_INPUT, part, other)
 #define DONE(call) GIVES(#call, call, TTMM_OK, "", "")
-
 static ttmm_error err;
 
 static int test_code(int line, const char *what, int found, int code, const char *part, const char *other)
@@ -29,16 +25,15 @@ static int test_code(int line, const char *what, int found, int code, const char
 
 static int next(const char **list, char item[500]) /* "one; two" item by item; 0 and an empty one at the end */
 {
-    const char *end = strstr(*list, "; ");
-    const size_t n = end ? (size_t)(end - *list) : strlen(*list);
+    const size_t n = strcspn(*list += strspn(*list, "; "), ";");
     snprintf(item, 500, "%.*s", (int)n, *list);
-    *list += end ? n + 2 : n;
+    *list += n;
     return n > 0;
 }
 
 static const char *at(const char *name) /* a path in FOLDER, good for the next 64 calls */
 {
-    static char path[64][200];
+    static char path[64][600];
     static unsigned used;
     char *p = path[used++ % 64];
     snprintf(p, sizeof *path, "%s/%s", FOLDER, name);
@@ -84,7 +79,7 @@ static contents *get(const char *name) /* n = 0 if there is none; good until the
 }
 
 /* What is in FOLDER, unless a test is at work on it: a model, an adapter and texts. */
-static const ttmm_config tiny = {8, 3, 4, 2, 2, 6, TTMM_BYTES, 32, 0, 1e-5, 10000};
+static const ttmm_config tiny = {8, 3, 4, 4, 2, 6, TTMM_BYTES, 32, 0, 1e-5, 10000};
 static const ttmm_recipe recipe = {{0.05, 0.2, 0.1, 1}, 0.9, 0.99, 1e-8, 0.01, 1, 2, 1, 7};
 static ttmm_model model;
 static ttmm_lora lora;
@@ -96,7 +91,6 @@ static int writes(const char *file)
     return strstr(file, "adapter")      ? ttmm_lora_write(&lora, FOLDER, "", &err)
            : strstr(file, "corpus")     ? ttmm_corpus_write(&corpus, FOLDER, "", &err)
            : strstr(file, "checkpoint") ? ttmm_trainer_save(trainer, at(file), "settings", &err)
-           : strstr(file, "array")      ? ttmm_array_write(lora.data, 1, 2, at(file), "x", "", &err)
                                         : ttmm_model_write(&model, FOLDER, "", &err);
 }
 
@@ -116,8 +110,8 @@ static int reads(const char *file)
     return code;
 }
 
-/* A file with one thing of its text changed is refused, in every way of a list of "from|to|what the sentence names" (a
- * tensor called odd if nothing is said). In the end the text as it is, which is read. */
+/* A file with one thing of its text changed is refused: a list of "from|to|what the sentence names" (else: odd). In the
+ * end the text as it is, which is read. */
 static void refuses(const char *file, const char *where, const char *text, const char *list)
 {
     static char way[500], changed[4096];
@@ -137,19 +131,17 @@ static void refuses(const char *file, const char *where, const char *text, const
 /* So is one with a number changed: "tensor index number"; or without a tensor: "tensor". */
 static void refuses_numbers(const char *file, const char *list)
 {
-    char item[500], name[200], number[40];
+    char item[500], name[200], number[40] = "";
     safetensors s;
     while (DONE(writes(file)) && DONE(reads(file)) && next(&list, item) && DONE(open_safetensors(&s, at(file), &err))) {
         unsigned i;
         const int parts = sscanf(item, "%199s %u %39s", name, &i, number);
         const stored *t = find_tensor(&s, name);
         const size_t width = t ? dtype_table[t->dtype].bytes : 0;
-        const uint64_t bits = strstr(number, "nan")   ? REAL_BITS(0x7fc00000, 0x7ff8000000000000)
-                              : strstr(number, "inf") ? REAL_BITS(0xff800000, 0xfff0000000000000)
-                                                      : strtoull(number, NULL, 10);
+        const uint64_t nan = sizeof(real) == 4 ? 0x7fc00000 : 0x7ff8000000000000, bits = strtoull(number, NULL, 10);
         contents *c = get(file);
         CHECK(t != NULL);
-        if (t && parts == 3) little_endian(c->at + t->begin + i * width, bits, width);
+        if (t && parts == 3) little_endian(c->at + t->begin + i * width, number[0] == 'n' ? nan : bits, width);
         else if (t) *strstr(c->at + 8, name) = 'X';
         close_safetensors(&s);
         put(file, 0, "", c->at, c->n);
@@ -157,16 +149,14 @@ static void refuses_numbers(const char *file, const char *list)
     }
 }
 
-static void has(const char *file, const char *list) /* each of these; ### is the dtype of reals */
+static void has(const char *file, const char *list) /* each tensor, with its shape; in JSON each text */
 {
-    for (char item[500]; next(&list, item);) {
-        char *dtype = strstr(item, "###");
-        if (dtype) memcpy(dtype, sizeof(real) == 4 ? "F32" : "F64", 3);
-        CHECK_TEXT(get(file)->at + (strstr(file, "json") ? 0 : 8), quoted(item));
+    for (char item[500], name[200], shape[20], entry[300]; next(&list, item);) {
+        const int parts = sscanf(item, "%199s [%19[0-9,]", name, shape), bits = (int)sizeof(real) * 8;
+        snprintf(entry, sizeof entry, "'%s.weight':{'dtype':'F%d','shape':[%s]", name, bits, shape);
+        CHECK_TEXT(get(file)->at + (parts == 2 ? 8 : 0), quoted(parts == 2 ? entry : item));
     }
 }
-
-/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 static int parses(const char *text, size_t bytes) /* from a block of its own, so that reading outside is seen */
 {
@@ -192,11 +182,9 @@ static void json_valid(void)
     int child = j.node[b].child, n = 0;
     CHECK(json_find(&j, a, "c") == -1 && json_find(&j, 0, "b") == -1 && json_find(&j, b, "b") == -1); /* null: absent */
     CHECK(json_integer(&j, child, &u) && u == 1 && json_integer(&j, json_find(&j, 0, "g"), &u) && u == UINT64_MAX);
-    child = j.node[child].next;
-    CHECK(json_number(&j, child, &x) && x == -2500 && !json_integer(&j, child, &u) && !json_number(&j, a, &x));
-    CHECK(json_number(&j, h, &x) && x == 0.1 && !json_integer(&j, h, &u) && !json_number(&j, -1, &x));
-    for (; child >= 0; child = j.node[child].next, n++) CHECK_EQUAL(j.node[child].type, "0{[["[n]);
-    CHECK(n == 4 && j.node[json_find(&j, 0, "d")].type == 't' && j.node[json_find(&j, 0, "f")].type == 'f');
+    CHECK(json_number(&j, h, &x) && x == 0.1 && !json_integer(&j, h, &u) && !json_number(&j, a, &x));
+    for (; child >= 0; child = j.node[child].next, n++) CHECK_EQUAL(j.node[child].type, "00{[["[n]);
+    CHECK(n == 5 && j.node[json_find(&j, 0, "d")].type == 't' && j.node[json_find(&j, 0, "f")].type == 'f');
     CHECK(json_equal(&j, json_find(&j, 0, "e\\\"\\\\"), "}\\u00e9\\\\") && json_equal(&j, json_find(&j, 0, ""), ""));
     free(j.node);
 }
@@ -204,10 +192,11 @@ static void json_valid(void)
 /* What is no JSON object is refused, wherever it is cut and however deep it is nested. */
 static void json_malformed(void)
 {
-    const char *list = " ; {; }; []; [; 1; 'a'; null; {,}; {'a'}; {'a':}; {'a':1,}; {'a':1,,'b':2}; {'a' 1}; {'a':1 'b':2}; "
-                       "{'a':1:2}; {a:1}; {1:2}; {[]:1}; {`a`:1}; {'a':[1,]}; {'a':[,1]}; {'a':[1 2]}; {'a':[1:2]}; "
-                       "{'a':[1,2}; {'a':1]; {'a':tru}; {'a':nul; {'a':True}; {'a':'b}; {'a':'b\\'}; {'a':'b\\; "
-                       "{'a':'\n'}; {'a':1} x; {'a':1}}; {'a':1}{}; {'a':+1}; {'a':.5}; {'a':NaN}; {'a':/**/1}";
+    const char *list =
+        "{; }; []; [; 1; 'a'; null; {,}; {'a'}; {'a':}; {'a':1,}; {'a':1,,'b':2}; {'a' 1}; {'a':1 'b':2}; {a:1}; "
+        "{'a':1:2}; {1:2}; {[]:1}; {`a`:1}; {'a':[1,]}; {'a':[,1]}; {'a':[1 2]}; {'a':[1:2]}; {'a':[1,2}; {'a':1]; "
+        "{'a':tru}; {'a':nul; {'a':True}; {'a':'b}; {'a':'b\\'}; {'a':'b\\; {'a':'\n'}; {'a':1} x; {'a':1}}; "
+        "{'a':1}{}; {'a':+1}; {'a':.5}; {'a':NaN}";
     static char deep[200001 + 8];
     for (char text[500]; next(&list, text);)
         GIVES(text, parses(quoted(text), strlen(text)), TTMM_BAD_INPUT, "f.json: ", "JSON");
@@ -221,25 +210,20 @@ static void json_malformed(void)
     }
 }
 
-/* ---- safetensors ------------------------------------------------------------------------------------------------- */
-
 /* A small file, byte for byte: length, header padded with blanks to a multiple of 8, little-endian numbers. */
 static void tensors_by_hand(void)
 {
     const real x[2] = {1, (real)-2.5};
-    const char f32[] = "\0\0\x80\x3f\0\0\x20\xc0", f64[] = "\0\0\0\0\0\0\xf0\x3f\0\0\0\0\0\0\x04\xc0";
-    for (int extra = 1; extra <= 9; extra++) { /* every length of the padding */
-        const char *name = &"abcdefghi"[9 - extra];
-        char h[256];
-        snprintf(h, sizeof h,
-                 "{'__metadata__':{'format':'pt','ttmm':'a note'},'%s':{'dtype':'F%d','shape':[1,2],'data_offsets':[0,%d]}}%7s",
-                 name, (int)sizeof(real) * 8, (int)sizeof x, "");
-        const size_t n = strlen(h) / 8 * 8;
-        DONE(ttmm_array_write(x, 1, 2, at("x"), name, "a note", &err));
-        const char *c = get("x")->at;
-        CHECK(get("x")->n == 8 + n + sizeof x && (unsigned char)c[0] == n && !memcmp(c + 1, "\0\0\0\0\0\0", 7));
-        CHECK(!memcmp(c + 8, quoted(h), n) && !memcmp(c + 8 + n, sizeof(real) == 4 ? f32 : f64, sizeof x));
-    }
+    const int wide = sizeof(real) == 8;
+    const char *numbers = wide ? "\0\0\0\0\0\0\xf0\x3f\0\0\0\0\0\0\x04\xc0" : "\0\0\x80\x3f\0\0\x20\xc0";
+    const char *header = wide ? "{'__metadata__':{'format':'pt','ttmm':'a note'},"
+                                "'abc':{'dtype':'F64','shape':[1,2],'data_offsets':[0,16]}}      "
+                              : "{'__metadata__':{'format':'pt','ttmm':'a note'},"
+                                "'abc':{'dtype':'F32','shape':[1,2],'data_offsets':[0,8]}}       ";
+    DONE(ttmm_array_write(x, 1, 2, at("x"), "abc", "a note", &err));
+    const contents *c = get("x");
+    CHECK(c->n == 8 + 112 + sizeof x && memcmp(c->at, "\x70\0\0\0\0\0\0", 8) == 0);
+    CHECK(memcmp(c->at + 8, quoted(header), 112) == 0 && memcmp(c->at + 8 + 112, numbers, sizeof x) == 0);
 }
 
 /* Every dtype that is written: where its bytes stand, and that they come back as they were, or not at all. */
@@ -250,7 +234,7 @@ static void tensors_round_trip(void)
     const size_t z[3] = {0, 0x01020304, 0x80000000}, bytes[4] = {N * sizeof(real), 24, 12, 4};
     const int k[3] = {0x01020304, INT_MAX, -1};
     const char end[] = "\4\3\2\1\0\0\0\0\0\0\0\x80\0\0\0\0\4\3\2\1\xff\xff\xff\x7f\xff\xff\xff\xff?\0\xff";
-    size_t zb[3] = {0}, offset = 0;
+    size_t offset = 0;
     char offsets[64];
     safetensors s;
     test_fill(x, N, "numbers", 0);
@@ -267,12 +251,9 @@ static void tensors_round_trip(void)
     CHECK(memcmp(c->at + c->n - 32, end, 32) == 0);
     if (!DONE(open_safetensors(&s, at("bad"), &err))) return;
     CHECK(DONE(read_tensor(&s, "reals", back, DTYPE_REAL, N / 10, 10, &err)) && memcmp(x, back, sizeof x) == 0);
-    CHECK(DONE(read_tensor(&s, "sizes", zb, I64, 3, 1, &err)) && memcmp(z, zb, sizeof z) == 0);
-    REFUSED(read_tensor(&s, "real", x, DTYPE_REAL, N / 10, 10, &err), "/bad: tensor real ", "missing");
-    REFUSED(read_tensor(&s, "reals", x, DTYPE_REAL, N, 1, &err), "/bad: tensor reals", "[500, 10], expected [5000, 1]");
-    REFUSED(read_tensor(&s, "reals", zb, I32, N / 10, 10, &err), "/bad: tensor reals", "I32");
-    REFUSED(read_tensor(&s, "ints", x, DTYPE_REAL, 3, 1, &err), "/bad: tensor ints", "I32");
-    REFUSED(read_tensor(&s, "ints", zb, I64, 3, 1, &err), "/bad: tensor ints", "-1"); /* no index */
+    REFUSED(read_tensor(&s, "reals", back, I32, N / 10, 10, &err), "/bad: tensor reals", "I32");
+    REFUSED(read_tensor(&s, "ints", back, I64, 3, 1, &err), "/bad: tensor ints", "-1"); /* no index */
+    REFUSED(read_tensor(&s, "sizes", back, I32, 3, 1, &err), "/bad: tensor sizes", "2147483648");
     close_safetensors(&s);
 }
 
@@ -299,10 +280,10 @@ static void tensors_of_floats(void)
     const char *list = /* dtype, bits, value; ? is 2^128, too large for a float */
         "F32 3f800000 1; F32 c0490fdb -0x1.921fb6p+1; F32 1 0x1p-149; F32 80000000 -0; F32 7f7fffff 0x1.fffffep127; "
         "F64 3fb999999999999a 0.1; F64 3ff0000010000000 0x1.000001p0; F64 3ff0000030000000 0x1.000003p0; "
-        "F64 8000000000000001 -0x1p-1074; F64 47efffffe0000000 0x1.fffffep127; F64 47f0000000000000 ?; F16 3ff 0x3ffp-24; "
-        "F16 c248 -3.140625; BF16 c049 -3.140625; F16 7c00 nan; F16 fc00 nan; F16 7e00 nan; F16 7c01 nan; BF16 7f80 nan; "
-        "BF16 ffc0 nan; F32 7f800000 nan; F32 ff800000 nan; F32 7fc00000 nan; F64 7ff0000000000000 nan; "
-        "F64 fff8000000000000 nan; I32 1 nan";
+        "F64 8000000000000001 -0x1p-1074; F64 47efffffe0000000 0x1.fffffep127; F64 47f0000000000000 ?; "
+        "F16 3ff 0x3ffp-24; F16 c248 -3.140625; BF16 c049 -3.140625; F16 7c00 nan; F16 fc00 nan; F16 7e00 nan; "
+        "F16 7c01 nan; BF16 7f80 nan; BF16 ffc0 nan; F32 7f800000 nan; F32 ff800000 nan; F32 7fc00000 nan; "
+        "F64 7ff0000000000000 nan; F64 fff8000000000000 nan; I32 1 nan";
     for (char item[500]; next(&list, item);) {
         char dtype[8], value[40], header[128], data[8];
         unsigned long long bits;
@@ -314,8 +295,8 @@ static void tensors_of_floats(void)
         snprintf(header, sizeof header, "{'odd':{'dtype':'%s','shape':[1],'data_offsets':[0,%d]}}", dtype, (int)bytes);
         little_endian(data, bits, bytes);
         put("x", strlen(header), header, data, bytes);
-        if (v != v) GIVES(item, ttmm_array_read(&x, &rows, &cols, at("x"), "odd", &err), TTMM_BAD_INPUT, at("x"), "odd");
-        else if (DONE(ttmm_array_read(&x, &rows, &cols, at("x"), "the only one there is", &err)))
+        const int code = v == v ? TTMM_OK : TTMM_BAD_INPUT; /* any name is good, there is only one */
+        if (GIVES(item, ttmm_array_read(&x, &rows, &cols, at("x"), "?", &err), code, at("x"), "odd") && x)
             CHECK(rows == 1 && cols == 1 && memcmp(x, &v, sizeof v) == 0);
         free(x);
     }
@@ -325,23 +306,21 @@ static void tensors_of_floats(void)
 static void tensors_malformed(void)
 {
     const char good[] = "{'odd':{'dtype':'F32','shape':[4],'data_offsets':[0,16]}}";
-#define SHAPE_AND "[4],'data_offsets':[0,16]|"
     const uint64_t length[6] = {sizeof good + 16, 1000, 0x7fffffff, 0x80000000, UINT64_MAX, (uint64_t)1 << 63};
     static char text[200000];
     refuses("bad", "bad", good, /* among them some that wrap to 4, overlap, are no JSON */
-            "F32|F8; F32|f32; 'F32'|7; 'dtype':'F32',|; F32|F16; 'shape':[4],|; [4]|[2,2,1]; [4]|[-4]; [4]|[-2,-2]; "
-            "[4]|[4.0]; [4]|[4e0]; [4]|['4']; [4]|[[4]]; [4]|[3]; [4]|[]; [4]|[18446744073709551620]; "
-            "[4]|[18446744073709551615,2]; [4]|[4611686018427387908]; 0,16|0,12; 0,16|1,17; 0,16|16,32; 0,16|16,0; "
-            "0,16|-16,0; 0,16|0; 0,16|; [0,16]|16; [0,16]|'ab'; 0,16|0,'16'; 0,16|0,16.0; 0,16|0,16,32; "
+            "F32|F8; 'F32'|7; 'dtype':'F32',|; F32|F16; 'shape':[4],|; [4]|[2,2,1]; [4]|[-4]; [4]|[-2,-2]; [4]|[4.0]; "
+            "[4]|['4']; [4]|[[4]]; [4]|[3]; [4]|[]; [4]|[18446744073709551620]; [4]|[18446744073709551615,2]; "
+            "[4]|[4611686018427387908]; 0,16|0,12; 0,16|1,17; 0,16|16,32; 0,16|16,0; 0,16|-16,0; 0,16|0; 0,16|; "
+            "[0,16]|16; [0,16]|'ab'; 0,16|0,'16'; 0,16|0,16.0; 0,16|0,16,32; 'odd'|'a':null,'odd'|a; "
             "0,16|18446744073709551599,18446744073709551615; 0,16|18446744073709551616,18446744073709551632; "
-            ",'data_offsets':[0,16]|; " SHAPE_AND "[4294967296,4294967296],'data_offsets':[0,0]; "
-            SHAPE_AND "[5],'data_offsets':[0,20]; " SHAPE_AND "4,'data_offsets':[0,4]; "
-            SHAPE_AND "'4','data_offsets':[0,4]; " SHAPE_AND "[1.5],'data_offsets':[0,6]; "
-            "'odd'|'a':5,'odd'|a; 'odd'|'a':[],'odd'|a; 'odd'|'a':null,'odd'|a; "
-            "}}|},'b':{'dtype':'F32','shape':[3],'data_offsets':[4,16]}}; "
+            ",'data_offsets':[0,16]|; [4],'data_offsets':[0,16]|[4294967296,4294967296],'data_offsets':[0,0]; "
+            "[4],'data_offsets':[0,16]|[0,18446744073709551615],'data_offsets':[0,0]; "
+            "[4],'data_offsets':[0,16]|[5],'data_offsets':[0,20]; [4],'data_offsets':[0,16]|4,'data_offsets':[0,4]; "
+            "[4],'data_offsets':[0,16]|'4','data_offsets':[0,4]; [4],'data_offsets':[0,16]|[1],'data_offsets':{'0':4}; "
+            "'odd'|'a':5,'odd'|a; 'odd'|'a':[],'odd'|a; }}|},'b':{'dtype':'F32','shape':[3],'data_offsets':[4,16]}}; "
             "}}|},'b':{'dtype':'U8','shape':[1],'data_offsets':[15,16]}}; "
-            "'odd'|'b':{'dtype':'U8','shape':[16],'data_offsets':[0,16]},'odd'; {'odd'|odd|; {'odd'|[{'odd'|; }}|}|; "
-            "}}|}}{}|; {'odd':{'dtype':'F32','shape':[4],'data_offsets':[0,16]}}|[]|");
+            "'odd'|'b':{'dtype':'U8','shape':[16],'data_offsets':[0,16]},'odd'; {'odd'|odd|; {'odd'|[{'odd'|; }}|}|");
     put("bad", strlen(good), good, text, 15);
     REFUSED(reads("bad"), at("bad"), "odd");
     for (size_t i = 0; i < 6 + 9; i++) { /* headers past the end; then empty ... 7 bytes, and a header of none */
@@ -356,8 +335,6 @@ static void tensors_malformed(void)
     remove(at("bad"));
     REFUSED(reads("bad"), at("bad"), "");
 }
-
-/* ---- Folders ----------------------------------------------------------------------------------------------------- */
 
 /* Tied and untied, grouped queries or not: the same config and bits come back; a byte vocabulary has a tokenizer. */
 static void model_round_trip(void)
@@ -384,19 +361,19 @@ static void model_round_trip(void)
 /* Names and shapes are Hugging Face's, config.json a LlamaConfig, the tokens of tokenizer.json those of ByteLevel. */
 static void model_format(void)
 {
-#define TENSOR(name, shape) "model." name ".weight':{'dtype':'###','shape':[" shape "]; "
     char path[PATH_BYTES], *text = NULL;
     json j;
     int other = 256, n = 0;
-    has("config.json", "'architectures': ['LlamaForCausalLM']; 'model_type': 'llama'; 'hidden_size': 8; 'head_dim': 2; "
-                       "'intermediate_size': 6; 'num_hidden_layers': 3; 'num_attention_heads': 4; 'vocab_size': 257; "
-                       "'num_key_value_heads': 2; 'max_position_embeddings': 32; 'rope_theta': 1; 'hidden_act': 'silu'; "
-                       "'tie_word_embeddings': false; 'rms_norm_eps': 1e-05; 'eos_token_id': 256");
-    has("model.safetensors", TENSOR("layers.2.self_attn.q_proj", "8,8") TENSOR("layers.1.self_attn.k_proj", "4,8")
-        TENSOR("layers.0.self_attn.v_proj", "4,8") TENSOR("layers.1.self_attn.o_proj", "8,8")
-        TENSOR("layers.0.mlp.gate_proj", "6,8") TENSOR("layers.0.mlp.up_proj", "6,8")
-        TENSOR("layers.2.mlp.down_proj", "8,6") TENSOR("layers.0.input_layernorm", "8") TENSOR("norm", "8")
-        TENSOR("layers.2.post_attention_layernorm", "8") TENSOR("embed_tokens", "257,8") "'lm_head.weight'");
+    has("config.json",
+        "'architectures': ['LlamaForCausalLM']; 'model_type': 'llama'; 'hidden_size': 8; 'intermediate_size': 6; "
+        "'num_hidden_layers': 3; 'num_attention_heads': 4; 'num_key_value_heads': 4; 'head_dim': 2; 'vocab_size': 257; "
+        "'max_position_embeddings': 32; 'rms_norm_eps': 1e-05; 'rope_theta': 1; 'tie_word_embeddings': false; "
+        "'hidden_act': 'silu'; 'eos_token_id': 256");
+    has("model.safetensors",
+        "model.layers.2.self_attn.q_proj [8,8]; model.layers.1.self_attn.k_proj [8,8]; lm_head [257,8]; "
+        "model.layers.0.self_attn.v_proj [8,8]; model.layers.1.self_attn.o_proj [8,8]; model.embed_tokens [257,8]; "
+        "model.layers.0.mlp.gate_proj [6,8]; model.layers.0.mlp.up_proj [6,8]; model.layers.2.mlp.down_proj [8,6]; "
+        "model.layers.0.input_layernorm [8]; model.layers.2.post_attention_layernorm [8]; model.norm [8]");
     if (!DONE(json_open(&j, &text, FOLDER, "tokenizer.json", path, &err))) return;
     const int vocab = json_find(&j, json_find(&j, 0, "model"), "vocab");
     for (int k = j.node[vocab].child; k >= 0; k = j.node[j.node[k].next].next, n++) {
@@ -411,24 +388,21 @@ static void model_format(void)
     free(j.node), free(text);
 }
 
-static const char llama[] = "{'model_type': 'llama', 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 4, "
-                            "'vocab_size': 257, 'intermediate_size': 6, 'rope_scaling': null, 'num_key_value_heads': 2}";
+static const char llama[] =
+    "{'model_type': 'llama', 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 4, 'vocab_size': 257, "
+    "'intermediate_size': 6, 'rope_scaling': null}";
 
 /* Keys that may be missing have LlamaConfig's defaults; transformers 5 has rope_theta in rope_parameters. */
 static void config_defaults(void)
 {
     const char *list = "'rope_theta': 500000; 'rope_parameters': {'rope_theta': 5e5, 'rope_type': 'default'}; "
                        "'rope_parameters': {'rope_theta': 5e5}";
-    char text[500];
     ttmm_config c;
-    put("config.json", 0, "{'model_type': 'llama', 'hidden_size': 8, 'num_hidden_layers': 3, 'num_attention_heads': 4, "
-                          "'vocab_size': 257, 'intermediate_size': 6, 'head_dim': null}", "", 0);
-    if (DONE(read_config(&c, FOLDER, &err))) {
-        CHECK(c.dim == 8 && c.n_layers == 3 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 2 && c.tied == 0);
-        CHECK(c.vocab == 257 && c.intermediate == 6 && c.context == 2048);
-        CHECK(c.norm_eps == 1e-6 && c.rope_theta == 10000);
-    }
-    for (char item[500]; next(&list, item);) {
+    put("config.json", 0, llama, "", 0);
+    if (!DONE(read_config(&c, FOLDER, &err))) return;
+    CHECK(c.dim == 8 && c.n_layers == 3 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 2 && c.vocab == 257);
+    CHECK(c.intermediate == 6 && c.context == 2048 && !c.tied && c.norm_eps == 1e-6 && c.rope_theta == 10000);
+    for (char item[500], text[1000]; next(&list, item);) {
         snprintf(text, sizeof text, "{%s,%s", item, llama + 1);
         put("config.json", 0, text, "", 0);
         CHECK(DONE(read_config(&c, FOLDER, &err)) && c.rope_theta == 5e5);
@@ -443,57 +417,53 @@ static void model_refused(void)
             "'num_hidden_layers': 3, ||num_hidden_layers; 'num_attention_heads': 4, ||num_attention_heads; "
             "'vocab_size': 257, ||vocab_size; 'intermediate_size': 6, ||intermediate_size; : 8|: 8.5|hidden_size; "
             ": 8|: '8'|hidden_size; : 8|: -8|hidden_size; : 8|: 0|; : 8|: 4294967304|hidden_size; : 3|: 99999999|; "
-            ": 2}|: 3}|heads; : 2}|: 0}|heads; {|{'hidden_act': 'gelu',|hidden_act; {|{'mlp_bias': true,|mlp_bias; "
+            "{|{'num_key_value_heads': 3,|heads; {|{'hidden_act': 'gelu',|hidden_act; {|{'mlp_bias': true,|mlp_bias; "
             "{|{'attention_bias': true,|attention_bias; {|{'quantization_config': {'bits': 4},|quantization_config; "
             "g': null|g': {'rope_type': 'llama3', 'factor': 32.0}|rope_scaling; {|{'rope_theta': -1,|rope_theta; "
             "{|{'rope_parameters': {'rope_type': 'llama3', 'rope_theta': 1e4},|rope_parameters; "
             "{|{'rms_norm_eps': 2,|rms_norm_eps; {|{'rms_norm_eps': '1e-5',|rms_norm_eps; {|{'rope_theta': 1.2.3,|; "
             "{|{'tie_word_embeddings': 'yes',|tie_word_embeddings");
-    refuses("config.json", "model.safetensors", llama,
-            ": 6,|: 7,|model.layers.0.mlp.gate_proj.weight is [6, 8], expected [7, 8]; "
-            ": 257|: 258|model.embed_tokens.weight is [257, 8], expected [258, 8]; "
-            ": 3|: 4|model.layers.3.self_attn.q_proj.weight is missing; "
-            ": 2}|: 1}|model.layers.0.self_attn.k_proj.weight is [4, 8], expected [2, 8]");
-    refuses_numbers("model.safetensors", "model.layers.1.mlp.up_proj.weight 7 nan; model.norm.weight 0 -inf; "
+    refuses(
+        "config.json", "model.safetensors", llama,
+        ": 6,|: 7,|0.mlp.gate_proj.weight is [6, 8], expected [7, 8]; : 3|: 4|3.self_attn.q_proj.weight is missing; "
+        "'hidden_size': 8|'head_dim': 2, 'hidden_size': 9|0.self_attn.q_proj.weight is [8, 8], expected [8, 9]; "
+        "{|{'num_key_value_heads': 2,|model.layers.0.self_attn.k_proj.weight is [8, 8], expected [4, 8]");
+    refuses_numbers("model.safetensors", "model.layers.1.mlp.up_proj.weight 7 nan; model.norm.weight 0 nan; "
                                          "lm_head.weight; model.layers.2.self_attn.v_proj.weight");
 }
 
-/* An adapter comes back with the same bits, rank, alpha and scale, under PEFT's names. */
-static void lora_round_trip(void)
-{
-    ttmm_lora r;
-    has("adapter_config.json", "'peft_type': 'LORA'; 'r': 3; 'lora_alpha': 12.5; 'use_dora': false; 'bias': 'none'; "
-                               "'q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'");
-    has("adapter_model.safetensors", TENSOR("layers.0.self_attn.q_proj.lora_A", "3,8")
-        TENSOR("layers.2.self_attn.k_proj.lora_B", "4,3") TENSOR("layers.1.mlp.gate_proj.lora_B", "6,3")
-        TENSOR("layers.2.mlp.down_proj.lora_A", "3,6") "'base_model.model.model.layers.1.mlp.up_proj.lora_B.weight'");
-    if (!DONE(ttmm_lora_read(&r, &tiny, FOLDER, &err))) return;
-    CHECK(r.alpha == 12.5 && r.n == lora.n && memcmp(r.data, lora.data, r.n * sizeof(real)) == 0);
-    for (int i = 0; i < 21; i++) CHECK(r.matrix[i].rank == 3 && r.matrix[i].scale == (real)(12.5 / 3));
-    ttmm_lora_free(&r);
-}
-
-/* PEFT's own config is read; one that would change the result, or does not fit the tensors, is refused. */
-static void lora_refused(void)
+/* An adapter comes back as it was, under PEFT's names. PEFT's own config is read; one that would change the result, or
+ * that does not fit the tensors, is refused. */
+static void lora_folder(void)
 {
     const char peft[] = "{'alpha_pattern': {}, 'auto_mapping': null, 'bias': 'none', 'fan_in_fan_out': false, "
                         "'layers_to_transform': null, 'lora_alpha': 16, 'lora_bias': false, 'lora_dropout': 0.0, "
                         "'peft_type': 'LORA', 'r': 3, 'rank_pattern': {}, 'use_dora': false, 'use_rslora': false}";
+    ttmm_lora r;
+    has("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A [3,8]; "
+                                     "base_model.model.model.layers.1.mlp.gate_proj.lora_B [6,3]; "
+                                     "base_model.model.model.layers.2.mlp.down_proj.lora_A [3,6]");
+    has("adapter_config.json", "'peft_type': 'LORA'; 'r': 3; 'lora_alpha': 12.5; 'use_dora': false; 'bias': 'none'; "
+                               "'q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'");
+    if (!DONE(ttmm_lora_read(&r, &tiny, FOLDER, &err))) return;
+    CHECK(r.alpha == 12.5 && r.n == lora.n && memcmp(r.data, lora.data, r.n * sizeof(real)) == 0);
+    for (int i = 0; i < 21; i++) CHECK(r.matrix[i].rank == 3 && r.matrix[i].scale == (real)(12.5 / 3));
+    ttmm_lora_free(&r);
     refuses("adapter_config.json", "adapter_config.json", peft,
-            "dora': false|dora': true|use_dora; rslora': false|rslora': true|use_rslora; out': false|out': true|fan_in_fan; "
-            "'r': 3, ||r ; : 3|: 0|r ; : 3|: -3|r ; : 3|: 3.5|r ; : 3|: '3'|r ; : 3|: 5000|r ; : 16|: '16'|lora_alpha; "
-            "'lora_alpha': 16, ||lora_alpha; : 16|: 1e999|lora_alpha; : 16|: 1e|; "
+            "dora': false|dora': true|use_dora; rslora': false|rslora': true|use_rslora; out': false|out': true|fan_; "
+            "'r': 3, ||r ; : 3|: 0|r ; : 3|: -3|r ; : 3|: 3.5|r ; : 3|: '3'|r ; : 3|: 5000|r ; : 16|: 1e|; "
+            "'lora_alpha': 16, ||lora_alpha; : 16|: '16'|lora_alpha; : 16|: 1e999|lora_alpha; "
             "alpha_pattern': {}|alpha_pattern': {'q_proj': 32}|alpha_pattern");
     refuses("adapter_config.json", "adapter_model.safetensors", peft,
             ": 3|: 2|layers.0.self_attn.q_proj.lora_A.weight is [3, 8], expected [2, 8]");
-#define LAYERS "base_model.model.model.layers."
-    refuses_numbers("adapter_model.safetensors",
-                    LAYERS "0.self_attn.q_proj.lora_A.weight; " LAYERS "1.mlp.up_proj.lora_B.weight; "
-                    LAYERS "2.mlp.down_proj.lora_B.weight; " LAYERS "1.mlp.up_proj.lora_A.weight 4 -inf");
+    refuses_numbers("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight; "
+                                                 "base_model.model.model.layers.2.mlp.down_proj.lora_B.weight; "
+                                                 "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight 4 nan");
 }
 
-/* Texts, with built-in, outside or no embeddings, clustered or not, come back as they were. */
-static void corpus_round_trip(void)
+/* Texts, with built-in, outside or no embeddings, clustered or not, come back as they were. One number out of place, or
+ * a tensor missing, is refused by the tensor's name. */
+static void corpus_folder(void)
 {
     ttmm_corpus *c = &corpus, r;
     const size_t n = c->n_sequences, m = c->n_documents;
@@ -505,7 +475,7 @@ static void corpus_round_trip(void)
         for (size_t k = 0; k < n; k++) c->cluster[k] = i > 1 ? (int)(k % 3) : 0;
         DONE(writes("corpus.safetensors"));
         if (!DONE(ttmm_corpus_read(&r, FOLDER, TTMM_BYTES, &err))) return;
-        CHECK(r.n_tokens == c->n_tokens && r.n_documents == m && r.n_files == 2 && r.n_sequences == n);
+        CHECK(r.n_tokens == 100 && r.n_documents == 4 && r.n_files == 2 && r.n_sequences == 8); /* as needed below */
         CHECK(strcmp(r.file[0], "one") == 0 && strcmp(r.file[1], "two.part") == 0);
         CHECK(SAME(token, r.n_tokens) && SAME(document, m + 1) && SAME(document_file, m) && SAME(sequence, n + 1));
         CHECK(SAME(sequence_document, n) && SAME(cluster, n) && r.clustered == (i > 1));
@@ -513,20 +483,13 @@ static void corpus_round_trip(void)
         CHECK(i == 0 || (SAME(embedding, n * r.dim) && (!r.idf || SAME(idf, r.dim))));
         ttmm_corpus_free(&r);
     }
-}
-
-/* One number out of place, or a tensor missing: refused by the tensor's name. */
-static void corpus_refused(void)
-{
-    ttmm_corpus r;
-    CHECK(corpus.n_tokens == 100 && corpus.n_documents == 4 && corpus.n_sequences == 9); /* the numbers below are such */
     refuses_numbers("corpus.safetensors",
                     "document_offsets 0 1; document_offsets 3 5; document_offsets 1 0; document_offsets 4 101; "
                     "document_offsets 4 99; document_offsets 1 18446744073709551615; sequence_offsets 0 1; "
                     "sequence_offsets 1 0; sequence_offsets 1 4611686018427387904; sequence_offsets 2 200; "
-                    "sequence_offsets 9 101; sequence_offsets 9 99; tokens 0 4294967295; tokens 5 257; "
-                    "tokens 99 2147483647; document_file 0 4294967295; document_file 3 2; sequence_document 8 4; "
-                    "sequence_document 0 4294967295; cluster 0 4294967295; cluster 1 9; file_names 12 120; "
+                    "sequence_offsets 8 101; sequence_offsets 8 99; tokens 0 4294967295; tokens 5 257; "
+                    "tokens 99 2147483647; document_file 0 4294967295; document_file 3 2; sequence_document 7 4; "
+                    "sequence_document 0 4294967295; cluster 0 4294967295; cluster 1 8; file_names 12 120; "
                     "embeddings 7 nan; tokens; document_offsets; sequence_offsets; document_file; sequence_document; "
                     "file_names");
     REFUSED(ttmm_corpus_read(&r, FOLDER, 'a', &err), at("corpus.safetensors"), "tokens");
@@ -535,7 +498,8 @@ static void corpus_refused(void)
 /* Good files with a byte changed, or cut: read, or refused with a sentence. Half of the places are in the header. */
 static void noise(void)
 {
-    const char *list = "model.safetensors; config.json; adapter_model.safetensors; adapter_config.json; corpus.safetensors";
+    const char *list = "model.safetensors; config.json; adapter_model.safetensors; adapter_config.json; "
+                       "corpus.safetensors";
     static contents good, bad;
     for (char file[500]; next(&list, file);) {
         uint64_t rounds = strstr(file, "model.safetensors") == file ? 3000 : 600, accepted = 0;
@@ -559,17 +523,13 @@ static void noise(void)
     }
 }
 
-static void steps(ttmm_trainer *t, int n)
-{
-    for (double loss; n > 0; n--) CHECK(ttmm_trainer_step(t, &loss) == 1);
-}
-
 /* A resumed run ends with the same bits as one in one go; a checkpoint that is refused leaves the trainer as it was. */
 static void checkpoints(void)
 {
     static contents whole;
     ttmm_model m[3];
     ttmm_trainer *t[3]; /* one that writes the checkpoint, one that resumes from it, one that is refused it */
+    double loss;
     long all;
     size_t tokens, seen;
     for (int i = 0; i < 3; i++) {
@@ -578,7 +538,7 @@ static void checkpoints(void)
         ttmm_trainer_start(t[i], NULL, 0, 6, 0, 0);
     }
     CHECK_EQUAL(ttmm_trainer_load(t[1], at("none"), "settings", &err), 0);
-    steps(t[0], 3), ttmm_trainer_at(t[0], &all, &tokens);
+    while (ttmm_trainer_at(t[0], &all, &tokens) < 3) ttmm_trainer_step(t[0], &loss);
     DONE(ttmm_trainer_save(t[0], at("x"), "settings", &err));
     CHECK_EQUAL(ttmm_trainer_load(t[1], at("x"), "settings", &err), 1);
     CHECK(ttmm_trainer_at(t[1], &all, &seen) == 3 && all == 6 && seen == tokens);
@@ -588,12 +548,14 @@ static void checkpoints(void)
         put("x", 0, "", whole.at, n);
         REFUSED(ttmm_trainer_load(t[2], at("x"), "settings", &err), at("x"), "");
     }
-    steps(t[0], 3), steps(t[1], 3);
-    t[1]->v[5] = (real)NAN;
-    DONE(ttmm_trainer_save(t[1], at("x"), "settings", &err));
+    t[0]->v[5] = (real)NAN;
+    DONE(ttmm_trainer_save(t[0], at("x"), "settings", &err));
     REFUSED(ttmm_trainer_load(t[2], at("x"), "settings", &err), at("x"), "second_moments");
-    steps(t[2], 6);
-    for (int i = 1; i < 3; i++) CHECK(memcmp(m[0].data, m[i].data, m[0].n * sizeof(real)) == 0);
+    t[0]->v[5] = t[1]->v[5];
+    for (int i = 0; i < 3; i++) {
+        while (ttmm_trainer_step(t[i], &loss)) continue;
+        CHECK(memcmp(m[0].data, m[i].data, m[0].n * sizeof(real)) == 0);
+    }
     for (int i = 0; i < 3; i++) ttmm_trainer_free(t[i]), ttmm_model_free(&m[i]);
 }
 
@@ -605,22 +567,22 @@ static void notes(void)
     memset(longest, 'x', sizeof longest - 1);
     for (int i = 0; i < 7; i++) {
         DONE(ttmm_trainer_save(trainer, at("x"), text[i], &err));
-        if (i < 6 && DONE(ttmm_note(note, sizeof note, at("x"), &err))) CHECK(strcmp(note, text[i]) == 0);
+        CHECK(DONE(ttmm_note(note, sizeof note, at("x"), &err)) && strcmp(note, text[i]) == 0);
         GIVES(text[i], ttmm_trainer_load(trainer, at("x"), text[i], &err), 1, "", "");
     }
-    DONE(ttmm_array_write(lora.data, 1, 2, at("x"), "x", "abcdef", &err));
-    CHECK(DONE(ttmm_note(note, 4, at("x"), &err)) && strcmp(note, "abc") == 0); /* cut to what there is room for */
+    CHECK(DONE(ttmm_note(note, 4, at("x"), &err)) && strcmp(note, "it ") == 0); /* cut to what there is room for */
     put("x", 2, "{}", "", 0);
     CHECK(DONE(ttmm_note(note, sizeof note, at("x"), &err)) && strcmp(note, "") == 0);
     CHECK(ttmm_exists(FOLDER, "x") && ttmm_remove(FOLDER, "x") && !ttmm_exists(FOLDER, "x"));
     REFUSED(ttmm_note(note, sizeof note, at("x"), &err), at("x"), "");
 }
 
-/* Whatever goes wrong, the old file stays as it was and no temporary file is left; a stale one is no obstacle. */
-static void writing_is_atomic(void)
+/* What cannot be written is named; the old file stays as it was, no temporary one is left, a stale one no obstacle.
+ * Folders are made with those above them. */
+static void writing(void)
 {
-    const char *list = "config.json; tokenizer.json; model.safetensors; adapter_config.json; adapter_model.safetensors; "
-                       "corpus.safetensors; array; checkpoint";
+    const char *list = "config.json; tokenizer.json; model.safetensors; adapter_config.json; corpus.safetensors; "
+                       "adapter_model.safetensors; checkpoint";
     for (char file[500], temporary[510], inside[510]; next(&list, file);) {
         snprintf(temporary, sizeof temporary, "%s.tmp", file);
         snprintf(inside, sizeof inside, "%s/inside", file);
@@ -640,71 +602,60 @@ static void writing_is_atomic(void)
         remove(at(inside)), remove(at(file));
         DONE(writes(file));
     }
-}
-
-/* A place where nothing can be written is named; folders are made with those above them. */
-static void writing_needs_a_folder(void)
-{
     put("file", 0, "old", "", 0);
     DONE(ttmm_make_folder(at("b/c/d"), &err)), DONE(ttmm_make_folder(at("b/c/d/"), &err));
-    GIVES("under a file", ttmm_make_folder(at("file/a/b"), &err), TTMM_NO_ROOM, at("file/a/b"), "");
+    GIVES("in a file", ttmm_make_folder(at("file/a/b"), &err), TTMM_NO_ROOM, at("file/a/b"), "");
     GIVES("a file", ttmm_make_folder(at("file"), &err), TTMM_NO_ROOM, at("file"), "");
     GIVES("model", ttmm_model_write(&model, at("file/a"), "", &err), TTMM_NO_ROOM, at("file/a"), "");
-    GIVES("corpus", ttmm_corpus_write(&corpus, at("file"), "", &err), TTMM_NO_ROOM, at("file"), "");
     GIVES("array", ttmm_array_write(lora.data, 1, 1, at("none/x"), "x", "", &err), TTMM_NO_ROOM, at("none/x"), "");
-    GIVES("checkpoint", ttmm_trainer_save(trainer, at("file/x"), "", &err), TTMM_NO_ROOM, at("file/x"), "");
     CHECK(strcmp(get("file")->at, "old") == 0);
 }
 
-/* ---- Options and sizes ------------------------------------------------------------------------------------------- */
+static int count, quiet;
+static long steps;
+static double rate;
+static const char *name, *rest[20];
+static size_t n_rest;
 
-static struct {
-    int count, quiet;
-    long steps;
-    double rate;
-    const char *output;
-} set;
-
-static int parse(const char *line, const char **rest, size_t *n_rest) /* the arguments of go, with | between them */
+static int parse(const char *line) /* the arguments of go, with | between them */
 {
     static const ttmm_option table[] = {
-        {"count", 'i', &set.count, -5, 1e5, " go run ", ""}, {"steps", 'l', &set.steps, 0, 1e9, " go ", ""},
-        {"rate", 'f', &set.rate, 0, 10, " forgo go ", ""},   {"quiet", 'b', &set.quiet, 0, 1, " run go ", ""},
-        {"output", 's', &set.output, 0, 0, " go ", ""},      {"only", 'i', &set.count, 0, 9, " run ", ""}};
-    static char text[200];
+        {"count", 'i', &count, -5, 1e5, " go run ", ""}, {"steps", 'l', &steps, 0, 1e9, " go ", ""},
+        {"rate", 'f', &rate, 0, 10, " forgo go ", ""},   {"quiet", 'b', &quiet, 0, 1, " run go ", ""},
+        {"output", 's', &name, 0, 0, " go ", ""},        {"only", 'i', &count, 0, 9, " forgo ", ""}};
+    static char text[600];
     char *argument[20] = {text};
     int n = 1;
     snprintf(text, sizeof text, "%s", line);
     for (char *p = text; *p; p++)
         if (*p == '|') *p = 0, argument[n++] = p + 1;
-    return ttmm_parse(table, 6, "go", n, argument, rest, n_rest, &err);
+    return ttmm_parse(table, 6, "go", n, argument, rest, &n_rest, &err);
 }
 
 /* Options stand anywhere, with = or apart; a number is read whole and in range or refused, by the option's name. */
 static void options(void)
 {
-    const char *list = "--count|1x; --count|; --count=; --count|1e3; --count|1.5; --count|-6; --count|100001; --count|nan; "
-                       "--count=3x; --count|99999999999999999999; --count; --counts|3; --coun|3; -count|3; --rate|x; "
-                       "--rate|nan; --rate|inf; --rate|10.5; --rate|1e999; --rate|-1e-9; --steps|1e10; --steps|1.5; "
-                       "--quiet=1; --quiet=; --only|3; -o; --output; --nothing; --nothing=3; -x";
-    const char *rest[20];
-    size_t n = 0;
-    for (char line[500], name[20]; next(&list, line);) {
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(line, "|="), line);
-        GIVES(line, parse(line, rest, &n), TTMM_BAD_USE, name, "");
+    const char *list =
+        "--count|1x; --count|; --count=; --count|1e3; --count|1.5; --count|-6; --count|100001; --count|nan; "
+        "--count=3x; --count|99999999999999999999; --count; --counts|3; --coun|3; -count|3; --rate|x; --rate|nan; "
+        "--rate|inf; --rate|10.5; --rate|1e999; --rate|-1e-9; --steps|1e10; --steps|1.5; --quiet=1; --quiet=; "
+        "--only|3; -o; --output; --nothing; --nothing=3; -x";
+    for (char line[500], option[20]; next(&list, line);) {
+        snprintf(option, sizeof option, "%.*s", (int)strcspn(line, "|="), line);
+        GIVES(line, parse(line), TTMM_BAD_USE, option, "");
     }
-    CHECK(set.count == 0 && set.quiet == 0 && set.steps == 0 && set.rate == 0 && set.output == NULL);
-    DONE(parse("a|--count=-5|b|--rate|2.5e-1|--steps|1000000000|-|-o|f|--quiet|--|--count|-x|--", rest, &n));
-    CHECK(set.count == -5 && set.rate == 0.25 && set.steps == 1000000000 && set.quiet == 1 && !strcmp(set.output, "f"));
-    CHECK(n == 6 && !strcmp(rest[1], "b") && !strcmp(rest[2], "-") && !strcmp(rest[3], "--count") && rest[5][1] == '-');
-    CHECK(DONE(parse("--output=|--count|7", rest, &n)) && n == 0 && strcmp(set.output, "") == 0 && set.count == 7);
+    CHECK(count == 0 && quiet == 0 && steps == 0 && rate == 0 && name == NULL);
+    DONE(parse("a|--count=-5|b|--rate|2.5e-1|--steps|1000000000|-|-o|f|--quiet|--|--count|-x|--"));
+    CHECK(count == -5 && rate == 0.25 && steps == 1000000000 && quiet == 1 && strcmp(name, "f") == 0 && n_rest == 6);
+    CHECK(!strcmp(rest[1], "b") && !strcmp(rest[2], "-") && !strcmp(rest[3], "--count") && !strcmp(rest[5], "--"));
+    CHECK(DONE(parse("--output=|--count|7")) && n_rest == 0 && strcmp(name, "") == 0 && count == 7);
 }
 
 /* Whichever dimensions are at their limit: sizes are true or as large as can be, and what is too large is not made. */
 static void sizes(void)
 {
     const int limit[7] = {1 << 20, 1 << 16, 1 << 16, 1 << 16, 1 << 16, 1 << 24, 1 << 28};
-    const ttmm_pass_size large = {1 << 20, 1, 0, 1 << 20, 0, 1, 0}, largest = {SIZE_MAX / 2, 1, 0, 1, 0, 1, 0};
+    const ttmm_pass_size large = {1 << 20, 1, 0, 1, 0, 1, 0}, largest = {SIZE_MAX / 2, 1, 0, 1, 0, 1, 0};
     const double most = (double)SIZE_MAX;
     ttmm_recipe r = recipe;
     ttmm_trainer *t;
@@ -714,42 +665,35 @@ static void sizes(void)
         for (int i = 0; i < 7; i++) *field[i] = which >> i & 1 ? limit[i] : *field[i];
         c.n_kv_heads = c.n_heads % c.n_kv_heads ? c.n_heads : c.n_kv_heads;
         const double D = c.dim, F = c.intermediate, V = c.vocab, H = 2.0 * (c.n_heads + c.n_kv_heads) * c.head_dim;
-        const double weights = c.n_layers * D * (H + 3 * F + 2) + (2 * V + 1) * D;
-        const double pass = (V + 3 * F) * 0x1p20 * sizeof(real);
+        const double n = c.n_layers * D * (H + 3 * F + 2) + (2 * V + 1) * D, pass = 3 * F * 0x1p20 * sizeof(real);
         ttmm_model m;
         ttmm_pass *p;
-        CHECK_RELATIVE(ttmm_n_weights(&c), weights < most ? weights : most, 1e-12, 1);
+        CHECK_RELATIVE(ttmm_n_weights(&c), n < most ? n : most, 1e-12, 1);
         CHECK((double)ttmm_pass_bytes(&c, &large) >= (pass < most ? pass : most));
         GIVES("pass", ttmm_pass_new(&p, &c, &largest, &err), TTMM_NO_ROOM, "memory", "");
-        if (weights > most) GIVES("model", ttmm_model_new(&m, &c, &err), TTMM_NO_ROOM, "memory", "");
+        if (n > most) GIVES("model", ttmm_model_new(&m, &c, &err), TTMM_NO_ROOM, "memory", "");
     }
     r.batch = SIZE_MAX / 2;
-    fflush(stdout);
     GIVES("trainer", ttmm_trainer_new(&t, &model, NULL, &corpus, &r, &err), TTMM_NO_ROOM, "memory", "");
-}
-
-static void begin(void)
-{
-    const char *path[2] = {at("one.txt"), at("two.part.txt")};
-    DONE(ttmm_make_folder(FOLDER, &err));
-    put("one.txt", 0, "the first one, cut in three pieces\n<|endoftext|>\nthe second\n<|endoftext|>\na third\n", "", 0);
-    put("two.part.txt", 0, "another file, with one document in it", "", 0);
-    DONE(ttmm_corpus_from_files(&corpus, path, 2, 16, &err));
-    DONE(ttmm_model_new(&model, &tiny, &err)), ttmm_model_init(&model, 1);
-    DONE(ttmm_lora_new(&lora, &tiny, 3, 12.5, &err)), test_fill(lora.data, lora.n, "adapter", 0);
-    DONE(ttmm_trainer_new(&trainer, &model, &lora, &corpus, &recipe, &err));
-    DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
 }
 
 int main(void)
 {
     const char *clear = sizeof(real) == 4 ? "rm -rf test/build/files-f32.d" : "rm -rf test/build/files-f64.d";
     if (system(clear) != 0) return 1;
-    RUN(begin), RUN(json_valid), RUN(json_malformed);
-    RUN(tensors_by_hand), RUN(tensors_round_trip), RUN(tensors_of_halves), RUN(tensors_of_floats), RUN(tensors_malformed);
-    RUN(model_round_trip), RUN(model_format), RUN(model_refused), RUN(lora_round_trip), RUN(lora_refused);
-    RUN(corpus_round_trip), RUN(corpus_refused), RUN(noise), RUN(checkpoints), RUN(notes), RUN(writing_is_atomic);
-    RUN(writing_needs_a_folder), RUN(options), RUN(config_defaults), RUN(sizes);
+    const char *path[2] = {at("one.txt"), at("two.part.txt")};
+    DONE(ttmm_make_folder(FOLDER, &err));
+    put("one.txt", 0, "the longest, which is cut in three pieces\n<|endoftext|>\n2nd\n<|endoftext|>\na third\n", "", 0);
+    put("two.part.txt", 0, "another file; its text is cut in three too", "", 0);
+    DONE(ttmm_corpus_from_files(&corpus, path, 2, 16, &err));
+    DONE(ttmm_model_new(&model, &tiny, &err)), ttmm_model_init(&model, 1);
+    DONE(ttmm_lora_new(&lora, &tiny, 3, 12.5, &err)), test_fill(lora.data, lora.n, "adapter", 0);
+    DONE(ttmm_trainer_new(&trainer, &model, &lora, &corpus, &recipe, &err));
+    DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
+    RUN(json_valid), RUN(json_malformed), RUN(tensors_by_hand), RUN(tensors_round_trip), RUN(tensors_of_halves);
+    RUN(tensors_of_floats), RUN(tensors_malformed), RUN(model_round_trip), RUN(model_format), RUN(config_defaults);
+    RUN(model_refused), RUN(lora_folder), RUN(corpus_folder), RUN(noise), RUN(checkpoints), RUN(notes), RUN(writing);
+    RUN(options), RUN(sizes);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     return system(clear) != 0 || test_end("files");
 }

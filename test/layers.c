@@ -89,16 +89,16 @@ static void same(int line, const char *what, const real *found, const real *expe
 /* clang-format off */
 static const double exp_values[] = {
     0x1p-1074, 0x1p+0, -0x1p-53, 0x1.fffffffffffffp-1, 0x1p+0, 0x1.5bf0a8b145769p+1, -0x1p+0, 0x1.78b56362cef38p-2,
-    0x1.62e42fefa39efp-2, 0x1.6a09e667f3bccp+0, -0x1.62e42fefa39efp-2, 0x1.6a09e667f3bcdp-1, 0x1.4333333333333p+3,
-    0x1.7c5c09a68d572p+14, -0x1.44ccccccccccdp+4, 0x1.a3b8dc86d1c8fp-30, -0x1.97909fee5956p+5, 0x1.6a4ad234320a9p-74,
+    0x1.62e42fefa39efp-2, 0x1.6a09e667f3bccp+0, -0x1.62e42fefa39efp-2, 0x1.6a09e667f3bcdp-1, -0x1.5db0e670968c8p+8,
+    0x1.6aaaf80f7499ep-505, 0x1.6182a15601cfep+6, 0x1.6a82bf7eca892p+127, -0x1.97909fee5956p+5, 0x1.6a4ad234320a9p-74,
     0x1.62e42fefa39efp+9, 0x1.fffffffffff2ap+1023, -0x1.624p+9, 0x0.e6cf6d08897acp-1022, -0x1.722p+9,
     0x0.0000000000042p-1022, -0x1.74910d52d3051p+9, 0x1p-1074};
 static const double log_values[] = {
     0x1p-1074, -0x1.74385446d71c3p+9, 0x1.8p-1030, -0x1.64c49fefb1953p+9, 0x1p-1022, -0x1.6232bdd7abcd2p+9,
     0x1.fffffffffffffp+1023, 0x1.62e42fefa39efp+9, 0x1.0000000000001p+0, 0x1.fffffffffffffp-53, 0x1.fffffffffffffp-1,
     -0x1p-53, 0x1.6a09e667f3bccp-1, -0x1.62e42fefa39f1p-2, 0x1.6a09e667f3bcdp-1, -0x1.62e42fefa39eep-2, 0x1p+1,
-    0x1.62e42fefa39efp-1, 0x1.8p+1, 0x1.193ea7aad030bp+0, 0x1.4p+3, 0x1.26bb1bbb55516p+1, 0x1.66343dcba6183p+0,
-    0x1.57fcd41807ad3p-2, 0x1.00068db8bac71p+0, 0x1.a368d0657fcd4p-14};
+    0x1.62e42fefa39efp-1, 0x1.8p+1, 0x1.193ea7aad030bp+0, 0x1.6a043f1be6d53p+0, 0x1.62d4323ca7f1p-2,
+    0x1.66343dcba6183p+0, 0x1.57fcd41807ad3p-2, 0x1.00068db8bac71p+0, 0x1.a368d0657fcd4p-14};
 static const double sin_cos_values[] = {
     0x1p-1074, 0x1p-1074, 0x1p+0, 0x1p-27, 0x1p-27, 0x1p+0, 0x1p-1, 0x1.eaee8744b05fp-2, 0x1.c1528065b7d5p-1,
     0x1.921fb54442d18p-1, 0x1.6a09e667f3bccp-1, 0x1.6a09e667f3bcdp-1, 0x1p+0, 0x1.aed548f090ceep-1,
@@ -161,7 +161,7 @@ static void random_numbers(void)
     static const uint64_t known[] = {6457827717110365317u, 3203168211198807973u, 9817491932198370423u,
                                      4593380528125082431u, 16408922859458223821u};
     static const char *const purpose[] = {"", "a", "b", "ab", "ba", "model.layers.0", "model.layers.1"};
-    const uint64_t large = ((uint64_t)1 << 63) + 1; /* nearly half of all numbers must be refused */
+    const uint64_t large = (uint64_t)3 << 62; /* a quarter of all numbers must be refused */
     const double n = 140000;
     double count[7] = {0}, below = 0, uniform = 0, mean = 0, square = 0, inside = 0;
     uint64_t first[4 * 7 * 4];
@@ -171,14 +171,12 @@ static void random_numbers(void)
         uint64_t x = ttmm_below(&g, 7), y = ttmm_below(&g, large);
         double u = ttmm_uniform(&g), z = ttmm_normal(&g);
         CHECK(x < 7 && y < large && u >= 0 && u < 1 && u * 0x1p53 == floor(u * 0x1p53) && ttmm_below(&g, 1) == 0);
-        count[x % 7]++, below += (double)y * 0x1p-63 / n, uniform += u / n;
+        count[x % 7]++, below += (double)y / (double)large / n, uniform += u / n;
         mean += z / n, square += z * z / n, inside += fabs(z) < 1 ? 1 / n : 0;
     }
     for (int i = 0; i < 7; i++) CHECK_NEAR(count[i], n / 7, 5 * sqrt(n * 6 / 49)); /* five standard deviations */
-    CHECK_NEAR(below, 0.5, 5 * sqrt(1 / 12.0 / n));
-    CHECK_NEAR(uniform, 0.5, 5 * sqrt(1 / 12.0 / n));
-    CHECK_NEAR(mean, 0, 5 / sqrt(n));
-    CHECK_NEAR(square, 1, 5 * sqrt(2 / n));
+    CHECK_NEAR(below, 0.5, 5 * sqrt(1 / 12.0 / n)), CHECK_NEAR(uniform, 0.5, 5 * sqrt(1 / 12.0 / n));
+    CHECK_NEAR(mean, 0, 5 / sqrt(n)), CHECK_NEAR(square, 1, 5 * sqrt(2 / n));
     CHECK_NEAR(inside, 0.682689492137, 5 * sqrt(0.2166 / n)); /* of a normal distribution */
     for (size_t i = 0; i < 4 * 7 * 4; i++) {
         ttmm_rng s = ttmm_stream(i / 28, purpose[i / 4 % 7], i % 4), t = ttmm_stream(i / 28, purpose[i / 4 % 7], i % 4);
@@ -354,18 +352,18 @@ static double layer(int back)
 
 static double layer_scalar(void) { return layer(0); }
 
-/* dx [n] must be `times` dL/dx, by central differences at up to 8 components. */
+/* dx [n] must be `times` dL/dx, by central differences at up to 6 components. */
 static void check_gradient(const char *what, double (*L)(void), real *x, const real *dx, size_t n, int times)
 {
     static const double h = 0x1p-14, at[] = {-2, -1, 1, 2}, weight[] = {1, -8, 8, -1}; /* exact to h^4 */
     ttmm_set_threads(1);
-    for (size_t j = 0; j < n && j < 8 && IS_DOUBLE; j++) {
-        const size_t i = n <= 8 ? j : (size_t)ttmm_below(&shape, n);
+    for (size_t j = 0; j < n && j < 6 && IS_DOUBLE; j++) {
+        const size_t i = n <= 6 ? j : (size_t)ttmm_below(&shape, n);
         const real x0 = x[i];
         double derivative = 0;
         for (int k = 0; k < 4; k++) x[i] = x0 + (real)(at[k] * h), derivative += weight[k] * L() / (12 * h);
         x[i] = x0;
-        test_near(__FILE__, __LINE__, what, (double)dx[i], times * derivative, 1e-9 + 1e-8 * fabs(derivative));
+        test_near(__FILE__, __LINE__, what, (double)dx[i], times * derivative, 1e-8 * (1 + fabs(derivative)));
     }
 }
 
@@ -421,19 +419,19 @@ static double loss_scalar(void)
  * bit of them. Sequences of one token alone give nothing. */
 static void model_gradients(void)
 {
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 10; i++) {
         real *first_dm = NULL, *first_dl = NULL;
-        world_new(i, i < 2 ? 60 : upto(9));
+        world_new(i, i < 2 ? 45 : upto(9));
         if (i == 2) it.B = 1, it.N = it.start[1];
-        const size_t rows[] = {it.N, 1, 3}, single[] = {0, 1, 2};
+        const size_t rows[] = {it.N, 1, 3, it.N, 3}, single[] = {0, 1, 2};
         const ttmm_config *c = &it.model.config;
         ttmm_model *dm = &it.dmodel, *m = &it.model;
         ttmm_lora *dl = &it.dlora;
         it.y = filled(it.N, NAN), it.both.n = 1;
-        for (int variant = 0; variant < 9; variant++) {
+        for (int variant = 0; variant < 5; variant++) {
             if (ttmm_model_new(dm, c, &err) || ttmm_lora_new(dl, c, 2, 1, &err)) exit(4);
-            ttmm_set_threads(1 + variant / 3);
-            ttmm_pass *p = it.pass = pass_new(0, rows[variant % 3], 1);
+            ttmm_set_threads(variant < 3 ? 1 : variant - 1);
+            ttmm_pass *p = it.pass = pass_new(0, rows[variant], 1);
             ttmm_forward(p, m, NULL, it.token, single, it.B > 1 ? 2 : 1);
             CHECK_EQUAL(ttmm_backward(p, m, NULL, dm, NULL), 0);
             for (int k = 0; k < 4; k++) {
@@ -559,7 +557,7 @@ static void feed(ttmm_pass *p, size_t b, size_t from, size_t to, size_t piece, c
 }
 
 /* The logits are those of the formulas. At a position they have the same bits in a batch, alone, in a prefix, token by
- * token or in pieces through the cache, after other tokens were taken back; with and without adapters; on any threads. */
+ * token or in pieces through the cache, after others were taken back; with and without adapters; on 1 to 3 threads. */
 static void forward_passes(void)
 {
     for (int i = 0; i < 20; i++) {

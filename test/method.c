@@ -651,7 +651,7 @@ static void routing(void)
         {0.2, 0.9, 50, 0, 1, 1}, {1e-4, 0.01, 50, 0, 3, 2}, {0.2, 0.5, 50, 0, 2, 0},  {0.2, 0.49, 50, 0, 2, 3},
         {0.2, 0.01, 1, 0, 2, 1}, {0.2, 0.9, 50, 1, 2, 1}};
     static const real three[SIZE(6)] = {(real)0.6, (real)0.8, 1, 0, (real)0.8, (real)0.6}, two[SIZE(4)] = {0, 1, 0, 1};
-    const real bad[4][SIZE(2)] = {{0, 0}, {NAN, 1}, {1, INFINITY}, {-INFINITY, INFINITY}}, far[SIZE(2)] = {-1, 0};
+    real bad[4][SIZE(2)] = {{0, 0}, {NAN, 1}, {1, INFINITY}, {-INFINITY, INFINITY}}, far[SIZE(2)] = {-1, 0};
     ttmm_router r = {0.01, 0.01, 50, 0};
     size_t chosen;
     int expert[3];
@@ -662,7 +662,8 @@ static void routing(void)
         CHECK_REFUSED(ttmm_route(&chosen, expert, weight, similarity, bad[i], three, 3, 2, &r, &err), "query");
     for (int i = 0; i < 14; i++)
         for (int length = 1; length <= 1000; length *= 10) { /* the query's length is of no matter */
-            const real query[SIZE(2)] = {(real)length, 0}, *centroid = expected[i][4] == 2 ? two : three;
+            real query[SIZE(2)] = {(real)length, 0};
+            const real *centroid = expected[i][4] == 2 ? two : three;
             const double *e = expected[i];
             double c[3] = {0}, total = 0;
             size_t next = 0;
@@ -684,13 +685,14 @@ static void routing(void)
 /* A run over the neighbours, nearest (SIFT: first chosen) last, whatever the query before; the base stays; it helps. */
 static void test_time_training(void)
 {
-    ttmm_ttt o = {4, 3, 0, small};
+    ttmm_ttt o = {4, 3, 0};
+    ttmm_recipe recipe = small;
     training s, d;
     size_t index[4], order[4], back[4];
     const real *query = corpus.embedding + 6 * E;
     const int *text = corpus.token + corpus.sequence[6];
-    o.recipe.batch = 1, o.recipe.shuffle = 0, o.recipe.schedule.lr = 0.02;
-    begin(&s, 4, &o.recipe), begin(&d, 4, &o.recipe);
+    recipe.batch = 1, recipe.shuffle = 0, recipe.schedule.lr = 0.02;
+    begin(&s, 4, &recipe), begin(&d, 4, &recipe);
     const ttmm_mix mix = {1, (const ttmm_lora *const[]){&s.lora}, &ONE};
     for (o.sift = 0; o.sift < 2; o.sift++) {
         CHECK(ttmm_ttt_scratch(&o, &corpus) <= MOST);
@@ -700,7 +702,7 @@ static void test_time_training(void)
         else ttmm_nearest(order, 4, query, corpus.embedding, N_SEQ, E, scratch);
         for (int i = 0; i < 4; i++) back[i] = order[3 - i];
         CHECK(memcmp(index, back, sizeof back) == 0 && back[3] == 6);
-        ttmm_lora_init(&d.lora, o.recipe.seed, 0);
+        ttmm_lora_init(&d.lora, recipe.seed, 0);
         ttmm_trainer_start(d.trainer, back, 4, 0, 3, 0);
         finish(d.trainer);
         CHECK(same(s.trainer->weights, d.trainer->weights, s.trainer->n) &&
