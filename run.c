@@ -6,23 +6,14 @@
 
 #include "ttmm.h"
 
+/* clang-format off */
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
-} option = {.tau = 0.01,
-            .max = 50,
-            .prefix = 50,
-            .tokens = 200,
-            .temperature = 0.8,
-            .top_p = 0.95,
-            .ttt_lr = 8e-3,
-            .neighbours = 20,
-            .passes = 4,
-            .ttt_prompts = 48,
-            .seed = 1,
-            .merge = "dense",
-            .select = "nn"};
+} option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
+            .neighbours = 20, .passes = 4, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
+/* clang-format on */
 
 #define EVERY " generate route eval merge tokenize info "
 #define ROUTED " generate route eval merge "
@@ -43,8 +34,7 @@ static const ttmm_option options[] = {
     {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (4)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
-    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ",
-     "prompts that TTT is evaluated on (48; 0: leave it out)"},
+    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'i', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
     {"top-k", 'i', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
@@ -267,18 +257,31 @@ static int load_prompt(const char *argument)
 
 /* ---- route ------------------------------------------------------------------------------------------------------- */
 
+/* How many of an expert's sequences came from each training file: count [n_files] */
+static void count_origins(size_t *count, int expert)
+{
+    const ttmm_corpus *c = &model.corpus;
+    memset(count, 0, c->n_files * sizeof *count);
+    for (size_t i = 0; i < c->n_sequences; i++)
+        if (c->cluster[i] == expert) count[c->document_file[c->sequence_document[i]]]++;
+}
+
+static size_t first_largest(const size_t *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
 /* "cookbook 14, garden 3": the files that the expert's sequences came from. */
 static void print_origins(FILE *f, int expert)
 {
     const ttmm_corpus *c = &model.corpus;
     size_t *count = calloc(c->n_files + 1, sizeof *count);
-    if (count == NULL || !c->clustered) return;
-    for (size_t i = 0; i < c->n_sequences; i++)
-        if (c->cluster[i] == expert) count[c->document_file[c->sequence_document[i]]]++;
-    for (int shown = 0; shown < 3; shown++) {
-        size_t most = 0;
-        for (size_t k = 1; k < c->n_files; k++)
-            if (count[k] > count[most]) most = k;
+    if (count && c->clustered) count_origins(count, expert);
+    for (int shown = 0; count && shown < 3; shown++) {
+        const size_t most = first_largest(count, c->n_files);
         if (count[most] == 0) break;
         fprintf(f, "%s%s %zu", shown ? ", " : "", c->file[most], count[most]);
         count[most] = 0;
@@ -480,6 +483,8 @@ static struct {
     size_t *first;    /* [n] a prompt's first token in text */
     size_t *scored;   /* [n] tokens after the prefix */
     size_t bytes;     /* among all that are scored */
+    size_t *count;    /* [training files] scratch of at_home */
+    size_t home;      /* prompts whose nearest expert was trained mostly on the file of the same name */
     ttmm_lora finetuned, fresh;
     ttmm_trainer *trainer;
     ttmm_ttt ttt;
@@ -545,7 +550,8 @@ static int load_eval(const char *const *file, size_t n_files)
     eval.first = malloc(all * sizeof *eval.first), eval.scored = malloc(all * sizeof *eval.scored);
     eval.probability = malloc(T * sizeof *eval.probability), eval.sorted = malloc(all * sizeof *eval.sorted);
     eval.equal = malloc((model.K + 1) * sizeof *eval.equal);
-    int room = eval.first && eval.scored && eval.probability && eval.sorted && eval.equal;
+    eval.count = malloc((model.corpus.n_files + 1) * sizeof *eval.count);
+    int room = eval.count && eval.first && eval.scored && eval.probability && eval.sorted && eval.equal;
     for (int m = 0; m < METHODS; m++) {
         eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
         room = room && eval.method[m].nll && eval.method[m].seconds;
@@ -565,6 +571,16 @@ static int load_eval(const char *const *file, size_t n_files)
         if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
     }
     return TTMM_OK;
+}
+
+/* 1 if the chosen expert was trained mostly on a file of the same name as the prompt's. */
+static int at_home(size_t prompt_number)
+{
+    size_t document = 0;
+    while (eval.text.document[document + 1] <= eval.first[prompt_number]) document++;
+    count_origins(eval.count, model.index[0]);
+    const char *trained = model.corpus.file[first_largest(eval.count, model.corpus.n_files)];
+    return strcmp(trained, eval.text.file[eval.text.document_file[document]]) == 0;
 }
 
 /* Tokens a second through the key/value cache, an ensemble's members one after the other. The best of three trials. */
@@ -595,6 +611,7 @@ static int run_method(int m)
 {
     const int how = methods[m].how, beside = how == TTMM && strcmp(option.merge, "lowrank") == 0;
     const int ensemble = how == ENSEMBLE || (how == TTMM && strcmp(option.merge, "ensemble") == 0);
+    const int prepares = how == TTMM || how == ENSEMBLE || how == TTT;
     const size_t prefix = (size_t)option.prefix, n = eval.n;
     const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
     const ttmm_lora *adapter = how == TTT ? &eval.fresh : &eval.finetuned;
@@ -616,7 +633,7 @@ static int run_method(int m)
         eval.method[m].nll[i] = ttmm_log(-1);
         if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
         const double began = ttmm_seconds();
-        if (how == TTMM || how == ENSEMBLE || how == TTT) code = load_query(token, prefix);
+        if (prepares) code = load_query(token, prefix);
         if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
             code = route(methods[m].active);
             mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
@@ -625,9 +642,9 @@ static int run_method(int m)
         if (code) return code;
         if (how == TTT) ttmm_ttt_train(eval.trainer, &eval.ttt, model.query, eval.neighbour, eval.ttt_scratch);
         const double seconds = ttmm_seconds() - began;
-        eval.method[m].seconds[eval.method[m].prompts++] = how == BASE || how == FINETUNED || how == UNIFORM ? 0
-                                                                                                             : seconds;
+        eval.method[m].seconds[eval.method[m].prompts++] = prepares ? seconds : 0;
         eval.method[m].active += how == BASE ? 0 : (double)mix.n;
+        if (how == TTMM && methods[m].active == 1 && model.corpus.clustered) eval.home += (size_t)at_home(i);
         if (ensemble && mix.n > 0)
             eval.method[m].nll[i] = ttmm_score_ensemble(eval.pass, with, &mix, token, T, prefix, eval.probability);
         else eval.method[m].nll[i] = ttmm_score(eval.pass, with, how == TTT || beside ? &mix : NULL, token, T, prefix);
@@ -686,6 +703,9 @@ static int verb_eval(const char *const *file, size_t n_files)
                     ppl, bpb, nll, tokens, eval.method[m].prompts, time, eval.method[m].decode);
     }
     if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if (eval.home > 0)
+        printf("for %.1f %% of the prompts the nearest expert was trained mostly on the file of the same name\n",
+               100 * (double)eval.home / (double)eval.n);
     if (!eval.method[LAST].there || eval.method[LAST].prompts == eval.n) return TTMM_OK;
     printf("ttt was run on %zu of the %zu prompts; perplexities on these:", eval.method[LAST].prompts, eval.n);
     for (int m = 0; m < METHODS; m++)

@@ -11,6 +11,7 @@
 
 #include "ttmm.h"
 
+/* clang-format off */
 static struct {
     int dim, layers, heads, kv_heads, head_dim, intermediate, context, untied;
     long steps;
@@ -20,19 +21,9 @@ static struct {
     double alpha, expert_lr;
     const char *only, *embeddings, *tsv;
     int seed, threads, quiet;
-} option = {.dim = 96,
-            .layers = 3,
-            .heads = 3,
-            .intermediate = 256,
-            .context = 256,
-            .batch = 8,
-            .lr = 3e-3,
-            .warmup = 0.05,
-            .rank = 8,
-            .epochs = 5,
-            .expert_batch = 2,
-            .expert_lr = 1e-2,
-            .seed = 1};
+} option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
+            .warmup = 0.05, .rank = 8, .epochs = 5, .expert_batch = 2, .expert_lr = 1e-2, .seed = 1};
+/* clang-format on */
 
 #define EVERY " base index cluster experts finetune all "
 #define LORA " experts finetune all "
@@ -141,25 +132,25 @@ static void progress(const char *what, double done, double all, double loss, siz
     fflush(stderr);
 }
 
-static void print_summary(void)
+static int print_summary(void)
 {
     double total = 0;
     FILE *f = option.tsv ? fopen(option.tsv, "w") : NULL;
     if (f) fprintf(f, "stage\tseconds\tloss\ttokens\n");
     for (size_t i = 0; i < n_summary; i++) {
-        total += summary[i].seconds;
-        if (f)
-            fprintf(f, "%s\t%.3f\t%.6f\t%zu\n", summary[i].stage, summary[i].seconds, summary[i].loss,
-                    summary[i].tokens);
+        const char *stage = summary[i].stage;
+        const double seconds = summary[i].seconds, loss = summary[i].loss, tokens = (double)summary[i].tokens;
+        total += seconds;
+        if (f) fprintf(f, "%s\t%.3f\t%.6f\t%.0f\n", stage, seconds, loss, tokens);
         if (option.quiet) continue;
-        fprintf(stderr, "%-9s %7.1f s", summary[i].stage, summary[i].seconds);
-        if (summary[i].tokens)
-            fprintf(stderr, "  loss %.3f  %7.0f tok/s", summary[i].loss,
-                    (double)summary[i].tokens / summary[i].seconds);
+        fprintf(stderr, "%-9s %7.1f s", stage, seconds);
+        if (tokens > 0) fprintf(stderr, "  loss %.3f  %7.0f tok/s", loss, tokens / seconds);
         fprintf(stderr, "  %s\n", summary[i].what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
-    if (f) fclose(f);
+    if (option.tsv && (f == NULL || fclose(f) != 0))
+        return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    return TTMM_OK;
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
@@ -176,31 +167,16 @@ static int stage_done(const char *folder, const char *file, const char *settings
         if (!option.quiet && stage) fprintf(stderr, "%-9s done before\n", stage);
         return 1;
     }
-    err.code = TTMM_BAD_INPUT;
-    snprintf(err.text, sizeof err.text,
-             "%.200s: was made with \"%.150s\", asked for is \"%.150s\": use another folder, or remove it", path, note,
-             settings);
-    return TTMM_BAD_INPUT;
+    return ttmm_fail(&err, TTMM_BAD_INPUT, "%.200s: was made with \"%.180s\", this run asks for \"%.180s\"", path, note,
+                     settings);
 }
 
-static ttmm_recipe base_recipe(void)
+static ttmm_recipe recipe_of(int adapter)
 {
-    ttmm_recipe r = {
-        {option.lr, option.warmup, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, (size_t)option.batch, 1, (uint64_t)option.seed};
-    return r;
-}
-
-static ttmm_recipe lora_recipe(void)
-{
-    ttmm_recipe r = {{option.expert_lr, 0.1, 0.05, 0},
-                     0.9,
-                     0.999,
-                     1e-8,
-                     0,
-                     1,
-                     (size_t)option.expert_batch,
-                     1,
-                     (uint64_t)option.seed};
+    const ttmm_schedule base = {option.lr, option.warmup, 0.05, 1}, lora = {option.expert_lr, 0.1, 0.05, 0};
+    ttmm_recipe r = {.schedule = adapter ? lora : base, .beta1 = 0.9, .eps = 1e-8, .clip = 1, .shuffle = 1};
+    r.beta2 = adapter ? 0.999 : 0.98, r.decay = adapter ? 0 : 0.05;
+    r.batch = (size_t)(adapter ? option.expert_batch : option.batch), r.seed = (uint64_t)option.seed;
     return r;
 }
 
@@ -223,10 +199,9 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
     }
     while (ttmm_trainer_step(t, &loss)) {
         step = ttmm_trainer_at(t, &steps, &seen);
-        if (!(loss - loss == 0)) {
+        if (!(loss - loss == 0))
             return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
                              what, step);
-        }
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
         progress(what, done + (all - done > 0 ? (double)step / (double)steps : 0), all, loss, *tokens + seen - before,
                  began, shown);
@@ -270,29 +245,21 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     char settings[512], checkpoint[4096];
     const size_t n = text->n_sequences, batch = (size_t)option.batch;
     const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
-    ttmm_config c = {option.dim,
-                     option.layers,
-                     option.heads,
-                     option.kv_heads ? option.kv_heads : option.heads,
-                     option.head_dim ? option.head_dim : option.dim / option.heads,
-                     option.intermediate,
-                     TTMM_BYTES,
-                     option.context,
-                     !option.untied,
-                     1e-5,
-                     10000};
+    ttmm_config c = {.vocab = TTMM_BYTES, .tied = !option.untied, .norm_eps = 1e-5, .rope_theta = 10000};
+    c.dim = option.dim, c.n_layers = option.layers, c.n_heads = option.heads, c.intermediate = option.intermediate;
+    c.n_kv_heads = option.kv_heads ? option.kv_heads : option.heads;
+    c.head_dim = option.head_dim ? option.head_dim : option.dim / option.heads, c.context = option.context;
     const double began = ttmm_seconds();
     double shown = 0, loss = 0;
     size_t tokens = 0;
-    ttmm_recipe r = base_recipe();
+    ttmm_recipe r = recipe_of(0);
     ttmm_model m;
     ttmm_trainer *t = NULL;
     if (!option.head_dim && option.dim % option.heads)
         return ttmm_fail(&err, TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
     snprintf(settings, sizeof settings,
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
-             "batch %d lr %g "
-             "warmup %g seed %d text %016" PRIx64 "%s",
+             "batch %d lr %g warmup %g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
@@ -328,10 +295,8 @@ static int refuse_if_experts(const char *folder, const char *stage)
     if (!ttmm_exists(folder, "experts/0/adapter_model.safetensors") &&
         !ttmm_exists(folder, "finetuned/adapter_model.safetensors"))
         return TTMM_OK;
-    return ttmm_fail(
-        &err, TTMM_BAD_INPUT,
-        "%.300s: holds experts of another %s: use another folder, or remove its experts/ and finetuned/ first", folder,
-        stage);
+    return ttmm_fail(&err, TTMM_BAD_INPUT,
+                     "%.300s: holds experts of another %s: use another folder, or remove them first", folder, stage);
 }
 
 static int stage_index(const char *folder, ttmm_corpus *text)
@@ -357,11 +322,9 @@ static int stage_index(const char *folder, ttmm_corpus *text)
     }
     if (option.embeddings) {
         code = ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err);
-        if (code == TTMM_OK && n != text->n_sequences) {
-            snprintf(err.text, sizeof err.text, "%s: has %zu embeddings, expected %zu: one a sequence",
-                     option.embeddings, n, text->n_sequences);
-            code = err.code = TTMM_BAD_INPUT;
-        }
+        if (code == TTMM_OK && n != text->n_sequences)
+            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has %zu embeddings, expected %zu: one a sequence",
+                             option.embeddings, n, text->n_sequences);
         if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
         free(rows);
     } else code = ttmm_corpus_embed(text, &err);
@@ -432,9 +395,8 @@ static int parse_only(size_t K, size_t *from, size_t *to)
         b = strtol(second, &end, 10);
         good = end != second;
     }
-    if (!good || *end || a < 0 || b < a || (size_t)b >= K) {
+    if (!good || *end || a < 0 || b < a || (size_t)b >= K)
         return ttmm_fail(&err, TTMM_BAD_USE, "--only is %.100s, expected A or A-B within 0-%zu", option.only, K - 1);
-    }
     *from = (size_t)a, *to = (size_t)b;
     return TTMM_OK;
 }
@@ -451,7 +413,7 @@ static int stage_adapters(const char *folder, int whole)
     ttmm_corpus c = {0};
     ttmm_lora l = {0};
     ttmm_trainer *t = NULL;
-    ttmm_recipe r = lora_recipe();
+    ttmm_recipe r = recipe_of(1);
     const double alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
     size_t *member = NULL;
     int code = ttmm_model_read(&m, folder, &err);
@@ -503,7 +465,7 @@ static int stage_adapters(const char *folder, int whole)
         note_stage(whole ? "finetune" : "experts", ttmm_seconds() - began, losses / (double)trained, tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
     if (code == TTMM_OK && before && !option.quiet)
-        fprintf(stderr, "%-9s %s%zu of %zu done before\n", whole ? "finetune" : "experts", "", before, to - from + 1);
+        fprintf(stderr, "%-9s %zu of %zu done before\n", whole ? "finetune" : "experts", before, to - from + 1);
     free(member);
     ttmm_trainer_free(t);
     ttmm_lora_free(&l);
@@ -555,8 +517,7 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && (all || strcmp(verb, "cluster") == 0)) code = stage_cluster(folder, 1 << 28);
     if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
     if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);
-    if (code) return report();
-    print_summary();
+    if (code == TTMM_OK) code = print_summary();
     free(positional);
-    return 0;
+    return code ? report() : 0;
 }

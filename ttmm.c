@@ -961,21 +961,27 @@ static void attention_probabilities(real *P, size_t ldp, const real *q, size_t l
 
 enum { ATTENTION_ROWS = 32 }; /* queries of one task */
 
+typedef struct { /* scratch of attention: each thread has its own */
+    real *data;
+    size_t size; /* of one thread */
+    int threads;
+} thread_scratch;
+
 /* o_i = sum_j P_ij v_j, j ascending, for each head; query head h reads key/value head h / (H / G).
  *   o, q [T, H, S]    k, v [past + T, G, S]: the queries are at positions past .. past + T - 1
  *   scratch [threads, ATTENTION_ROWS, past + T] */
 static void attention_forward(real *o, const real *q, const real *k, const real *v, const size_t *start, size_t B,
-                              size_t past, const ttmm_config *c, real *scratch, size_t scratch_size)
+                              size_t past, const ttmm_config *c, thread_scratch scratch)
 {
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
     for (size_t b = 0; b < B; b++) {
         size_t T = start[b + 1] - start[b], blocks = (T + ATTENTION_ROWS - 1) / ATTENTION_ROWS, keys = past + T;
         const real *kb = k + start[b] * G * S, *vb = v + start[b] * G * S;
-        OMP(omp parallel for schedule(dynamic) if (T * keys * H * S > WORTH_THREADS))
+        OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (T * keys * H * S > WORTH_THREADS))
         for (size_t task = 0; task < blocks * H; task++) {
             size_t h = task % H, g = h / (H / G), i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* longest first */
             size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS;
-            real *P = scratch + (size_t)thread_number() * scratch_size, *out = o + ((start[b] + i) * H + h) * S;
+            real *P = scratch.data + (size_t)thread_number() * scratch.size, *out = o + ((start[b] + i) * H + h) * S;
             attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows,
                                     S);
             for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
@@ -991,15 +997,15 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
  * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
  *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, T, T] */
 static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
-                               const real *v, const size_t *start, size_t B, const ttmm_config *c, real *scratch,
-                               size_t scratch_size)
+                               const real *v, const size_t *start, size_t B, const ttmm_config *c,
+                               thread_scratch scratch)
 {
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
     const real scale = (real)(1 / sqrt((double)S));
-    OMP(omp parallel for schedule(dynamic) if (start[B] * H * S > 1024))
+    OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > 1024))
     for (size_t task = 0; task < B * G; task++) {
         size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first;
-        real *P = scratch + (size_t)thread_number() * scratch_size, *ds = P + T * T;
+        real *P = scratch.data + (size_t)thread_number() * scratch.size, *ds = P + T * T;
         const size_t kv = (first * G + g) * S;
         for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++) {
             const size_t at = (first * H + h) * S;
@@ -1079,8 +1085,7 @@ struct ttmm_pass {
     activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
     real *last, *final_inv_r, *final_norm, *logits, *losses; /* [N, D], [N], [N, D], [size.logits, V], [N] */
     real *branch;                                            /* [N, D] what a branch adds to the residual stream */
-    real *scratch;                                           /* [threads, scratch_size] of attention */
-    size_t scratch_size;
+    thread_scratch scratch;
     real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *du; /* backward only */
 };
 
@@ -1118,14 +1123,15 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->logits = take_reals(a, mul_size(p->size.logits, (size_t)c->vocab));
     p->losses = take_reals(a, N);
     p->branch = take_reals(a, ND);
-    p->scratch_size = mul_size(ATTENTION_ROWS, p->positions);
+    p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
     if (all) {
-        if (mul_size(2, mul_size(T, T)) > p->scratch_size) p->scratch_size = mul_size(2, mul_size(T, T));
+        if (mul_size(2, mul_size(T, T)) > p->scratch.size) p->scratch.size = mul_size(2, mul_size(T, T));
         p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
         p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
         p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF), p->du = take_reals(a, NR);
     }
-    p->scratch = take_reals(a, mul_size((size_t)ttmm_threads(), p->scratch_size));
+    p->scratch.threads = ttmm_threads();
+    p->scratch.data = take_reals(a, mul_size((size_t)p->scratch.threads, p->scratch.size));
 }
 
 size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size)
@@ -1188,7 +1194,7 @@ void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const 
             rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
             rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
         }
-        attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch, p->scratch_size);
+        attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
         linear_forward(p->branch, s->u[TTMM_O], s->attn, m, mix, l, TTMM_O, N);
         add_to(s->middle, s->x, p->branch, N * D);
 
@@ -1272,7 +1278,7 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
         memset(p->dq, 0, N * H * S * sizeof(real));
         memset(p->dk, 0, N * G * S * sizeof(real));
         memset(p->dv, 0, N * G * S * sizeof(real));
-        attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch, p->scratch_size);
+        attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch);
         for (size_t b = 0; b < B; b++) {
             rotary(p->dq + start[b] * H * S, p->cosine, p->sine, 0, start[b + 1] - start[b], H, S, -1);
             rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
@@ -1623,7 +1629,7 @@ int ttmm_corpus_embed(ttmm_corpus *c, ttmm_error *err)
     for (size_t i = 0; i < n; i++) hash_ngrams(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i));
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < E; b++) c->idf[b] += c->embedding[i * E + b] != 0;
-    for (size_t b = 0; b < E; b++) c->idf[b] = (real)(ttmm_log((1 + (double)n) / (1 + (double)c->idf[b])) + 1);
+    for (size_t b = 0; b < E; b++) c->idf[b] = (real)ttmm_log((2 + (double)n) / (1 + (double)c->idf[b]));
     OMP(omp parallel for)
     for (size_t i = 0; i < n; i++)
         ttmm_embed(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i), c->idf);
@@ -2383,7 +2389,8 @@ static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t
     return s;
 }
 
-/* A JSON string's inside: quotes, backslashes and control characters as \u00XX. Returns its length; f NULL: only that. */
+/* A JSON string's inside: quotes, backslashes and control characters as \u00XX. Returns its length; f NULL: only that.
+ * */
 static size_t put_escaped(FILE *f, const char *text)
 {
     size_t n = 0;
@@ -2469,7 +2476,8 @@ static void close_safetensors(safetensors *s)
 static int by_begin(const void *a, const void *b)
 {
     const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
-    return x->begin < y->begin ? -1 : x->begin > y->begin;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return (x->dim[0] * x->dim[1] > 0) - (y->dim[0] * y->dim[1] > 0); /* an empty one overlaps nothing */
 }
 
 /* Read one entry of the header into t; *end is where its numbers end. 0 if it is malformed. */
@@ -2695,18 +2703,17 @@ static const char *shortest(char text[32], double x) /* the fewest digits that r
 static int write_config(const ttmm_config *c, const char *folder, ttmm_error *err)
 {
     char text[2048], eps[32], theta[32];
-    snprintf(
-        text, sizeof text,
-        "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %d,\n"
-        "  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n  \"num_attention_heads\": %d,\n"
-        "  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n  \"vocab_size\": %d,\n  \"max_position_embeddings\": "
-        "%d,\n"
-        "  \"rms_norm_eps\": %s,\n  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-        "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %d,\n"
-        "  \"torch_dtype\": \"%s\"\n}\n",
-        c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
-        shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false", TTMM_END,
-        DTYPE_REAL == F32 ? "float32" : "float64");
+    snprintf(text, sizeof text,
+             "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+             "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
+             "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
+             "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
+             "  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
+             "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n"
+             "  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n",
+             c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
+             shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false",
+             c->vocab == TTMM_BYTES ? "256" : "null", DTYPE_REAL == F32 ? "float32" : "float64");
     return write_text(folder, "config.json", text, err);
 }
 
@@ -2889,12 +2896,13 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
         code = fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", path);
     if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &alpha))
         code = fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", path);
-    const char *plain[] = {"use_rslora",   "use_dora",      "fan_in_fan_out",
-                           "rank_pattern", "alpha_pattern", "modules_to_save"};
-    for (size_t i = 0; i < sizeof plain / sizeof *plain && code == TTMM_OK;
-         i++) { /* set, they would change the result */
+    /* set, these would change the result */
+    const char *plain[] = {"use_rslora",   "use_dora",      "fan_in_fan_out",  "lora_bias",
+                           "rank_pattern", "alpha_pattern", "modules_to_save", "bias"};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain && code == TTMM_OK; i++) {
         const int node = json_find(&j, 0, plain[i]);
-        if (node >= 0 && j.node[node].type != 'f' && (j.node[node].child >= 0 || j.node[node].type == 't'))
+        const int unset = node < 0 || (i < 4 ? j.node[node].type == 'f' : j.node[node].child < 0);
+        if (i < 7 ? !unset : !(node < 0 || json_equal(&j, node, "none")))
             code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, plain[i]);
     }
     free(j.node);
@@ -3004,7 +3012,10 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     if (embeddings) {
         const int idf = find_tensor(&s, "idf") != NULL;
         const size_t dim = embeddings->dim[1];
-        code = allocate_embeddings(c, dim, idf, err);
+        if (embeddings->dim[0] != n || dim == 0)
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor embeddings is [%zu, %zu], expected [%zu, E]", path,
+                        embeddings->dim[0], dim, n);
+        if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
         if (code == TTMM_OK) code = read_tensor(&s, "embeddings", c->embedding, DTYPE_REAL, n, dim, err);
         if (code == TTMM_OK && idf) code = read_tensor(&s, "idf", c->idf, DTYPE_REAL, dim, 1, err);
     }

@@ -145,7 +145,7 @@ typedef struct {
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err); /* TTMM_BAD_INPUT names the field */
 size_t ttmm_n_tensors(const ttmm_config *c);
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);               /* i < ttmm_n_tensors(c) */
-size_t ttmm_n_weights(const ttmm_config *c);                              /* numbers in a model; 0 if over SIZE_MAX */
+size_t ttmm_n_weights(const ttmm_config *c);                              /* numbers in a model; SIZE_MAX if too many */
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
@@ -284,12 +284,12 @@ enum { TTMM_EMBED_DIM = 2048 };
 
 /* The built-in embedding of tokens: byte n-grams, n = 1 .. 4, none across an end token, hashed with sign into E buckets
  * (Weinberger et al. 2009), x_b = sign(c_b) log(1 + |c_b|) idf_b, normalised.         out [E]    idf [E] or NULL (ones)
- * The hash of the n-gram g_1 .. g_n is the first output of SplitMix64 in the state g + (n - 1) 0x9e3779b97f4a7c15, where
- * g = g_1 256^(n-1) + ... + g_n: its lowest 11 bits are the bucket, its highest is the sign (1: minus).
+ * The hash of the n-gram g_1 .. g_n is the first output of SplitMix64 in the state g + (n - 1) 0x9e3779b97f4a7c15,
+ * where g = g_1 256^(n-1) + ... + g_n: its lowest 11 bits are the bucket, its highest is the sign (1: minus).
  * An empty text gives the zero vector. */
 void ttmm_embed(real *out, const int *token, size_t T, const real *idf);
 
-/* Embed every sequence of c; idf_b = log((1 + n) / (1 + sequences whose bucket b is not 0)) + 1, kept in c->idf. */
+/* Embed every sequence of c; idf_b = log((2 + n) / (1 + sequences whose bucket b is not 0)) > 0, kept in c->idf. */
 int ttmm_corpus_embed(ttmm_corpus *c, ttmm_error *err);
 /* Outside embeddings: rows [n, dim], any dim; copied and normalised. TTMM_BAD_INPUT: a row zero or not finite. */
 int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err);
@@ -358,17 +358,17 @@ int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttm
                      ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
 
-/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus; 1 <= n <= its number of sequences), again
- * and again until the steps or the `epochs` are done; exactly one of these is 0. Batches run on across the border of two
- * epochs; only the run's last one may be smaller. `stream` separates the shuffles of different runs. The moments are
- * zeroed; the weights stay as they are. */
+/* Begin a run: `steps` steps over sequence[0 .. n-1] (NULL: all of the corpus; 1 <= n <= its number of sequences),
+ * again and again until the steps or the `epochs` are done; exactly one of these is 0. Batches run on across the border
+ * of two epochs; only the run's last one may be smaller. `stream` separates the shuffles of different runs. The moments
+ * are zeroed; the weights stay as they are. */
 void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream);
 int ttmm_trainer_step(ttmm_trainer *t, double *loss); /* one step; 0 when all are done. *loss: the batch's mean loss */
 long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* steps done, steps in all, tokens seen */
 
 /* A checkpoint holds weights, moments and the step: a run resumed from it ends with the same bits. `settings` is any
- * text; load answers 1 if a checkpoint was there and was taken, 0 if there is none, and refuses one with other
- * settings. */
+ * text; load, called after ttmm_trainer_start, answers 1 if a checkpoint was there and was taken, 0 if there is none,
+ * and refuses one with other settings. */
 int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err);
 int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err);
 
@@ -380,15 +380,16 @@ typedef struct {
 
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences
  * of t's corpus; t's recipe has batch 1 and shuffle 0: one step per neighbour and pass, the nearest (SIFT: the first
- * chosen) last.       index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
+ * chosen) last.       index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)]
+ * */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 
 /* ---- 11. Files --------------------------------------------------------------------------------------------------- */
 
 /* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one. Reading checks
- * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text without
- * quotes, kept in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
+ * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text, kept
+ * in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err);
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);

@@ -151,7 +151,7 @@ static void refuses_numbers(const char *file, const char *list)
 
 static void has(const char *file, const char *list) /* each tensor, with its shape; in JSON each text */
 {
-    for (char item[500], name[200], shape[20], entry[300]; next(&list, item);) {
+    for (char item[500], name[200] = "", shape[20] = "", entry[300]; next(&list, item);) {
         const int parts = sscanf(item, "%199s [%19[0-9,]", name, shape), bits = (int)sizeof(real) * 8;
         snprintf(entry, sizeof entry, "'%s.weight':{'dtype':'F%d','shape':[%s]", name, bits, shape);
         CHECK_TEXT(get(file)->at + (parts == 2 ? 8 : 0), quoted(parts == 2 ? entry : item));

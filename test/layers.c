@@ -330,8 +330,12 @@ static double layer(int back)
         rotary(to, it.cosine, it.sine, 3, N, H, S, back ? -1 : 1);
         break;
     case ATTENTION:
-        if (back) attention_backward(dx[0], dx[1], dx[2], dy, x[0], x[1], x[2], it.start, it.B, c, extra, it.room);
-        else attention_forward(y, x[0], x[1], x[2], it.start, it.B, 0, c, extra, it.room);
+        if (back)
+            attention_backward(dx[0], dx[1], dx[2], dy, x[0], x[1], x[2], it.start, it.B, c,
+                               (thread_scratch){extra, it.room, ttmm_threads()});
+        else
+            attention_forward(y, x[0], x[1], x[2], it.start, it.B, 0, c,
+                              (thread_scratch){extra, it.room, ttmm_threads()});
         break;
     case SWIGLU:
         if (back) swiglu_backward(dx[0], memcpy(dx[1], dy, n * sizeof(real)), x[0], x[1], n);
