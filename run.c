@@ -125,6 +125,9 @@ static int load_query(const int *token, size_t T)
     if (model.corpus.idf == NULL)
         return ttmm_fail(&err, TTMM_BAD_INPUT,
                          "%s: was indexed with outside embeddings: the prompt's must come by --query", model.folder);
+    if (model.E != TTMM_EMBED_DIM)
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d",
+                         model.folder, model.E, TTMM_EMBED_DIM);
     if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
     if (model.query == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
     ttmm_embed(model.query, token, T < (size_t)option.prefix ? T : (size_t)option.prefix, model.corpus.idf);
@@ -165,14 +168,22 @@ static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t 
     char folder[4096];
     int rank = 8;
     double alpha = 16;
-    const ttmm_recipe recipe = {{option.ttt_lr, 0, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, 1, 0, (uint64_t)option.seed};
+    const ttmm_recipe recipe = {.schedule = {.lr = option.ttt_lr, .last = 0.05},
+                                .beta1 = 0.9,
+                                .beta2 = 0.999,
+                                .eps = 1e-8,
+                                .clip = 1,
+                                .batch = 1,
+                                .seed = (uint64_t)option.seed};
     if (model.corpus.dim == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
     snprintf(folder, sizeof folder, "%s/experts/0", model.folder);
-    if (ttmm_exists(folder, "adapter_config.json") &&
-        ttmm_lora_read(&like, &model.base.config, folder, &err) == TTMM_OK)
-        rank = like.matrix[0].rank, alpha = like.alpha; /* of the experts' form */
-    ttmm_lora_free(&like);
+    if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
+        int read = ttmm_lora_read(&like, &model.base.config, folder, &err);
+        if (read) return read;
+        rank = like.matrix[0].rank, alpha = like.alpha;
+        ttmm_lora_free(&like);
+    }
     o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours
                                                                          : model.corpus.n_sequences;
     o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0;
@@ -289,36 +300,28 @@ static void print_origins(FILE *f, int expert)
     free(count);
 }
 
-/* The order of printing: heaviest first. */
-static size_t next_heaviest(const char *done)
-{
-    size_t best = SIZE_MAX;
-    for (size_t i = 0; i < model.n_chosen; i++)
-        if (!done[i] && (best == SIZE_MAX || model.weight[i] > model.weight[best])) best = i;
-    return best;
-}
-
 static int verb_route(void)
 {
     int code = load_query(prompt, prompt_tokens);
     if (code == TTMM_OK) code = route((size_t)option.active);
-    char *done = calloc(model.K, 1);
-    FILE *tsv = code == TTMM_OK && option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (code == TTMM_OK && option.tsv && !tsv)
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    if (code || done == NULL) return code;
+    if (code) return code;
+    FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
+    if (option.tsv && !tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
     if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
     if (tsv) fprintf(tsv, "expert\tsimilarity\tweight\n");
-    for (size_t i; (i = next_heaviest(done)) != SIZE_MAX; done[i] = 1) {
+    for (size_t n = 0; n < model.n_chosen; n++) { /* heaviest first */
+        size_t i = 0;
+        for (size_t j = 1; j < model.n_chosen; j++)
+            if (model.weight[j] > model.weight[i]) i = j;
         const double s = (double)model.similarity[model.index[i]], w = (double)model.weight[i];
         printf("%6d  %10.4f  %6.4f  %-25.*s ", model.index[i], s, w, (int)(25 * w + 0.5), "#########################");
         print_origins(stdout, model.index[i]);
         printf("\n");
         if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", model.index[i], s, w);
+        model.weight[i] = -1;
     }
-    if (tsv) fclose(tsv);
-    free(done);
+    if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
     return TTMM_OK;
 }
 
@@ -337,12 +340,13 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
 {
     const size_t context = (size_t)m->config.context, V = (size_t)m->config.vocab, n = ensemble ? mix->n : 1;
     size_t room = context - prompt_tokens, limit = (size_t)option.tokens, rank = 0, generated = 0;
+    const size_t cache = limit < room ? prompt_tokens + limit : context;
     const real one = 1;
     const ttmm_sampler sampler = {option.temperature, option.top_p, (size_t)option.top_k};
     ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
     for (size_t k = 0; mix && k < mix->n; k++)
         if ((size_t)mix->lora[k]->matrix[0].rank > rank) rank = (size_t)mix->lora[k]->matrix[0].rank;
-    const ttmm_pass_size size = {prompt_tokens, 1, context, 1, 0, rank, 0};
+    const ttmm_pass_size size = {.tokens = prompt_tokens, .sequences = 1, .cache = cache, .logits = 1, .rank = rank};
     ttmm_pass **pass = calloc(n, sizeof *pass);
     real *mean = malloc(V * sizeof *mean);
     void *scratch = malloc(ttmm_sample_scratch(V));
@@ -494,7 +498,8 @@ static struct {
     ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
     struct {
         int there;
-        double *nll, *seconds; /* [n]; nll is NaN where the method was not run, seconds are those it was */
+        double *nll, *seconds; /* [n] of each prompt; of each that the method was run on */
+        char *ran;             /* [n] */
         double active, decode;
         size_t prompts;
     } method[METHODS];
@@ -543,7 +548,8 @@ static int load_eval(const char *const *file, size_t n_files)
     if (code) return code;
     if (eval.fresh.matrix) rank = larger(rank, (size_t)eval.fresh.matrix[0].rank);
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
-    const ttmm_pass_size size = {T, 1, 0, T < 64 ? T : 64, 0, rank, 0}, step = {1, 1, 64, 1, 0, rank, 0};
+    const ttmm_pass_size size = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
+    const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
     code = ttmm_pass_new(&eval.pass, c, &size, &err);
     for (size_t k = 0; k < MEMBERS && code == TTMM_OK; k++) code = ttmm_pass_new(&eval.member[k], c, &step, &err);
     if (code) return code;
@@ -554,7 +560,8 @@ static int load_eval(const char *const *file, size_t n_files)
     int room = eval.count && eval.first && eval.scored && eval.probability && eval.sorted && eval.equal;
     for (int m = 0; m < METHODS; m++) {
         eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
-        room = room && eval.method[m].nll && eval.method[m].seconds;
+        eval.method[m].ran = calloc(all, 1);
+        room = room && eval.method[m].nll && eval.method[m].seconds && eval.method[m].ran;
     }
     if (!room) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the table");
     for (size_t i = 0; i < all; i++) {
@@ -630,8 +637,8 @@ static int run_method(int m)
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
         const int *token = eval.text.token + eval.first[i];
         const size_t T = prefix + eval.scored[i];
-        eval.method[m].nll[i] = ttmm_log(-1);
         if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
+        eval.method[m].ran[i] = 1;
         const double began = ttmm_seconds();
         if (prepares) code = load_query(token, prefix);
         if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
@@ -656,7 +663,7 @@ static int run_method(int m)
     if (code) return code;
     eval.method[m].active /= (double)eval.method[m].prompts;
     if (ensemble && mix.n > 0) members = mix.n < MEMBERS ? mix.n : MEMBERS;
-    eval.method[m].decode = decode_rate(members, with, how == TTT || beside || members > 1 ? &mix : NULL,
+    eval.method[m].decode = decode_rate(members, with, how == TTT || beside || ensemble ? &mix : NULL,
                                         eval.text.token + eval.first[n - 1], prefix + eval.scored[n - 1]);
     return TTMM_OK;
 }
@@ -667,8 +674,8 @@ static double total_nll(int m, int of_ttt, size_t *tokens)
     double nll = 0;
     *tokens = 0;
     for (size_t i = 0; i < eval.n; i++) {
-        const double x = eval.method[m].nll[i], y = of_ttt ? eval.method[LAST].nll[i] : x;
-        if (x == x && y == y) nll += x, *tokens += eval.scored[i];
+        if (!eval.method[m].ran[i] || (of_ttt && !eval.method[LAST].ran[i])) continue;
+        nll += eval.method[m].nll[i], *tokens += eval.scored[i];
     }
     return nll;
 }
@@ -727,7 +734,7 @@ static int verb_tokenize(void)
     if (model.base.config.vocab != TTMM_BYTES)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
     int code = ttmm_corpus_from_files(&text, file, 1, model.base.config.context, &err);
-    FILE *f = option.output ? fopen(option.output, "w") : stdout;
+    FILE *f = code ? NULL : option.output ? fopen(option.output, "w") : stdout;
     if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
         for (size_t t = text.document[d]; t < text.document[d + 1]; t++)
@@ -769,7 +776,7 @@ static int verb_info(void)
     if (model.K)
         printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
     printf("memory, with %d threads:\n", ttmm_threads());
-    const ttmm_pass_size decoding = {context, 1, context, 1, 0, rank, 0};
+    const ttmm_pass_size decoding = {.tokens = context, .sequences = 1, .cache = context, .logits = 1, .rank = rank};
     const size_t text = model.corpus.n_tokens * sizeof(int) +
                         model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
     const size_t pass = ttmm_pass_bytes(c, &decoding), lora = ttmm_lora_bytes(c, (int)rank);
@@ -777,8 +784,7 @@ static int verb_info(void)
     print_size("eval", 2 * weights + pass + text + (model.K + 2) * lora);
     if (model.corpus.n_sequences) {
         ttmm_lora l = {0};
-        ttmm_recipe base = {{0, 0, 0, 0}, 0, 0, 0, 0, 0, 8, 0, 0}, adapter = base;
-        adapter.batch = 2;
+        ttmm_recipe base = {.batch = 8}, adapter = {.batch = 2};
         if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
             print_size("train base (batch 8)", weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &base));
             print_size("train experts, finetune (batch 2)",
@@ -867,6 +873,9 @@ int main(int argc, char **argv)
         else if (strcmp(verb, "tokenize") == 0) code = verb_tokenize();
         else code = verb_info();
     }
+    if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
+    free(positional);
     if (code) fprintf(stderr, "run: %s\n", err.text);
     return -code;
 }

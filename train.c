@@ -1,7 +1,7 @@
 /* train.c - the training side of ttmm: pre-train a base model, index and cluster the text, train the experts and the
  * fine-tuned baseline. It parses arguments, shows progress and keeps the stages in order; the mathematics is in ttmm.c.
  *
- * Every stage writes one thing into the model's folder, last and at once, with the settings it used as a note. So a
+ * Every stage ends with writing its result into the model's folder, at once, with the settings it used as a note. So a
  * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
  * interrupted goes on from its checkpoint to the same bits. */
 #include <inttypes.h>
@@ -180,6 +180,15 @@ static ttmm_recipe recipe_of(int adapter)
     return r;
 }
 
+/* The folder is made here, not before: another process, training other experts, removes it when it is empty. */
+static int save_checkpoint(const ttmm_trainer *t, const char *path, const char *settings)
+{
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
+    const int code = ttmm_make_folder(folder, &err);
+    return code ? code : ttmm_trainer_save(t, path, settings, &err);
+}
+
 /* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt.
  * done and all: of the stage's sequences-times-epochs, for the progress line. *mean: loss over the last tenth of the
  * steps. */
@@ -192,6 +201,8 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
     long counted = 0;
     int code = ttmm_trainer_load(t, checkpoint, settings, &err);
     if (code < 0) return code;
+    signal(SIGINT, on_interrupt); /* other stages are short and write atomically: there the default will do */
+    signal(SIGTERM, on_interrupt);
     step = ttmm_trainer_at(t, &steps, &before);
     if (code > 0 && !option.quiet) {
         clear_line();
@@ -203,11 +214,10 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
             return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
                              what, step);
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
-        progress(what, done + (all - done > 0 ? (double)step / (double)steps : 0), all, loss, *tokens + seen - before,
-                 began, shown);
+        progress(what, done + (double)step / (double)steps, all, loss, *tokens + seen - before, began, shown);
         const double now = ttmm_seconds();
         if ((interrupted && step < steps) || now - saved > 30) {
-            if ((code = ttmm_trainer_save(t, checkpoint, settings, &err)) != TTMM_OK) return code;
+            if ((code = save_checkpoint(t, checkpoint, settings)) != TTMM_OK) return code;
             saved = now;
         }
         if (interrupted && step < steps) {
@@ -217,6 +227,8 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
             exit(130);
         }
     }
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     ttmm_trainer_at(t, &steps, &seen);
     *tokens += seen - before;
     *mean = counted ? sum / (double)counted : loss;
@@ -225,13 +237,8 @@ static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *sett
 
 static int checkpoint_path(char *path, size_t size, const char *folder, const char *name)
 {
-    char file[4096];
-    int n = snprintf(path, size, "%s/checkpoint", folder);
-    if (n < 0 || (size_t)n >= size - 64) return ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
-    int code = ttmm_make_folder(path, &err);
-    snprintf(file, sizeof file, "/%s.safetensors", name);
-    snprintf(path + n, size - (size_t)n, "%s", file);
-    return code;
+    const int n = snprintf(path, size, "%s/checkpoint/%s.safetensors", folder, name);
+    return n >= 0 && (size_t)n < size ? TTMM_OK : ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
 }
 
 static void remove_checkpoint(const char *folder, const char *path)
@@ -263,6 +270,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
+    if (ttmm_config_check(&c, &err) != TTMM_OK) return err.code = TTMM_BAD_USE;
     int code = stage_done(folder, "model.safetensors", settings, "base");
     if (code) return code < 0 ? code : TTMM_OK;
     code = ttmm_model_new(&m, &c, &err);
@@ -292,11 +300,20 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
 /* Experts belong to one base, text and clustering: while there are any, these stay as they are. */
 static int refuse_if_experts(const char *folder, const char *stage)
 {
-    if (!ttmm_exists(folder, "experts/0/adapter_model.safetensors") &&
-        !ttmm_exists(folder, "finetuned/adapter_model.safetensors"))
-        return TTMM_OK;
-    return ttmm_fail(&err, TTMM_BAD_INPUT,
-                     "%.300s: holds experts of another %s: use another folder, or remove them first", folder, stage);
+    char path[4096], name[64];
+    real *centroid;
+    size_t K = 1, E;
+    ttmm_error none;
+    snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
+    if (ttmm_array_read(&centroid, &K, &E, path, "embeddings", &none) == TTMM_OK) free(centroid);
+    int found = ttmm_exists(folder, "finetuned/adapter_model.safetensors");
+    for (size_t k = 0; k < K && !found; k++) {
+        snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
+        found = ttmm_exists(folder, name);
+    }
+    return !found ? TTMM_OK
+                  : ttmm_fail(&err, TTMM_BAD_INPUT,
+                              "%.300s: holds experts of another %s: use another folder, or remove them", folder, stage);
 }
 
 static int stage_index(const char *folder, ttmm_corpus *text)
@@ -306,8 +323,17 @@ static int stage_index(const char *folder, ttmm_corpus *text)
     real *rows = NULL;
     size_t n = 0, dim = 0;
     int code = TTMM_OK;
-    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
-             ttmm_corpus_hash(text, -1), text->n_files, option.embeddings ? option.embeddings : "built-in",
+    if (option.embeddings) {
+        code = ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err);
+        if (code == TTMM_OK && n != text->n_sequences)
+            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has %zu embeddings, expected %zu: one a sequence",
+                             option.embeddings, n, text->n_sequences);
+        if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
+        free(rows);
+    } else code = ttmm_corpus_embed(text, &err);
+    if (code) return code;
+    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %016" PRIx64 "%s",
+             ttmm_corpus_hash(text, -1), text->n_files, ttmm_hash(text->embedding, text->n_sequences * text->dim),
              sizeof(real) == 8 ? " f64" : "");
     if (ttmm_exists(folder, "corpus.safetensors")) {
         char path[4096];
@@ -318,17 +344,9 @@ static int stage_index(const char *folder, ttmm_corpus *text)
             return TTMM_OK;
         }
         if ((code = refuse_if_experts(folder, "text")) != TTMM_OK) return code;
-        ttmm_remove(folder, "centroids.safetensors");
     }
-    if (option.embeddings) {
-        code = ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err);
-        if (code == TTMM_OK && n != text->n_sequences)
-            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has %zu embeddings, expected %zu: one a sequence",
-                             option.embeddings, n, text->n_sequences);
-        if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
-        free(rows);
-    } else code = ttmm_corpus_embed(text, &err);
-    if (code == TTMM_OK) code = ttmm_corpus_write(text, folder, settings, &err);
+    ttmm_remove(folder, "centroids.safetensors"); /* of the text before */
+    code = ttmm_corpus_write(text, folder, settings, &err);
     if (code == TTMM_OK) note_stage("index", ttmm_seconds() - began, 0, 0, "text and embeddings: corpus.safetensors");
     return code;
 }
@@ -341,10 +359,16 @@ static int stage_cluster(const char *folder, int vocab)
     int code = ttmm_corpus_read(&c, folder, vocab, &err);
     if (code) return code;
     snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
-    if ((code = ttmm_note(note, sizeof note, path, &err)) != TTMM_OK) return code;
+    if ((code = ttmm_note(note, sizeof note, path, &err)) != TTMM_OK) {
+        ttmm_corpus_free(&c);
+        return code;
+    }
     size_t K = option.experts ? (size_t)option.experts : c.n_sequences / 20;
     if (!option.experts) K = K < 1 ? 1 : K > 100 ? 100 : K;
     if (c.dim == 0) code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
+    else if (K > c.n_sequences)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT, "--experts is %zu, expected at most %zu, the number of sequences", K,
+                         c.n_sequences);
     snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, note);
     if (code == TTMM_OK && ttmm_exists(folder, "centroids.safetensors")) {
         snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
@@ -365,7 +389,10 @@ static int stage_cluster(const char *folder, int vocab)
         snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
         code = ttmm_note(note, sizeof note, path, &err);
     }
-    if (code == TTMM_OK) code = ttmm_corpus_write(&c, folder, note, &err);
+    if (code == TTMM_OK) {
+        ttmm_remove(folder, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
+        code = ttmm_corpus_write(&c, folder, note, &err);
+    }
     snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
     if (code == TTMM_OK) code = ttmm_array_write(centroid, K, c.dim, path, "embeddings", settings, &err);
     if (code == TTMM_OK) {
@@ -418,6 +445,10 @@ static int stage_adapters(const char *folder, int whole)
     size_t *member = NULL;
     int code = ttmm_model_read(&m, folder, &err);
     if (code == TTMM_OK) code = ttmm_corpus_read(&c, folder, m.config.vocab, &err);
+    if (code == TTMM_OK && ttmm_longest_sequence(&c) > (size_t)m.config.context)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT,
+                         "%s: has sequences of %zu tokens, the base takes %d: train index --context %d", folder,
+                         ttmm_longest_sequence(&c), m.config.context, m.config.context);
     if (code == TTMM_OK && !whole && !c.clustered)
         code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
     for (size_t i = 0; code == TTMM_OK && !whole && i < c.n_sequences; i++)
@@ -427,7 +458,7 @@ static int stage_adapters(const char *folder, int whole)
     if (code == TTMM_OK) code = ttmm_trainer_new(&t, &m, &l, &c, &r, &err);
     if (code == TTMM_OK && (member = calloc(c.n_sequences, sizeof *member)) == NULL)
         code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of sequences");
-    if (code == TTMM_OK) base = ttmm_model_hash(&m);
+    if (code == TTMM_OK) base = ttmm_hash(m.data, m.n);
     for (size_t k = from; k <= to && code == TTMM_OK; k++) {
         size_t n = 0;
         for (size_t i = 0; i < c.n_sequences; i++)
@@ -501,9 +532,6 @@ int main(int argc, char **argv)
         return -TTMM_BAD_USE;
     }
     if (option.threads) ttmm_set_threads(option.threads);
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
-
     const char *folder = positional[0];
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};

@@ -6,8 +6,9 @@
  *
  * Why the bits are the same everywhere.
  *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is
- *    fixed: a sum over a contiguous axis has 16 lanes (section 3), a sum of rows adds them in ascending order, and no
- *    product is fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without -ffast-math.
+ *    fixed: a sum of reals over a contiguous axis has 16 lanes (section 3), any other sum goes in ascending order, and
+ *    no product is fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without
+ *    -ffast-math.
  *  - exp, log, sin and cos are written here from + - * / of doubles, because every libm has its own.
  *  - Threads and blocks decide which outputs are computed when, never the order inside one output. So the logits at a
  *    position do not depend on the batch, nor on whether the tokens came at once or one by one.
@@ -35,7 +36,6 @@
 #include <io.h>
 #include <windows.h>
 #else
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -388,9 +388,9 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are dra
 
 /* ==== 3. Dot products, matrix products, sums ========================================================================
  *
- * The definition of every sum over a contiguous axis. A dot product has 16 lanes: lane l adds up the products with
- * index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l += lane
- * l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
+ * The definition of every sum of reals over a contiguous axis. A dot product has 16 lanes: lane l adds up the products
+ * with index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l +=
+ * lane l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
  *
  * Where the compiler has GNU vector types, a `lanes` is one vector; elsewhere a struct of 16 numbers and plain loops,
  * with the same bits. */
@@ -442,6 +442,13 @@ static lanes load_first(const real *p, size_t n)
     for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (s) * (b).v[l_]
 #endif
 
+static real halve(real *a) /* one accumulator */
+{
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) a[l] += a[l + half];
+    return a[0];
+}
+
 /* Halve 16 accumulators: sum[i] = the sum of the lanes of acc[i], in the defined order. With vectors of 16 all are
  * halved at once: each round adds pairs of vectors whose halves (quarters, ...) a shuffle has put side by side. */
 #if VECTORS && (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
@@ -468,51 +475,23 @@ INLINE void halve_lanes(real *sum, const lanes *acc)
     for (int i = 0; i < LANES; i++) {
         real a[LANES];
         STORE(a, acc[i]);
-        for (int half = LANES / 2; half > 0; half /= 2)
-            for (int l = 0; l < half; l++) a[l] += a[l + half];
-        sum[i] = a[0];
+        sum[i] = halve(a);
     }
 }
 #endif
 
-static real halve(real *a) /* the same for one accumulator in memory */
-{
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) a[l] += a[l + half];
-    return a[0];
-}
+/* The lane sum of a term in k + l = 0 .. n - 1. Reads nothing beyond n. */
+#define LANE_SUM(term)                                     \
+    real a[LANES] = {0};                                   \
+    size_t k = 0;                                          \
+    for (; k + LANES <= n; k += LANES)                     \
+        for (size_t l = 0; l < LANES; l++) a[l] += (term); \
+    for (size_t l = 0; k + l < n; l++) a[l] += (term);     \
+    return halve(a)
 
-/* sum_k x_k y_k. Reads nothing beyond n. */
-static real dot(const real *x, const real *y, size_t n)
-{
-    real a[LANES] = {0};
-    size_t k = 0;
-    for (; k + LANES <= n; k += LANES)
-        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l] * y[k + l];
-    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l] * y[k + l];
-    return halve(a);
-}
-
-/* sum_k x_k y_k z_k, as (x_k y_k) z_k */
-static real dot3(const real *x, const real *y, const real *z, size_t n)
-{
-    real a[LANES] = {0};
-    size_t k = 0;
-    for (; k + LANES <= n; k += LANES)
-        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
-    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l] * y[k + l] * z[k + l];
-    return halve(a);
-}
-
-static real sum(const real *x, size_t n)
-{
-    real a[LANES] = {0};
-    size_t k = 0;
-    for (; k + LANES <= n; k += LANES)
-        for (size_t l = 0; l < LANES; l++) a[l] += x[k + l];
-    for (size_t l = 0; k + l < n; l++) a[l] += x[k + l];
-    return halve(a);
-}
+static real dot(const real *x, const real *y, size_t n) { LANE_SUM(x[k + l] * y[k + l]); }
+static real dot3(const real *x, const real *y, const real *z, size_t n) { LANE_SUM(x[k + l] * y[k + l] * z[k + l]); }
+static real sum(const real *x, size_t n) { LANE_SUM(x[k + l]); }
 
 static real largest(const real *x, size_t n) /* n > 0 */
 {
@@ -610,7 +589,10 @@ INLINE void row_tile(real *c, const real *c0, size_t ldc, const real *a, size_t 
         for (size_t q = 0; q < vectors; q++) {
             size_t left = cols - q * LANES;
             if (left >= LANES) acc[i][q] = LOAD(c0 + row * ldc + q * LANES);
-            else acc[i][q] = LOAD_PART(c0 + row * ldc + q * LANES, left);
+            else {
+                acc[i][q] = ZERO; /* exactly: another thread may be storing what follows */
+                memcpy(&acc[i][q], c0 + row * ldc + q * LANES, left * sizeof *c0);
+            }
         }
     }
     for (size_t k = 0; k < K; k++) {
@@ -662,12 +644,13 @@ static void row_product(real *c, const real *c0, const real *a, int transposed, 
 
 static const struct {
     const char *name; /* Hugging Face's; %d is the layer */
-    char rows, cols;  /* by letter, see ttmm.h; Q and K here are H * S and G * S, the widths of all heads together */
+    char rows,
+        cols; /* by letter, see ttmm.h; H and G here stand for H * S and G * S, the widths of all heads together */
 } tensor_table[TTMM_KINDS] = {
-    {"model.layers.%d.self_attn.q_proj.weight", 'Q', 'D'},
-    {"model.layers.%d.self_attn.k_proj.weight", 'K', 'D'},
-    {"model.layers.%d.self_attn.v_proj.weight", 'K', 'D'},
-    {"model.layers.%d.self_attn.o_proj.weight", 'D', 'Q'},
+    {"model.layers.%d.self_attn.q_proj.weight", 'H', 'D'},
+    {"model.layers.%d.self_attn.k_proj.weight", 'G', 'D'},
+    {"model.layers.%d.self_attn.v_proj.weight", 'G', 'D'},
+    {"model.layers.%d.self_attn.o_proj.weight", 'D', 'H'},
     {"model.layers.%d.mlp.gate_proj.weight", 'F', 'D'},
     {"model.layers.%d.mlp.up_proj.weight", 'F', 'D'},
     {"model.layers.%d.mlp.down_proj.weight", 'D', 'F'},
@@ -684,8 +667,8 @@ static size_t dimension(const ttmm_config *c, char letter)
     case 'D': return (size_t)c->dim;
     case 'F': return (size_t)c->intermediate;
     case 'V': return (size_t)c->vocab;
-    case 'Q': return mul_size((size_t)c->n_heads, (size_t)c->head_dim);
-    case 'K': return mul_size((size_t)c->n_kv_heads, (size_t)c->head_dim);
+    case 'H': return mul_size((size_t)c->n_heads, (size_t)c->head_dim);
+    case 'G': return mul_size((size_t)c->n_kv_heads, (size_t)c->head_dim);
     default: return 1;
     }
 }
@@ -860,7 +843,7 @@ static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, 
 }
 
 /* Linear layer with the adapters that take part:   y = W x + sum_k u_k B_k',   u_k = w_k scale_k A_k x.
- *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] overwritten: that of the last adapter */
+ *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] overwritten: the last adapter's, dB will need it */
 static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
                            int kind, size_t N)
 {
@@ -1051,7 +1034,8 @@ static void swiglu_backward(real *dgate, real *dup, const real *gate, const real
     }
 }
 
-/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max). The logits x [V]
+/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max), and since the
+ * derivative of log sum exp x by x_v is exp(x_v) / sum = p_v, dnll/dx_v = p_v - [v = y]. The logits x [V]
  * are overwritten with dL/dx_v = scale (p_v - [v = y]) if scale is not 0. */
 static real cross_entropy(real *x, int y, size_t V, real scale)
 {
@@ -1093,7 +1077,7 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
 {
     const ttmm_config *c = &p->config;
     const size_t N = p->size.tokens, D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
-    const size_t HS = dimension(c, 'Q'), GS = dimension(c, 'K'), R = p->size.rank;
+    const size_t HS = dimension(c, 'H'), GS = dimension(c, 'G'), R = p->size.rank;
     const size_t ND = mul_size(N, D), NF = mul_size(N, F), NQ = mul_size(N, HS), NR = mul_size(N, R);
     const size_t T = p->size.longest ? p->size.longest : N, NK = mul_size(p->size.cache ? p->size.cache : N, GS);
     const int all = p->size.backward;
@@ -1232,7 +1216,11 @@ static void losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttm
         OMP(omp parallel for if (rows * V > WORTH_THREADS / 4))
         for (size_t i = 0; i < rows; i++) {
             size_t t = first + i, b = 0, above = p->B; /* sequence b has start[b] <= t < start[b + 1] */
-            while (above - b > 1) *(p->start[(b + above) / 2] <= t ? &b : &above) = (b + above) / 2;
+            while (above - b > 1) {
+                const size_t middle = (b + above) / 2;
+                if (p->start[middle] <= t) b = middle;
+                else above = middle;
+            }
             if (t + 1 < p->start[b + 1]) nll[t] = cross_entropy(p->logits + i * V, p->token[t + 1], V, scale);
             else memset(p->logits + i * V, 0, V * sizeof(real)); /* nothing follows: no loss, no gradient */
         }
@@ -1517,34 +1505,31 @@ int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, in
     size_t name_bytes = 0, length;
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
-    for (int write = 0; write < 2 && code == TTMM_OK; write++) { /* count, allocate, write */
-        if (write) {
-            c->n_files = n;
-            if ((code = allocate_corpus(c, name_bytes, err)) != TTMM_OK) break;
-            c->n_tokens = c->n_documents = c->n_sequences = 0;
-        }
-        char *name = c->names;
-        for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-            char *text;
-            size_t bytes;
-            if ((code = read_whole_file(&text, &bytes, path[i], err)) != TTMM_OK) break;
-            code = add_file(c, path[i], (int)i, text, bytes, context, err);
-            free(text);
-            const char *base = base_name(path[i], &length);
-            if (!write) name_bytes += length + 1;
-            else {
-                c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
-                name += length + 1;
-            }
-        }
+    char **text = calloc(n, sizeof *text);
+    size_t *bytes = calloc(n, sizeof *bytes);
+    if (!text || !bytes) code = fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu files", n);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) { /* read and count */
+        code = read_whole_file(&text[i], &bytes[i], path[i], err);
+        if (code == TTMM_OK) code = add_file(c, path[i], (int)i, text[i], bytes[i], context, err);
+        base_name(path[i], &length);
+        name_bytes += length + 1;
     }
-    if (code) {
-        ttmm_corpus_free(c);
-        return code;
+    c->n_files = n;
+    if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
+    c->n_tokens = c->n_documents = c->n_sequences = 0;
+    char *name = c->names;
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) { /* write */
+        code = add_file(c, path[i], (int)i, text[i], bytes[i], context, err);
+        const char *base = base_name(path[i], &length);
+        c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
+        name += length + 1;
     }
-    c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
-    c->clustered = 0;
-    return TTMM_OK;
+    for (size_t i = 0; text && i < n; i++) free(text[i]);
+    free(text);
+    free(bytes);
+    if (code) ttmm_corpus_free(c);
+    else c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
+    return code;
 }
 
 void ttmm_corpus_free(ttmm_corpus *c)
@@ -1669,7 +1654,7 @@ void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedd
     similarities(scratch, query, embedding, n, E);
     for (size_t i = 0; i < m; i++) {
         index[i] = first_largest(scratch, n);
-        scratch[index[i]] = -2; /* below every inner product of unit vectors */
+        scratch[index[i]] = -INFINITY;
     }
 }
 
@@ -1696,7 +1681,8 @@ void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding
         real *l = column + s * n;
         similarities(l, embedding + x * E, embedding, n, E);
         for (size_t r = 0; r < s; r++) {
-            const real *before = column + r * n, at_x = before[x];
+            const real *before = column + r * n;
+            const real at_x = before[x];
             for (size_t i = 0; i < n; i++) l[i] -= before[i] * at_x;
         }
         for (size_t i = 0; i < n; i++) {
@@ -1707,8 +1693,9 @@ void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding
     }
 }
 
-/* One start of Lloyd's algorithm with two means on the rows x[member[i]], i < m: side[i] in {0, 1}. Returns the sum of
- * squared distances to the means. mean [2, E], total [2, E] and distance [m] are scratch. */
+/* Lloyd's algorithm with two means: assign every row to the nearer mean, |x - c|^2 = 1 - 2 x.c + |c|^2; move each mean
+ * to the average of its rows; until no row changes sides. One start, on the rows x[member[i]], i < m: side[i] in {0,
+ * 1}. Returns the sum of squared distances to the means. mean [2, E], total [2, E] and distance [m] are scratch. */
 static double two_means(unsigned char *side, const real *x, const size_t *member, size_t m, size_t E, ttmm_rng *g,
                         real *mean, double *total, double *distance)
 {
@@ -1732,7 +1719,7 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
         const real square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
         int moved = round == 0;
         OMP(omp parallel for reduction(|: moved) if (m * E > WORTH_THREADS))
-        for (size_t i = 0; i < m; i++) { /* |x - c|^2 = 1 - 2 x.c + |c|^2; equally near: side 0 */
+        for (size_t i = 0; i < m; i++) { /* equally near: side 0 */
             const real *xi = x + member[i] * E;
             real d0 = 1 - 2 * dot(xi, mean, E) + square[0], d1 = 1 - 2 * dot(xi, mean + E, E) + square[1];
             unsigned char now = d1 < d0;
@@ -1823,8 +1810,7 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
             if (cluster[i] == (int)k)
                 for (size_t e = 0; e < E; e++) total[e] += (double)x[i * E + e];
         for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(total[e] / (double)size[k]);
-        normalise(centroid + k * E,
-                  E); /* members that cancel out leave the zero vector, which is never routed to first */
+        normalise(centroid + k * E, E); /* members that cancel out leave zeros */
     }
     free(block);
     return TTMM_OK;
@@ -2238,7 +2224,8 @@ static int json_value(json *j, int depth)
             if (first == '{' && count % 2 == 0 && (j->at >= j->bytes || j->text[j->at] != '"')) return -1;
             int child = json_value(j, depth + 1);
             if (child < 0) return child;
-            *(last < 0 ? &j->node[self].child : &j->node[last].next) = child;
+            if (last < 0) j->node[self].child = child;
+            else j->node[last].next = child;
             last = child;
             json_blank(j);
             const char mark = j->at < j->bytes ? j->text[j->at] : 0;
@@ -2254,7 +2241,7 @@ static int json_value(json *j, int depth)
         node->type = '0';
         while (j->at < j->bytes && j->text[j->at] && strchr("+-0123456789.eE", j->text[j->at])) j->at++;
     } else {
-        const char *word = first == 't' ? "true" : first == 'f' ? "false" : first == 'n' ? "null" : "?";
+        const char *word = first == 't' ? "true" : first == 'f' ? "false" : "null";
         if (j->bytes - j->at < strlen(word) || memcmp(j->text + j->at, word, strlen(word)) != 0) return -1;
         j->at += strlen(word);
     }
@@ -2389,62 +2376,46 @@ static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t
     return s;
 }
 
-/* A JSON string's inside: quotes, backslashes and control characters as \u00XX. Returns its length; f NULL: only that.
- * */
-static size_t put_escaped(FILE *f, const char *text)
+/* A JSON string's inside: quotes, backslashes and control characters as \u00XX. */
+static void put_escaped(FILE *f, const char *text)
 {
-    size_t n = 0;
-    for (; *text; text++) {
-        const int plain = (unsigned char)*text >= 0x20 && *text != '"' && *text != '\\';
-        if (f && plain) fputc(*text, f);
-        else if (f) fprintf(f, "\\u%04x", (unsigned)(unsigned char)*text);
-        n += plain ? 1 : 6;
-    }
-    return n;
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == '"' || *text == '\\') fprintf(f, "\\u%04x", (unsigned char)*text);
+        else fputc(*text, f);
 }
 
 /* safetensors: 8 bytes with the length of the header; the header, JSON: name -> dtype, shape, data_offsets (counted
- * from the header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. note:
- * no quotes. */
+ * from the header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. */
 static int write_safetensors(const char *path, const stored *tensor, size_t n, const char *note, ttmm_error *err)
 {
     enum { CHUNK = 8192 };
-    unsigned char buffer[CHUNK];
+    unsigned char buffer[CHUNK] = {0};
     output o;
-    uint64_t offset = 0, header = 0;
+    uint64_t offset = 0;
     int code = output_open(&o, path, err);
     if (code) return code;
-    for (int write = 0; write < 2; write++) { /* first only to learn the header's length */
-        char line[400];
-        uint64_t length = 0;
-        offset = 0;
-        if (write) {
-            store_bytes(buffer, (header + 7) / 8 * 8, 8);
-            fwrite(buffer, 1, 8, o.f);
-        }
-        int k = snprintf(line, sizeof line, "{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"");
-        if (write) fputs(line, o.f);
-        length += (uint64_t)k + put_escaped(write ? o.f : NULL, note) + 2;
-        if (write) fputs("\"}", o.f);
-        for (size_t i = 0; i < n; i++) {
-            const stored *t = &tensor[i];
-            uint64_t size = (uint64_t)t->dim[0] * t->dim[1] * dtype_table[t->dtype].bytes;
-            char shape[64];
-            if (t->n_dims == 2) snprintf(shape, sizeof shape, "%zu,%zu", t->dim[0], t->dim[1]);
-            else snprintf(shape, sizeof shape, "%zu", t->dim[0]);
-            k = snprintf(line, sizeof line, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
-                         t->name, dtype_table[t->dtype].name, shape, (unsigned long long)offset,
-                         (unsigned long long)(offset + size));
-            if (write) fputs(line, o.f);
-            length += (uint64_t)k;
-            offset += size;
-        }
-        header = length + 1;
-        if (write) fprintf(o.f, "}%*s", (int)((header + 7) / 8 * 8 - header), "");
+    fwrite(buffer, 1, 8, o.f); /* the length, filled in below */
+    fputs("{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"", o.f);
+    put_escaped(o.f, note);
+    fputs("\"}", o.f);
+    for (size_t i = 0; i < n; i++) {
+        const stored *t = &tensor[i];
+        const uint64_t from = offset;
+        offset += (uint64_t)t->dim[0] * t->dim[1] * dtype_table[t->dtype].bytes;
+        fprintf(o.f, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", t->name, dtype_table[t->dtype].name, t->dim[0]);
+        if (t->n_dims == 2) fprintf(o.f, ",%zu", t->dim[1]);
+        fprintf(o.f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)offset);
     }
-    for (size_t i = 0; i < n && !ferror(o.f); i++) {
+    fputc('}', o.f);
+    int64_t header = tell_file(o.f) - 8;
+    for (; header % 8 != 0; header++) fputc(' ', o.f);
+    store_bytes(buffer, (uint64_t)header, 8);
+    if (header < 0 || seek_file(o.f, 0, SEEK_SET) != 0 || fwrite(buffer, 1, 8, o.f) != 8 ||
+        seek_file(o.f, 0, SEEK_END) != 0)
+        return output_failed(&o, err);
+    for (size_t i = 0; i < n; i++) {
         const size_t width = dtype_table[tensor[i].dtype].bytes, count = tensor[i].dim[0] * tensor[i].dim[1];
-        for (size_t k = 0; k < count && !ferror(o.f);) {
+        for (size_t k = 0; k < count;) {
             size_t filled = 0;
             for (; k < count && filled + width <= CHUNK; k++, filled += width)
                 store_bytes(buffer + filled, encode_number(tensor[i].data, k, tensor[i].dtype), width);
@@ -2670,13 +2641,13 @@ int ttmm_remove(const char *folder, const char *name)
     return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
 }
 
-/* FNV-1a over 64-bit words: a fingerprint, not a checksum against malice. */
+/* One round of multiply and mix a word: a fingerprint, not a checksum against malice. */
 static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word) * 0x100000001b3); }
 
-uint64_t ttmm_model_hash(const ttmm_model *m)
+uint64_t ttmm_hash(const real *x, size_t n)
 {
     uint64_t h = 0;
-    for (size_t i = 0; i < m->n; i++) h = hash_word(h, encode_number(m->data, i, DTYPE_REAL));
+    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, DTYPE_REAL));
     return h;
 }
 
@@ -2807,6 +2778,14 @@ static int write_tokenizer(const char *folder, ttmm_error *err)
     return write_text(folder, "tokenizer.json", text, err);
 }
 
+static int check_finite(const real *x, size_t n, const char *folder, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(x[i] - x[i] == 0))
+            return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite, the training diverged", folder);
+    return TTMM_OK;
+}
+
 int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_n_tensors(&m->config);
@@ -2818,6 +2797,7 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
         ttmm_tensor t = ttmm_tensor_at(&m->config, i);
         tensor[i] = store(t.name, DTYPE_REAL, is_gain(t.kind) ? 1 : 2, t.rows, t.cols, m->data + t.offset);
     }
+    if (code == TTMM_OK) code = check_finite(m->data, m->n, folder, err);
     if (code == TTMM_OK) code = write_config(&m->config, folder, err);
     if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
@@ -2876,6 +2856,7 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
              "  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"target_modules\": "
              "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
              l->matrix[0].rank, shortest(alpha, l->alpha));
+    if (code == TTMM_OK) code = check_finite(l->data, l->n, folder, err);
     if (code == TTMM_OK) code = write_text(folder, "adapter_config.json", text, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = write_safetensors(path, tensor, 2 * n, note, err);
@@ -3012,9 +2993,9 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     if (embeddings) {
         const int idf = find_tensor(&s, "idf") != NULL;
         const size_t dim = embeddings->dim[1];
-        if (embeddings->dim[0] != n || dim == 0)
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor embeddings is [%zu, %zu], expected [%zu, E]", path,
-                        embeddings->dim[0], dim, n);
+        if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor embeddings is [%zu, %zu], expected [%zu, %s]", path,
+                        embeddings->dim[0], dim, n, idf ? "2048" : "E");
         if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
         if (code == TTMM_OK) code = read_tensor(&s, "embeddings", c->embedding, DTYPE_REAL, n, dim, err);
         if (code == TTMM_OK && idf) code = read_tensor(&s, "idf", c->idf, DTYPE_REAL, dim, 1, err);
@@ -3165,13 +3146,12 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
     for (size_t v = 0; v < V; v++) {
         c[v].p = (real)ttmm_exp((double)(logits[v] - most) / s->temperature);
         c[v].token = (int)v;
-        total += (double)c[v].p;
     }
     qsort(c, V, sizeof *c, by_probability);
-    size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V, keep = 0;
-    if (n < V)
-        for (total = 0, keep = 0; keep < n; keep++) total += (double)c[keep].p;
-    for (keep = 0; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
+    const size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V;
+    size_t keep = 0;
+    for (size_t k = 0; k < n; k++) total += (double)c[k].p;
+    for (; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
     double point = ttmm_uniform(g) * kept;
     for (size_t i = 0; i + 1 < keep; i++)
         if ((point -= (double)c[i].p) < 0) return c[i].token;

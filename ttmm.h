@@ -18,7 +18,7 @@
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
  * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints, exits,
- * reads the environment or keeps global state. A *_new or *_read function allocates one block that *_free releases;
+ * reads the environment or keeps global state. A *_new or *_read function allocates what *_free releases;
  * training and decoding steps allocate nothing. The same inputs give the same bits on every IEEE-754 machine, compiler,
  * optimisation level and number of threads (how: the head of ttmm.c). */
 #ifndef TTMM_H
@@ -39,7 +39,6 @@ typedef float real;
 /* A code is the negative of the exit code of train and run. */
 enum {
     TTMM_OK = 0,
-    TTMM_DIFFERS = -1,   /* a comparison or check failed */
     TTMM_BAD_USE = -2,   /* wrong arguments */
     TTMM_BAD_INPUT = -3, /* a file or text that cannot be used */
     TTMM_NO_ROOM = -4    /* out of memory, or a file could not be written */
@@ -197,8 +196,9 @@ int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *siz
 void ttmm_pass_free(ttmm_pass *p);
 
 /* Forward through all layers, up to the final norm. Sequence b is token[start[b]] .. token[start[b + 1] - 1]; start[0]
- * = 0, N = start[B]. Tokens are in 0 .. V-1, positions count from 0 in each sequence. mix may be NULL.
- * With a cache, B is 1 and the tokens follow those of the calls before; rewind(p, t) forgets all after the first t. */
+ * = 0, N = start[B]. No sequence is empty, tokens are in 0 .. V-1, positions count from 0 in each sequence. mix may be
+ * NULL. With a cache, B is 1 and the tokens follow those of the calls before; rewind(p, t) forgets all after the first
+ * t. */
 void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
                   size_t B);
 void ttmm_rewind(ttmm_pass *p, size_t length);
@@ -306,8 +306,9 @@ void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding
                real *scratch);
 
 /* Bisecting k-means (Steinbach et al. 2000; scikit-learn's BisectingKMeans, strategy largest_cluster): all rows are one
- * cluster; the largest (equal ones: lower number) is split in two until there are K. A split is Lloyd's algorithm from
- * the best of 8 k-means++ starts; the half with the lower first row keeps the number, the other takes the next.
+ * cluster; the largest (equal ones: lower number) is split in two until there are K. A split is the best of 8
+ * runs of Lloyd's algorithm from k-means++ starts; the half with the lower first row keeps the number, the other takes
+ * the next.
  *   cluster [n] overwritten, in 0 .. K-1    centroid [K, E] overwritten: the clusters' normalised means
  *   x [n, E] unit rows.    TTMM_BAD_INPUT if K > n; rows that are all equal are split in halves by index. */
 int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
@@ -334,7 +335,7 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real
 
 /* Dense merging: to = from + sum_k weight_k scale_k B_k A_k in the seven matrices of every layer, k and then the rank
  * ascending; the other tensors are left alone. to and from may be the same model; with n = 0, to gets from's bits back.
- * scratch [ttmm_merge_scratch(from, mix)]. */
+ * scratch [ttmm_merge_scratch(&from->config, mix)]. */
 size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix);
 void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch);
 
@@ -409,9 +410,9 @@ int ttmm_exists(const char *folder, const char *name); /* 1 if that file can be 
 int ttmm_remove(const char *folder, const char *name);
 int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
 
-/* Fingerprints, by which train knows whether what it finds belongs together: of the weights; of the sequences of one
+/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences of one
  * cluster (-1: of all). */
-uint64_t ttmm_model_hash(const ttmm_model *m);
+uint64_t ttmm_hash(const real *x, size_t n);
 uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster);
 
 /* ---- 12. Scoring and sampling ------------------------------------------------------------------------------------ */

@@ -380,7 +380,7 @@ static void layer_gradients(void)
         world_new(i, i % 2 ? ATTENTION_ROWS + upto(9) : 9);
         const ttmm_config *c = &it.model.config;
         const size_t N = it.N, S = (size_t)c->head_dim, D = it.D = i == 1 ? 1 : upto(40), ND = N * D;
-        const size_t Q = N * dimension(c, 'Q'), K = N * dimension(c, 'K');
+        const size_t Q = N * dimension(c, 'H'), K = N * dimension(c, 'G');
         if (ttmm_model_new(&it.dmodel, c, &err) || ttmm_lora_new(&it.dlora, c, 2, 1, &err)) exit(4);
         it.mix = i % 2 ? &it.both : NULL, it.both.n = 1, it.room = 2 * N * N + ATTENTION_ROWS * N;
         it.cosine = filled((N + 3) * S, NAN), it.sine = filled((N + 3) * S, NAN), it.extra = filled(3 * it.room, NAN);
