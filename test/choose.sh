@@ -16,15 +16,15 @@ m=$out/model
 ./train all "$m" "$out"/train/*.txt --quiet
 echo "== the defaults"
 table "$m" "$out"/held/*.txt
-for beta in 0.08 0.12 0.2 0.3; do
+for beta in 0.08 0.1 0.14 0.2 0.3; do
     echo "== --beta $beta"
     table "$m" "$out"/held/*.txt --ttt-prompts 0 --beta $beta | grep '^ttmm'
 done
-for o in "--neighbours 10" "--neighbours 20" "--neighbours 80" "--ttt-lr 0.004" "--ttt-lr 0.016" "--passes 1" "--passes 3" "--select sift"; do
+for o in "--neighbours 10" "--neighbours 40" "--ttt-lr 0.005" "--passes 2" "--passes 3" "--passes 6" "--select sift"; do
     echo "== $o"
     table "$m" "$out"/held/*.txt $o | grep '^ttt '
 done
-for o in "--experts 26" "--experts 80" "--epochs 2" "--epochs 5" "--expert-lr 0.005" "--expert-lr 0.02" "--rank 4" "--rank 16"; do
+for o in "--experts 26" "--experts 80" "--epochs 3" "--expert-batch 4" "--expert-batch 1" "--expert-lr 0.005"; do
     echo "== $o"
     rm -rf "$m-other"
     cp -r "$m" "$m-other"
