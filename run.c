@@ -12,7 +12,7 @@ static struct {
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 4, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
+            .neighbours = 20, .passes = 8, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
 /* clang-format on */
 
 #define EVERY " generate route eval merge tokenize info "
@@ -31,7 +31,7 @@ static const ttmm_option options[] = {
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
     {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (20)"},
-    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (4)"},
+    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (8)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
     {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
@@ -47,7 +47,6 @@ static const ttmm_option options[] = {
     {"tsv", 's', &option.tsv, 0, 0, " route eval ", "write the table to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
 };
-enum { OPTIONS = sizeof options / sizeof *options };
 
 static ttmm_error err;
 
@@ -149,6 +148,15 @@ static int route(size_t active)
     return code;
 }
 
+/* All that routing a prompt needs, and the route: model.chosen, model.weight. */
+static int load_and_route(const int *token, size_t T)
+{
+    int code = load_corpus();
+    if (code == TTMM_OK) code = load_centroids();
+    if (code == TTMM_OK) code = load_query(token, T);
+    return code ? code : route((size_t)option.active);
+}
+
 static int merge_into(ttmm_model *to, const ttmm_mix *mix)
 {
     const size_t need = ttmm_merge_scratch(&model.base.config, mix);
@@ -162,7 +170,15 @@ static int merge_into(ttmm_model *to, const ttmm_mix *mix)
     return TTMM_OK;
 }
 
-static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t **index, real **scratch)
+static struct {
+    ttmm_ttt how;
+    ttmm_lora lora;
+    ttmm_trainer *trainer;
+    size_t *neighbour;
+    real *scratch;
+} ttt;
+
+static int load_ttt(void)
 {
     ttmm_lora like = {0};
     char folder[4096];
@@ -175,6 +191,7 @@ static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t 
                                 .clip = 1,
                                 .batch = 1,
                                 .seed = (uint64_t)option.seed};
+    const size_t wanted = (size_t)option.neighbours, all = model.corpus.n_sequences;
     if (model.corpus.dim == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
     snprintf(folder, sizeof folder, "%s/experts/0", model.folder);
@@ -184,14 +201,14 @@ static int new_ttt(ttmm_trainer **trainer, ttmm_lora *lora, ttmm_ttt *o, size_t 
         rank = like.matrix[0].rank, alpha = like.alpha;
         ttmm_lora_free(&like);
     }
-    o->neighbours = (size_t)option.neighbours < model.corpus.n_sequences ? (size_t)option.neighbours
-                                                                         : model.corpus.n_sequences;
-    o->passes = option.passes, o->sift = strcmp(option.select, "sift") == 0;
-    int code = ttmm_lora_new(lora, &model.base.config, rank, alpha, &err);
-    if (code == TTMM_OK) code = ttmm_trainer_new(trainer, &model.base, lora, &model.corpus, &recipe, &err);
-    *index = malloc(o->neighbours * sizeof **index);
-    *scratch = malloc(ttmm_ttt_scratch(o, &model.corpus) * sizeof **scratch);
-    if (code == TTMM_OK && (!*index || !*scratch)) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for TTT");
+    ttt.how.neighbours = wanted < all ? wanted : all;
+    ttt.how.passes = option.passes, ttt.how.sift = strcmp(option.select, "sift") == 0;
+    int code = ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err);
+    if (code == TTMM_OK) code = ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err);
+    ttt.neighbour = malloc(ttt.how.neighbours * sizeof *ttt.neighbour);
+    ttt.scratch = malloc(ttmm_ttt_scratch(&ttt.how, &model.corpus) * sizeof *ttt.scratch);
+    if (code == TTMM_OK && (!ttt.neighbour || !ttt.scratch))
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for TTT");
     return code;
 }
 
@@ -300,10 +317,10 @@ static void print_origins(FILE *f, int expert)
     free(count);
 }
 
-static int verb_route(void)
+static int verb_route(const char *const *file, size_t n_files)
 {
-    int code = load_query(prompt, prompt_tokens);
-    if (code == TTMM_OK) code = route((size_t)option.active);
+    (void)file, (void)n_files;
+    int code = load_and_route(prompt, prompt_tokens);
     if (code) return code;
     FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
     if (option.tsv && !tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
@@ -387,53 +404,50 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
     return code;
 }
 
-static int verb_generate(void)
+static int generate_with(const ttmm_lora *adapter)
 {
     const real one = 1;
-    ttmm_lora adapter = {0};
-    const ttmm_lora *only = &adapter;
-    const ttmm_mix single = {1, &only, &one};
-    if (prompt_tokens >= (size_t)model.base.config.context) {
+    const ttmm_mix mix = {1, &adapter, &one};
+    return decode(&model.base, &mix, 0);
+}
+
+static int generate_with_adapter(void)
+{
+    ttmm_lora adapter;
+    int code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
+    if (code == TTMM_OK) code = generate_with(&adapter);
+    ttmm_lora_free(&adapter);
+    return code;
+}
+
+static int generate_with_ttt(void)
+{
+    int code = load_corpus();
+    model.E = model.corpus.dim;
+    if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
+    if (code == TTMM_OK) code = load_ttt();
+    if (code) return code;
+    const double began = ttmm_seconds();
+    ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
+    if (!option.quiet)
+        fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
+    return generate_with(&ttt.lora);
+}
+
+static int verb_generate(const char *const *file, size_t n_files)
+{
+    (void)file, (void)n_files;
+    if (prompt_tokens >= (size_t)model.base.config.context)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d",
                          prompt_tokens, model.base.config.context);
-    }
-    if (option.adapter) {
-        int code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
-        if (code == TTMM_OK) code = decode(&model.base, &single, 0);
-        ttmm_lora_free(&adapter);
-        return code;
-    }
-    if (option.ttt) {
-        ttmm_trainer *t = NULL;
-        ttmm_ttt o;
-        size_t *index = NULL;
-        real *scratch = NULL;
-        int code = load_corpus();
-        model.E = model.corpus.dim;
-        if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
-        if (code == TTMM_OK) code = new_ttt(&t, &adapter, &o, &index, &scratch);
-        if (code == TTMM_OK) {
-            const double began = ttmm_seconds();
-            ttmm_ttt_train(t, &o, model.query, index, scratch);
-            if (!option.quiet)
-                fprintf(stderr, "trained on %zu neighbours in %.2f s\n", o.neighbours, ttmm_seconds() - began);
-            code = decode(&model.base, &single, 0);
-        }
-        ttmm_trainer_free(t);
-        ttmm_lora_free(&adapter);
-        free(index);
-        free(scratch);
-        return code;
-    }
+    if (option.adapter) return generate_with_adapter();
+    if (option.ttt) return generate_with_ttt();
     if (option.no_experts || !has_experts()) {
         if (!option.no_experts && !option.quiet)
             fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
         return decode(&model.base, NULL, 0);
     }
-    int code = load_corpus();
-    if (code == TTMM_OK) code = load_centroids();
-    if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
-    if (code == TTMM_OK) code = route((size_t)option.active);
+    int code = load_and_route(prompt, prompt_tokens);
     if (code) return code;
     if (!option.quiet) {
         fprintf(stderr, model.n_chosen ? "experts" : "no expert has a weight above tau: the base model answers");
@@ -450,15 +464,15 @@ static int verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-static int verb_merge(void)
+static int verb_merge(const char *const *file, size_t n_files)
 {
+    (void)file, (void)n_files;
     if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
     if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
         return ttmm_fail(&err, TTMM_BAD_USE,
                          "%s: holds a model with its experts, which would be lost: choose another folder",
                          option.output);
-    int code = load_query(prompt, prompt_tokens);
-    if (code == TTMM_OK) code = route((size_t)option.active);
+    int code = load_and_route(prompt, prompt_tokens);
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
     if (code == TTMM_OK) code = merge_into(&model.base, &mix);
     if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, "merged", &err);
@@ -481,19 +495,20 @@ static const struct {
 };
 enum { METHODS = sizeof methods / sizeof *methods, LAST = METHODS - 1, MEMBERS = 10 };
 
+typedef struct {
+    const int *token; /* in eval.text */
+    size_t scored;    /* tokens after the prefix */
+    const char *file; /* it is from */
+} eval_prompt;
+
 static struct {
     ttmm_corpus text; /* the held-out files */
-    size_t n;         /* prompts: its sequences longer than the prefix */
-    size_t *first;    /* [n] a prompt's first token in text */
-    size_t *scored;   /* [n] tokens after the prefix */
-    size_t bytes;     /* among all that are scored */
-    size_t *count;    /* [training files] scratch of at_home */
-    size_t home;      /* prompts whose nearest expert was trained mostly on the file of the same name */
-    ttmm_lora finetuned, fresh;
-    ttmm_trainer *trainer;
-    ttmm_ttt ttt;
-    size_t *neighbour;
-    real *ttt_scratch, *equal;         /* equal [K]: the weights of uniform */
+    eval_prompt *prompt;
+    size_t n, bytes;       /* prompts: the text's sequences longer than the prefix; bytes that are scored */
+    size_t *count;         /* [training files] scratch of count_origins */
+    size_t mostly, partly; /* prompts whose nearest expert was trained mostly, or at all, on their file */
+    ttmm_lora finetuned;
+    real *equal;                       /* [K] the weights of uniform */
     double *probability, *sorted;      /* scratch: [longest sequence], [n] */
     ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
     struct {
@@ -542,22 +557,21 @@ static int load_eval(const char *const *file, size_t n_files)
     eval.method[LAST].there = corpus && option.ttt_prompts > 0;
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
     if (code == TTMM_OK && eval.method[1].there) code = ttmm_lora_read(&eval.finetuned, c, folder, &err);
-    if (code == TTMM_OK && eval.method[LAST].there)
-        code = new_ttt(&eval.trainer, &eval.fresh, &eval.ttt, &eval.neighbour, &eval.ttt_scratch);
+    if (code == TTMM_OK && eval.method[LAST].there) code = load_ttt();
     if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
     if (code) return code;
-    if (eval.fresh.matrix) rank = larger(rank, (size_t)eval.fresh.matrix[0].rank);
+    if (eval.method[LAST].there) rank = larger(rank, (size_t)ttt.lora.matrix[0].rank);
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
     const ttmm_pass_size size = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
     const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
     code = ttmm_pass_new(&eval.pass, c, &size, &err);
     for (size_t k = 0; k < MEMBERS && code == TTMM_OK; k++) code = ttmm_pass_new(&eval.member[k], c, &step, &err);
     if (code) return code;
-    eval.first = malloc(all * sizeof *eval.first), eval.scored = malloc(all * sizeof *eval.scored);
-    eval.probability = malloc(T * sizeof *eval.probability), eval.sorted = malloc(all * sizeof *eval.sorted);
+    eval.prompt = malloc(all * sizeof *eval.prompt), eval.sorted = malloc(all * sizeof *eval.sorted);
+    eval.probability = malloc(T * sizeof *eval.probability);
     eval.equal = malloc((model.K + 1) * sizeof *eval.equal);
     eval.count = malloc((model.corpus.n_files + 1) * sizeof *eval.count);
-    int room = eval.count && eval.first && eval.scored && eval.probability && eval.sorted && eval.equal;
+    int room = eval.count && eval.prompt && eval.probability && eval.sorted && eval.equal;
     for (int m = 0; m < METHODS; m++) {
         eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
         eval.method[m].ran = calloc(all, 1);
@@ -567,7 +581,8 @@ static int load_eval(const char *const *file, size_t n_files)
     for (size_t i = 0; i < all; i++) {
         const size_t from = eval.text.sequence[i], to = eval.text.sequence[i + 1];
         if (to - from <= prefix) continue;
-        eval.first[eval.n] = from, eval.scored[eval.n++] = to - from - prefix;
+        const char *name = eval.text.file[eval.text.document_file[eval.text.sequence_document[i]]];
+        eval.prompt[eval.n++] = (eval_prompt){eval.text.token + from, to - from - prefix, name};
         for (size_t t = from + prefix; t < to; t++) eval.bytes += eval.text.token[t] < TTMM_END;
     }
     if (eval.n == 0)
@@ -580,14 +595,17 @@ static int load_eval(const char *const *file, size_t n_files)
     return TTMM_OK;
 }
 
-/* 1 if the chosen expert was trained mostly on a file of the same name as the prompt's. */
-static int at_home(size_t prompt_number)
+/* Whether the chosen expert was trained on the file of the prompt's name: mostly, or in part. */
+static void count_home(const eval_prompt *p)
 {
-    size_t document = 0;
-    while (eval.text.document[document + 1] <= eval.first[prompt_number]) document++;
+    const ttmm_corpus *c = &model.corpus;
     count_origins(eval.count, model.index[0]);
-    const char *trained = model.corpus.file[first_largest(eval.count, model.corpus.n_files)];
-    return strcmp(trained, eval.text.file[eval.text.document_file[document]]) == 0;
+    eval.mostly += strcmp(c->file[first_largest(eval.count, c->n_files)], p->file) == 0;
+    for (size_t f = 0; f < c->n_files; f++)
+        if (eval.count[f] > 0 && strcmp(c->file[f], p->file) == 0) {
+            eval.partly++;
+            break;
+        }
 }
 
 /* Tokens a second through the key/value cache, an ensemble's members one after the other. The best of three trials. */
@@ -621,7 +639,7 @@ static int run_method(int m)
     const int prepares = how == TTMM || how == ENSEMBLE || how == TTT;
     const size_t prefix = (size_t)option.prefix, n = eval.n;
     const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
-    const ttmm_lora *adapter = how == TTT ? &eval.fresh : &eval.finetuned;
+    const ttmm_lora *adapter = how == TTT ? &ttt.lora : &eval.finetuned;
     const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
     const real one = 1;
     ttmm_mix mix = {1, &adapter, &one};
@@ -635,8 +653,8 @@ static int run_method(int m)
         code = merge_into(&model.merged, &mix);
     }
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        const int *token = eval.text.token + eval.first[i];
-        const size_t T = prefix + eval.scored[i];
+        const int *token = eval.prompt[i].token;
+        const size_t T = prefix + eval.prompt[i].scored;
         if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
         eval.method[m].ran[i] = 1;
         const double began = ttmm_seconds();
@@ -647,11 +665,11 @@ static int run_method(int m)
             if (code == TTMM_OK && !ensemble && !beside) code = merge_into(&model.merged, &mix);
         }
         if (code) return code;
-        if (how == TTT) ttmm_ttt_train(eval.trainer, &eval.ttt, model.query, eval.neighbour, eval.ttt_scratch);
+        if (how == TTT) ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
         const double seconds = ttmm_seconds() - began;
         eval.method[m].seconds[eval.method[m].prompts++] = prepares ? seconds : 0;
         eval.method[m].active += how == BASE ? 0 : (double)mix.n;
-        if (how == TTMM && methods[m].active == 1 && model.corpus.clustered) eval.home += (size_t)at_home(i);
+        if (how == TTMM && methods[m].active == 1 && model.corpus.clustered) count_home(&eval.prompt[i]);
         if (ensemble && mix.n > 0)
             eval.method[m].nll[i] = ttmm_score_ensemble(eval.pass, with, &mix, token, T, prefix, eval.probability);
         else eval.method[m].nll[i] = ttmm_score(eval.pass, with, how == TTT || beside ? &mix : NULL, token, T, prefix);
@@ -664,7 +682,7 @@ static int run_method(int m)
     eval.method[m].active /= (double)eval.method[m].prompts;
     if (ensemble && mix.n > 0) members = mix.n < MEMBERS ? mix.n : MEMBERS;
     eval.method[m].decode = decode_rate(members, with, how == TTT || beside || ensemble ? &mix : NULL,
-                                        eval.text.token + eval.first[n - 1], prefix + eval.scored[n - 1]);
+                                        eval.prompt[n - 1].token, prefix + eval.prompt[n - 1].scored);
     return TTMM_OK;
 }
 
@@ -675,7 +693,7 @@ static double total_nll(int m, int of_ttt, size_t *tokens)
     *tokens = 0;
     for (size_t i = 0; i < eval.n; i++) {
         if (!eval.method[m].ran[i] || (of_ttt && !eval.method[LAST].ran[i])) continue;
-        nll += eval.method[m].nll[i], *tokens += eval.scored[i];
+        nll += eval.method[m].nll[i], *tokens += eval.prompt[i].scored;
     }
     return nll;
 }
@@ -695,7 +713,7 @@ static int verb_eval(const char *const *file, size_t n_files)
            "speed-up", "decode tok/s");
     const double ttt_time = eval.method[LAST].there ? median(eval.method[LAST].seconds, eval.method[LAST].prompts) : 0;
     size_t all_tokens = 0, tokens;
-    for (size_t i = 0; i < eval.n; i++) all_tokens += eval.scored[i];
+    for (size_t i = 0; i < eval.n; i++) all_tokens += eval.prompt[i].scored;
     for (int m = 0; m < METHODS; m++) {
         if (!eval.method[m].there) continue;
         const double nll = total_nll(m, 0, &tokens), ppl = ttmm_exp(nll / (double)tokens);
@@ -710,9 +728,11 @@ static int verb_eval(const char *const *file, size_t n_files)
                     ppl, bpb, nll, tokens, eval.method[m].prompts, time, eval.method[m].decode);
     }
     if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    if (eval.home > 0)
-        printf("for %.1f %% of the prompts the nearest expert was trained mostly on the file of the same name\n",
-               100 * (double)eval.home / (double)eval.n);
+    if (eval.partly > 0)
+        printf(
+            "the nearest expert was trained on the file of the prompt's name for %.1f %% of the prompts, mostly on it "
+            "for %.1f %%\n",
+            100 * (double)eval.partly / (double)eval.n, 100 * (double)eval.mostly / (double)eval.n);
     if (!eval.method[LAST].there || eval.method[LAST].prompts == eval.n) return TTMM_OK;
     printf("ttt was run on %zu of the %zu prompts; perplexities on these:", eval.method[LAST].prompts, eval.n);
     for (int m = 0; m < METHODS; m++)
@@ -726,14 +746,14 @@ static int verb_eval(const char *const *file, size_t n_files)
 
 /* ---- tokenize, info ---------------------------------------------------------------------------------------------- */
 
-static int verb_tokenize(void)
+static int verb_tokenize(const char *const *file, size_t n_files)
 {
-    const char *file[1] = {option.file};
+    (void)file, (void)n_files;
     ttmm_corpus text = {0};
     if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
     if (model.base.config.vocab != TTMM_BYTES)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
-    int code = ttmm_corpus_from_files(&text, file, 1, model.base.config.context, &err);
+    int code = ttmm_corpus_from_files(&text, &option.file, 1, model.base.config.context, &err);
     FILE *f = code ? NULL : option.output ? fopen(option.output, "w") : stdout;
     if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
@@ -750,8 +770,9 @@ static void print_size(const char *what, size_t bytes)
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576);
 }
 
-static int verb_info(void)
+static int verb_info(const char *const *file, size_t n_files)
 {
+    (void)file, (void)n_files;
     const ttmm_config *c = &model.base.config;
     const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
     printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
@@ -799,30 +820,19 @@ static int verb_info(void)
 
 /* ---- main -------------------------------------------------------------------------------------------------------- */
 
-static const struct {
-    const char *name, *arguments, *help;
-    int prompt, files; /* whether it takes a prompt, or files */
-} verbs[] = {
-    {"generate", "MODEL [\"prompt\"]", "route the prompt to the experts, merge them, decode", 1, 0},
-    {"route", "MODEL [\"prompt\"]", "the experts chosen, their weights, and what they were trained on", 1, 0},
-    {"eval", "MODEL FILE...", "the paper's table on held-out text", 0, 1},
-    {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 0},
-    {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 0, 0},
-    {"info", "MODEL", "parameters, experts, and the memory each command will take", 0, 0},
+static const ttmm_verb verbs[] = {
+    {"generate", "MODEL [\"prompt\"]", "route the prompt to the experts, merge them, decode", 1, 2},
+    {"route", "MODEL [\"prompt\"]", "the experts chosen, their weights, and what they were trained on", 1, 2},
+    {"eval", "MODEL FILE...", "the paper's table on held-out text", 2, 1 << 30},
+    {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 2},
+    {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 1, 1},
+    {"info", "MODEL", "parameters, experts, and the memory each command will take", 1, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
-
-static void usage(FILE *f, const char *verb)
-{
-    if (verb == NULL) fprintf(f, "usage: run VERB MODEL ... [options]     run VERB -h: the options of a verb\n\n");
-    for (size_t i = 0; i < VERBS; i++)
-        if (verb == NULL || strcmp(verbs[i].name, verb) == 0)
-            fprintf(f, "%srun %-9s %-24s %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments,
-                    verbs[i].help);
-    for (size_t i = 0; verb && i < OPTIONS; i++)
-        if (strstr(options[i].verbs, verb)) fprintf(f, "  --%-14s %s\n", options[i].name, options[i].help);
-    if (verb == NULL) fprintf(f, "\nA prompt comes as an argument, by --file, by --ids, or from standard input.\n");
-}
+static int (*const action[VERBS])(const char *const *file, size_t n_files) = {
+    verb_generate, verb_route, verb_eval, verb_merge, verb_tokenize, verb_info,
+};
+static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 
 static int is_one_of(const char *value, const char *a, const char *b, const char *c, const char *name)
 {
@@ -833,47 +843,21 @@ static int is_one_of(const char *value, const char *a, const char *b, const char
 
 int main(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    static const char **positional; /* static: reachable to the end, whichever return is taken */
-    size_t n = 0, v = 0;
-    positional = calloc((size_t)argc + 1, sizeof *positional);
-    if (positional == NULL) return -TTMM_NO_ROOM;
-    if (argc < 2 || strcmp(verb, "-h") == 0 || strcmp(verb, "--help") == 0) {
-        usage(argc < 2 ? stderr : stdout, NULL);
+    static const char **argument; /* static: reachable to the end, whichever return is taken */
+    size_t n, v;
+    argument = calloc((size_t)argc + 1, sizeof *argument);
+    if (argument == NULL) return -TTMM_NO_ROOM;
+    int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
+    if (code > 0) {
+        ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
-    }
-    while (v < VERBS && strcmp(verbs[v].name, verb) != 0) v++;
-    if (v == VERBS) {
-        fprintf(stderr, "run: %s is not a verb; run -h lists them\n", verb);
-        return -TTMM_BAD_USE;
-    }
-    for (int i = 2; i < argc; i++)
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) {
-            usage(stdout, verb);
-            return 0;
-        }
-    int code = ttmm_parse(options, OPTIONS, verb, argc - 2, argv + 2, positional, &n, &err);
-    if (code == TTMM_OK && (n < 1 || (verbs[v].files ? n < 2 : n > (verbs[v].prompt ? 2 : 1)))) {
-        usage(stderr, verb);
-        return -TTMM_BAD_USE;
     }
     if (code == TTMM_OK) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
     if (option.threads) ttmm_set_threads(option.threads);
-    if (code == TTMM_OK) code = load_base(positional[0]);
-    if (code == TTMM_OK && verbs[v].prompt) code = load_prompt(n > 1 ? positional[1] : NULL);
-    if (code == TTMM_OK && (strcmp(verb, "route") == 0 || strcmp(verb, "merge") == 0)) {
-        code = load_corpus();
-        if (code == TTMM_OK) code = load_centroids();
-    }
-    if (code == TTMM_OK) {
-        if (strcmp(verb, "generate") == 0) code = verb_generate();
-        else if (strcmp(verb, "route") == 0) code = verb_route();
-        else if (strcmp(verb, "eval") == 0) code = verb_eval(positional + 1, n - 1);
-        else if (strcmp(verb, "merge") == 0) code = verb_merge();
-        else if (strcmp(verb, "tokenize") == 0) code = verb_tokenize();
-        else code = verb_info();
-    }
+    if (code == TTMM_OK) code = load_base(argument[0]);
+    if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);
+    if (code == TTMM_OK) code = action[v](argument + 1, n - 1);
     if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
     if (code) fprintf(stderr, "run: %s\n", err.text);

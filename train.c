@@ -55,19 +55,18 @@ static const ttmm_option options[] = {
     {"tsv", 's', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "errors only"},
 };
-enum { OPTIONS = sizeof options / sizeof *options };
-
-static const struct {
-    const char *name, *arguments, *help;
-} verbs[] = {
-    {"base", "MODEL FILE...", "pre-train a base model on text files"},
-    {"index", "MODEL FILE...", "cut text files into sequences and embed them"},
-    {"cluster", "MODEL", "bisecting k-means on the embeddings"},
-    {"experts", "MODEL", "train the LoRA expert of every cluster"},
-    {"finetune", "MODEL", "train the baseline: one LoRA on all the text"},
-    {"all", "MODEL FILE...", "all of these in order; what is done is skipped, what was interrupted goes on"},
+enum { MANY = 1 << 30 };
+static const ttmm_verb verbs[] = {
+    {"base", "MODEL FILE...", "pre-train a base model on text files", 2, MANY},
+    {"index", "MODEL FILE...", "cut text files into sequences and embed them", 2, MANY},
+    {"cluster", "MODEL", "bisecting k-means on the embeddings", 1, 1},
+    {"experts", "MODEL", "train the LoRA expert of every cluster", 1, 1},
+    {"finetune", "MODEL", "train the baseline: one LoRA on all the text", 1, 1},
+    {"all", "MODEL FILE...", "all of these in order; what is done is skipped, what was interrupted goes on", 2, MANY},
 };
-enum { VERBS = sizeof verbs / sizeof *verbs };
+
+static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verbs, options,
+                                     sizeof options / sizeof *options};
 
 static ttmm_error err;
 static volatile sig_atomic_t interrupted;
@@ -76,23 +75,6 @@ static void on_interrupt(int signal_number)
 {
     (void)signal_number;
     interrupted = 1;
-}
-
-static int report(void)
-{
-    fprintf(stderr, "train: %s\n", err.text);
-    return -err.code;
-}
-
-static void usage(FILE *f, const char *verb)
-{
-    if (verb == NULL) fprintf(f, "usage: train VERB MODEL ... [options]     train VERB -h: the options of a verb\n\n");
-    for (size_t i = 0; i < VERBS; i++)
-        if (verb == NULL || strcmp(verbs[i].name, verb) == 0)
-            fprintf(f, "%strain %-8s %-14s  %s\n", verb ? "usage: " : "  ", verbs[i].name, verbs[i].arguments,
-                    verbs[i].help);
-    for (size_t i = 0; verb && i < OPTIONS; i++)
-        if (strstr(options[i].verbs, verb)) fprintf(f, "  --%-14s %s\n", options[i].name, options[i].help);
 }
 
 /* ---- Progress ---------------------------------------------------------------------------------------------------- */
@@ -118,20 +100,6 @@ static void clear_line(void)
     if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
 }
 
-/* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. */
-static void progress(const char *what, double done, double all, double loss, size_t tokens, double began, double *shown)
-{
-    const double now = ttmm_seconds(), spent = now - began, left = done > 0 ? spent * (all - done) / done : 0;
-    const int terminal = ttmm_is_terminal(stderr);
-    if (option.quiet || (terminal && done < all && now - *shown < 0.5)) return;
-    if (!terminal && (int)(10 * done / all) == (int)*shown) return;
-    *shown = terminal ? now : (int)(10 * done / all);
-    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", what,
-            100 * done / all, loss, spent > 0 ? (double)tokens / spent : 0.0, (int)left / 60, (int)left % 60,
-            terminal ? "" : "\n");
-    fflush(stderr);
-}
-
 static int print_summary(void)
 {
     double total = 0;
@@ -155,20 +123,27 @@ static int print_summary(void)
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
 
-/* 1 if the file is there with these settings: the stage is done. 0 if it is not there. */
-static int stage_done(const char *folder, const char *file, const char *settings, const char *stage)
+/* What a stage left, by the note of its file: nothing, the same as this run would make, or something else. */
+enum { ABSENT, SAME, OTHER };
+static int found_before(char note[1024], const char *folder, const char *file, const char *settings)
 {
-    char path[4096], note[1024];
-    if (!ttmm_exists(folder, file)) return 0;
+    char path[4200];
+    if (!ttmm_exists(folder, file)) return ABSENT;
     snprintf(path, sizeof path, "%s/%s", folder, file);
-    int code = ttmm_note(note, sizeof note, path, &err);
-    if (code) return code;
-    if (strcmp(note, settings) == 0) {
-        if (!option.quiet && stage) fprintf(stderr, "%-9s done before\n", stage);
-        return 1;
-    }
-    return ttmm_fail(&err, TTMM_BAD_INPUT, "%.200s: was made with \"%.180s\", this run asks for \"%.180s\"", path, note,
-                     settings);
+    const int code = ttmm_note(note, 1024, path, &err);
+    return code ? code : strcmp(note, settings) == 0 ? SAME : OTHER;
+}
+
+static int refuse_other(const char *folder, const char *file, const char *note, const char *settings)
+{
+    return ttmm_fail(&err, TTMM_BAD_INPUT, "%.200s/%s: was made with \"%.180s\", this run asks for \"%.180s\"", folder,
+                     file, note, settings);
+}
+
+static int done_before(const char *stage)
+{
+    if (!option.quiet) fprintf(stderr, "%-9s done before\n", stage);
+    return TTMM_OK;
 }
 
 static ttmm_recipe recipe_of(int adapter)
@@ -189,56 +164,77 @@ static int save_checkpoint(const ttmm_trainer *t, const char *path, const char *
     return code ? code : ttmm_trainer_save(t, path, settings, &err);
 }
 
-/* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt.
- * done and all: of the stage's sequences-times-epochs, for the progress line. *mean: loss over the last tenth of the
- * steps. */
-static int run_trainer(ttmm_trainer *t, const char *checkpoint, const char *settings, const char *what, double done,
-                       double all, double began, double *shown, double *mean, size_t *tokens)
+typedef struct { /* one run of a trainer, and the stage that it is part of */
+    ttmm_trainer *trainer;
+    char what[96], settings[512], checkpoint[4096];
+    double done, all;    /* runs of the stage before this one, and in all */
+    double began, shown; /* the stage's start; for progress() */
+    double loss;         /* mean over the last tenth of the run's steps */
+    size_t tokens;       /* that the stage has seen */
+} job;
+
+/* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. fraction: of this run;
+ * tokens: seen by it. */
+static void progress(job *j, double fraction, double loss, size_t tokens)
 {
-    long steps, step;
+    const double now = ttmm_seconds(), spent = now - j->began, done = (j->done + fraction) / j->all;
+    const double left = spent * (1 - done) / done, rate = (double)(j->tokens + tokens) / (spent > 0 ? spent : 1);
+    const int terminal = ttmm_is_terminal(stderr);
+    if (option.quiet || (terminal && done < 1 && now - j->shown < 0.5)) return;
+    if (!terminal && (int)(10 * done) == (int)j->shown) return;
+    j->shown = terminal ? now : (int)(10 * done);
+    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", j->what,
+            100 * done, loss, rate, (int)left / 60, (int)left % 60, terminal ? "" : "\n");
+    fflush(stderr);
+}
+
+/* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt. */
+static int run_trainer(job *j)
+{
+    long steps, step, counted = 0;
     size_t seen, before;
     double loss = 0, sum = 0, saved = ttmm_seconds();
-    long counted = 0;
-    int code = ttmm_trainer_load(t, checkpoint, settings, &err);
+    int code = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, &err);
     if (code < 0) return code;
     signal(SIGINT, on_interrupt); /* other stages are short and write atomically: there the default will do */
     signal(SIGTERM, on_interrupt);
-    step = ttmm_trainer_at(t, &steps, &before);
+    step = ttmm_trainer_at(j->trainer, &steps, &before);
     if (code > 0 && !option.quiet) {
         clear_line();
-        fprintf(stderr, "%s goes on from step %ld of %ld\n", what, step, steps);
+        fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
     }
-    while (ttmm_trainer_step(t, &loss)) {
-        step = ttmm_trainer_at(t, &steps, &seen);
+    while (ttmm_trainer_step(j->trainer, &loss)) {
+        step = ttmm_trainer_at(j->trainer, &steps, &seen);
         if (!(loss - loss == 0))
             return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
-                             what, step);
+                             j->what, step);
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
-        progress(what, done + (double)step / (double)steps, all, loss, *tokens + seen - before, began, shown);
+        progress(j, (double)step / (double)steps, loss, seen - before);
         const double now = ttmm_seconds();
         if ((interrupted && step < steps) || now - saved > 30) {
-            if ((code = save_checkpoint(t, checkpoint, settings)) != TTMM_OK) return code;
+            if ((code = save_checkpoint(j->trainer, j->checkpoint, j->settings)) != TTMM_OK) return code;
             saved = now;
         }
         if (interrupted && step < steps) {
             clear_line();
             fprintf(stderr, "train: interrupted at step %ld of %ld of %s; the same command goes on from there\n", step,
-                    steps, what);
+                    steps, j->what);
             exit(130);
         }
     }
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    ttmm_trainer_at(t, &steps, &seen);
-    *tokens += seen - before;
-    *mean = counted ? sum / (double)counted : loss;
+    ttmm_trainer_at(j->trainer, &steps, &seen);
+    j->tokens += seen - before;
+    j->loss = counted ? sum / (double)counted : loss;
     return TTMM_OK;
 }
 
-static int checkpoint_path(char *path, size_t size, const char *folder, const char *name)
+static int checkpoint_path(job *j, const char *folder, const char *name)
 {
-    const int n = snprintf(path, size, "%s/checkpoint/%s.safetensors", folder, name);
-    return n >= 0 && (size_t)n < size ? TTMM_OK : ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
+    const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", folder, name);
+    return n >= 0 && (size_t)n < sizeof j->checkpoint ? TTMM_OK
+                                                      : ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
 }
 
 static void remove_checkpoint(const char *folder, const char *path)
@@ -249,50 +245,47 @@ static void remove_checkpoint(const char *folder, const char *path)
 
 static int stage_base(const char *folder, const ttmm_corpus *text)
 {
-    char settings[512], checkpoint[4096];
+    char note[1024];
+    job j = {.all = 1, .began = ttmm_seconds(), .what = "base"};
     const size_t n = text->n_sequences, batch = (size_t)option.batch;
     const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
     ttmm_config c = {.vocab = TTMM_BYTES, .tied = !option.untied, .norm_eps = 1e-5, .rope_theta = 10000};
     c.dim = option.dim, c.n_layers = option.layers, c.n_heads = option.heads, c.intermediate = option.intermediate;
     c.n_kv_heads = option.kv_heads ? option.kv_heads : option.heads;
     c.head_dim = option.head_dim ? option.head_dim : option.dim / option.heads, c.context = option.context;
-    const double began = ttmm_seconds();
-    double shown = 0, loss = 0;
-    size_t tokens = 0;
     ttmm_recipe r = recipe_of(0);
     ttmm_model m;
-    ttmm_trainer *t = NULL;
     if (!option.head_dim && option.dim % option.heads)
         return ttmm_fail(&err, TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
-    snprintf(settings, sizeof settings,
+    snprintf(j.settings, sizeof j.settings,
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
              "batch %d lr %g warmup %g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
     if (ttmm_config_check(&c, &err) != TTMM_OK) return err.code = TTMM_BAD_USE;
-    int code = stage_done(folder, "model.safetensors", settings, "base");
-    if (code) return code < 0 ? code : TTMM_OK;
-    code = ttmm_model_new(&m, &c, &err);
-    if (code == TTMM_OK) code = checkpoint_path(checkpoint, sizeof checkpoint, folder, "base");
-    if (code == TTMM_OK) {
-        ttmm_model_init(&m, (uint64_t)option.seed);
-        code = ttmm_trainer_new(&t, &m, NULL, text, &r, &err);
-    }
+    int code = found_before(note, folder, "model.safetensors", j.settings);
+    if (code == SAME) return done_before("base");
+    if (code == OTHER) code = refuse_other(folder, "model.safetensors", note, j.settings);
+    if (code == TTMM_OK) code = checkpoint_path(&j, folder, "base");
+    if (code == TTMM_OK) code = ttmm_model_new(&m, &c, &err);
+    if (code) return code;
+    ttmm_model_init(&m, (uint64_t)option.seed);
+    code = ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err);
     if (code == TTMM_OK) {
         if (!option.quiet)
             fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %d\n", m.n, n,
                     c.context, steps, option.batch);
-        ttmm_trainer_start(t, NULL, 0, steps, 0, 0);
-        code = run_trainer(t, checkpoint, settings, "base", 0, 1, began, &shown, &loss, &tokens);
+        ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
+        code = run_trainer(&j);
     }
-    if (code == TTMM_OK) code = ttmm_model_write(&m, folder, settings, &err);
+    if (code == TTMM_OK) code = ttmm_model_write(&m, folder, j.settings, &err);
     if (code == TTMM_OK) {
-        remove_checkpoint(folder, checkpoint);
+        remove_checkpoint(folder, j.checkpoint);
         clear_line();
-        note_stage("base", ttmm_seconds() - began, loss, tokens, "the base model: model.safetensors");
+        note_stage("base", ttmm_seconds() - j.began, j.loss, j.tokens, "the base model: model.safetensors");
     }
-    ttmm_trainer_free(t);
+    ttmm_trainer_free(j.trainer);
     ttmm_model_free(&m);
     return code;
 }
@@ -318,7 +311,7 @@ static int refuse_if_experts(const char *folder, const char *stage)
 
 static int stage_index(const char *folder, ttmm_corpus *text)
 {
-    char settings[512], note[512] = "";
+    char settings[512], note[1024], embeddings[32] = "built-in";
     const double began = ttmm_seconds();
     real *rows = NULL;
     size_t n = 0, dim = 0;
@@ -330,82 +323,82 @@ static int stage_index(const char *folder, ttmm_corpus *text)
                              option.embeddings, n, text->n_sequences);
         if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
         free(rows);
-    } else code = ttmm_corpus_embed(text, &err);
-    if (code) return code;
-    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %016" PRIx64 "%s",
-             ttmm_corpus_hash(text, -1), text->n_files, ttmm_hash(text->embedding, text->n_sequences * text->dim),
-             sizeof(real) == 8 ? " f64" : "");
-    if (ttmm_exists(folder, "corpus.safetensors")) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
-        if ((code = ttmm_note(note, sizeof note, path, &err)) != TTMM_OK) return code;
-        if (strcmp(note, settings) == 0) {
-            if (!option.quiet) fprintf(stderr, "%-9s done before\n", "index");
-            return TTMM_OK;
-        }
-        if ((code = refuse_if_experts(folder, "text")) != TTMM_OK) return code;
+        if (code) return code;
+        snprintf(embeddings, sizeof embeddings, "%016" PRIx64, ttmm_hash(text->embedding, n * dim));
     }
+    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
+             ttmm_corpus_hash(text, -1), text->n_files, embeddings, sizeof(real) == 8 ? " f64" : "");
+    code = found_before(note, folder, "corpus.safetensors", settings);
+    if (code == SAME) return done_before("index");
+    if (code == OTHER) code = refuse_if_experts(folder, "text");
+    if (code == TTMM_OK && !option.embeddings) code = ttmm_corpus_embed(text, &err);
+    if (code) return code;
     ttmm_remove(folder, "centroids.safetensors"); /* of the text before */
     code = ttmm_corpus_write(text, folder, settings, &err);
     if (code == TTMM_OK) note_stage("index", ttmm_seconds() - began, 0, 0, "text and embeddings: corpus.safetensors");
     return code;
 }
 
+static void print_cluster_sizes(const ttmm_corpus *c, size_t K)
+{
+    size_t *size = calloc(K, sizeof *size), least = c->n_sequences, most = 0;
+    for (size_t i = 0; size && i < c->n_sequences; i++) size[c->cluster[i]]++;
+    for (size_t k = 0; size && k < K; k++)
+        least = size[k] < least ? size[k] : least, most = size[k] > most ? size[k] : most;
+    if (size) fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c->n_sequences, K, least, most);
+    free(size);
+}
+
+/* Cluster c, whose file's note is `index`, into K, and write clusters and centroids. */
+static int cluster_corpus(const char *folder, ttmm_corpus *c, size_t K, const char *index, const char *settings)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
+    real *centroid = calloc(K * c->dim, sizeof *centroid);
+    if (centroid == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the centroids");
+    int code = ttmm_cluster(c->cluster, centroid, c->embedding, c->n_sequences, c->dim, K, (uint64_t)option.seed, &err);
+    if (code == TTMM_OK) {
+        const ttmm_array a = {"embeddings", K, c->dim, centroid, NULL};
+        c->clustered = 1;
+        ttmm_remove(folder, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
+        code = ttmm_corpus_write(c, folder, index, &err);
+        if (code == TTMM_OK) code = ttmm_arrays_write(&a, 1, path, settings, &err);
+    }
+    free(centroid);
+    return code;
+}
+
 static int stage_cluster(const char *folder, int vocab)
 {
-    char settings[512], path[4096], note[512];
+    char settings[512], index[1024], note[1024];
     const double began = ttmm_seconds();
     ttmm_corpus c;
     int code = ttmm_corpus_read(&c, folder, vocab, &err);
-    if (code) return code;
-    snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
-    if ((code = ttmm_note(note, sizeof note, path, &err)) != TTMM_OK) {
+    if (code == TTMM_OK) code = found_before(index, folder, "corpus.safetensors", "");
+    if (code < 0) {
         ttmm_corpus_free(&c);
         return code;
     }
-    size_t K = option.experts ? (size_t)option.experts : c.n_sequences / 20;
-    if (!option.experts) K = K < 1 ? 1 : K > 100 ? 100 : K;
-    if (c.dim == 0) code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
-    else if (K > c.n_sequences)
+    const size_t K = option.experts         ? (size_t)option.experts
+                     : c.n_sequences < 40   ? 1
+                     : c.n_sequences < 2000 ? c.n_sequences / 20
+                                            : 100;
+    snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, index);
+    code = found_before(note, folder, "centroids.safetensors", settings);
+    const int done = code == SAME && c.clustered;
+    if (done) code = done_before("cluster");
+    else if (code > 0) code = refuse_if_experts(folder, "clustering");
+    if (code == TTMM_OK && c.dim == 0)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
+    if (code == TTMM_OK && K > c.n_sequences)
         code = ttmm_fail(&err, TTMM_BAD_INPUT, "--experts is %zu, expected at most %zu, the number of sequences", K,
                          c.n_sequences);
-    snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, note);
-    if (code == TTMM_OK && ttmm_exists(folder, "centroids.safetensors")) {
-        snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
-        code = ttmm_note(note, sizeof note, path, &err);
-        if (code == TTMM_OK && strcmp(note, settings) == 0 && c.clustered) {
-            if (!option.quiet) fprintf(stderr, "%-9s done before\n", "cluster");
-            ttmm_corpus_free(&c);
-            return TTMM_OK;
-        }
-        if (code == TTMM_OK) code = refuse_if_experts(folder, "clustering");
+    if (code == TTMM_OK && !done) {
+        code = cluster_corpus(folder, &c, K, index, settings);
+        if (code == TTMM_OK && !option.quiet) print_cluster_sizes(&c, K);
+        if (code == TTMM_OK)
+            note_stage("cluster", ttmm_seconds() - began, 0, 0, "clusters and centroids: centroids.safetensors");
     }
-    real *centroid = code == TTMM_OK ? calloc(K * c.dim, sizeof *centroid) : NULL;
-    if (code == TTMM_OK && centroid == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the centroids");
-    if (code == TTMM_OK)
-        code = ttmm_cluster(c.cluster, centroid, c.embedding, c.n_sequences, c.dim, K, (uint64_t)option.seed, &err);
-    if (code == TTMM_OK) {
-        c.clustered = 1;
-        snprintf(path, sizeof path, "%s/corpus.safetensors", folder);
-        code = ttmm_note(note, sizeof note, path, &err);
-    }
-    if (code == TTMM_OK) {
-        ttmm_remove(folder, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
-        code = ttmm_corpus_write(&c, folder, note, &err);
-    }
-    snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
-    if (code == TTMM_OK) code = ttmm_array_write(centroid, K, c.dim, path, "embeddings", settings, &err);
-    if (code == TTMM_OK) {
-        size_t *size = calloc(K, sizeof *size), least = c.n_sequences, most = 0;
-        for (size_t i = 0; size && i < c.n_sequences; i++) size[c.cluster[i]]++;
-        for (size_t k = 0; size && k < K; k++)
-            least = size[k] < least ? size[k] : least, most = size[k] > most ? size[k] : most;
-        if (!option.quiet)
-            fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c.n_sequences, K, least, most);
-        free(size);
-        note_stage("cluster", ttmm_seconds() - began, 0, 0, "clusters and centroids: centroids.safetensors");
-    }
-    free(centroid);
     ttmm_corpus_free(&c);
     return code;
 }
@@ -431,15 +424,15 @@ static int parse_only(size_t K, size_t *from, size_t *to)
 /* Adapters: those of the clusters from .. to, or (whole) one on all the text. One trainer serves them all. */
 static int stage_adapters(const char *folder, int whole)
 {
-    char settings[512], name[64], adapter[4096], checkpoint[4096], what[96];
-    const double began = ttmm_seconds();
-    double shown = 0, loss = 0, losses = 0;
-    size_t tokens = 0, K = 1, from = 0, to = 0, trained = 0, before = 0;
+    char note[1024], name[64], adapter[4096];
+    const char *const file = "adapter_model.safetensors";
+    job j = {.began = ttmm_seconds()};
+    double losses = 0;
+    size_t K = 1, from = 0, to = 0, trained = 0, before = 0;
     uint64_t base = 0;
     ttmm_model m = {0};
     ttmm_corpus c = {0};
     ttmm_lora l = {0};
-    ttmm_trainer *t = NULL;
     ttmm_recipe r = recipe_of(1);
     const double alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
     size_t *member = NULL;
@@ -455,7 +448,7 @@ static int stage_adapters(const char *folder, int whole)
         if ((size_t)c.cluster[i] + 1 > K) K = (size_t)c.cluster[i] + 1;
     if (code == TTMM_OK && !whole) code = parse_only(K, &from, &to);
     if (code == TTMM_OK) code = ttmm_lora_new(&l, &m.config, option.rank, alpha, &err);
-    if (code == TTMM_OK) code = ttmm_trainer_new(&t, &m, &l, &c, &r, &err);
+    if (code == TTMM_OK) code = ttmm_trainer_new(&j.trainer, &m, &l, &c, &r, &err);
     if (code == TTMM_OK && (member = calloc(c.n_sequences, sizeof *member)) == NULL)
         code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of sequences");
     if (code == TTMM_OK) base = ttmm_hash(m.data, m.n);
@@ -463,42 +456,42 @@ static int stage_adapters(const char *folder, int whole)
         size_t n = 0;
         for (size_t i = 0; i < c.n_sequences; i++)
             if (whole || c.cluster[i] == (int)k) member[n++] = i;
-        if (whole) snprintf(name, sizeof name, "finetuned");
-        else snprintf(name, sizeof name, "experts/%zu", k);
-        snprintf(settings, sizeof settings,
+        snprintf(name, sizeof name, whole ? "finetuned" : "experts/%zu", k);
+        snprintf(adapter, sizeof adapter, "%s/%s", folder, name);
+        snprintf(j.settings, sizeof j.settings,
                  "adapter: rank %d alpha %g epochs %d lr %g batch %d seed %d base %016" PRIx64 " text %016" PRIx64,
                  option.rank, alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, base,
                  ttmm_corpus_hash(&c, whole ? -1 : (int)k));
-        snprintf(adapter, sizeof adapter, "%s/%s", folder, name);
-        if ((code = stage_done(adapter, "adapter_model.safetensors", settings, NULL)) != 0) {
-            before += code == 1;
-            code = code < 0 ? code : TTMM_OK;
+        code = found_before(note, adapter, file, j.settings);
+        before += code == SAME;
+        if (code == SAME) {
+            code = TTMM_OK;
             continue;
         }
-        if (whole) snprintf(name, sizeof name, "finetuned");
-        else snprintf(name, sizeof name, "expert-%zu", k);
-        if ((code = checkpoint_path(checkpoint, sizeof checkpoint, folder, name)) != TTMM_OK) break;
+        if (code == OTHER) code = refuse_other(adapter, file, note, j.settings);
+        snprintf(name, sizeof name, whole ? "finetuned" : "expert-%zu", k);
+        if (code == TTMM_OK) code = checkpoint_path(&j, folder, name);
+        if (code) break;
         ttmm_lora_init(&l, (uint64_t)option.seed, whole ? UINT64_MAX : k);
-        ttmm_trainer_start(t, member, n, 0, option.epochs, whole ? UINT64_MAX : k);
-        if (whole) snprintf(what, sizeof what, "finetune");
-        else snprintf(what, sizeof what, "expert %zu of %zu-%zu", k, from, to);
-        code = run_trainer(t, checkpoint, settings, what, (double)(k - from - before), (double)(to - from + 1 - before),
-                           began, &shown, &loss, &tokens);
-        if (code == TTMM_OK) code = ttmm_lora_write(&l, adapter, settings, &err);
+        ttmm_trainer_start(j.trainer, member, n, 0, option.epochs, whole ? UINT64_MAX : k);
+        snprintf(j.what, sizeof j.what, whole ? "finetune" : "expert %zu of %zu-%zu", k, from, to);
+        j.done = (double)(k - from - before), j.all = (double)(to - from + 1 - before);
+        code = run_trainer(&j);
+        if (code == TTMM_OK) code = ttmm_lora_write(&l, adapter, j.settings, &err);
         if (code == TTMM_OK) {
-            remove_checkpoint(folder, checkpoint);
-            losses += loss;
+            remove_checkpoint(folder, j.checkpoint);
+            losses += j.loss;
             trained++;
         }
     }
     clear_line();
     if (code == TTMM_OK && trained)
-        note_stage(whole ? "finetune" : "experts", ttmm_seconds() - began, losses / (double)trained, tokens,
+        note_stage(whole ? "finetune" : "experts", ttmm_seconds() - j.began, losses / (double)trained, j.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
     if (code == TTMM_OK && before && !option.quiet)
         fprintf(stderr, "%-9s %zu of %zu done before\n", whole ? "finetune" : "experts", before, to - from + 1);
     free(member);
-    ttmm_trainer_free(t);
+    ttmm_trainer_free(j.trainer);
     ttmm_lora_free(&l);
     ttmm_corpus_free(&c);
     ttmm_model_free(&m);
@@ -507,36 +500,20 @@ static int stage_adapters(const char *folder, int whole)
 
 int main(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    static const char **positional; /* static: reachable to the end, whichever return is taken */
-    size_t n = 0, v = 0;
-    positional = calloc((size_t)argc + 1, sizeof *positional);
-    if (positional == NULL) return -TTMM_NO_ROOM;
-    if (argc < 2 || strcmp(verb, "-h") == 0 || strcmp(verb, "--help") == 0) {
-        usage(argc < 2 ? stderr : stdout, NULL);
+    static const char **argument; /* static: reachable to the end, whichever return is taken */
+    size_t n, v;
+    argument = calloc((size_t)argc + 1, sizeof *argument);
+    if (argument == NULL) return -TTMM_NO_ROOM;
+    int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
+    if (code > 0) {
+        ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
-    while (v < VERBS && strcmp(verbs[v].name, verb) != 0) v++;
-    if (v == VERBS) {
-        fprintf(stderr, "train: %s is not a verb; train -h lists them\n", verb);
-        return -TTMM_BAD_USE;
-    }
-    for (int i = 2; i < argc; i++)
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) {
-            usage(stdout, verb);
-            return 0;
-        }
-    if (ttmm_parse(options, OPTIONS, verb, argc - 2, argv + 2, positional, &n, &err)) return report();
-    const int wants_files = strstr(verbs[v].arguments, "FILE") != NULL;
-    if (n < 1 || (wants_files ? n < 2 : n > 1)) {
-        usage(stderr, verb);
-        return -TTMM_BAD_USE;
-    }
     if (option.threads) ttmm_set_threads(option.threads);
-    const char *folder = positional[0];
+    const char *folder = argument[0], *verb = v < program.n_verbs ? verbs[v].name : "";
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};
-    int code = wants_files ? ttmm_corpus_from_files(&text, positional + 1, n - 1, option.context, &err) : TTMM_OK;
+    if (code == TTMM_OK && n > 1) code = ttmm_corpus_from_files(&text, argument + 1, n - 1, option.context, &err);
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
@@ -547,5 +524,6 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
     if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);
     if (code == TTMM_OK) code = print_summary();
-    return code ? report() : 0;
+    if (code) fprintf(stderr, "train: %s\n", err.text);
+    return -code;
 }

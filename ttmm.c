@@ -175,6 +175,8 @@ static int thread_number(void)
 #endif
 }
 
+static int is_help(const char *word) { return strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0; }
+
 static int has_verb(const ttmm_option *o, const char *verb)
 {
     char word[32];
@@ -200,41 +202,60 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     return TTMM_OK;
 }
 
-int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int n, char *const *argument,
-               const char **positional, size_t *n_positional, ttmm_error *err)
+int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
+                 ttmm_error *err)
 {
     int options_over = 0;
-    *n_positional = 0;
-    for (int i = 0; i < n; i++) {
-        const char *a = argument[i];
-        size_t k = 0, length = 0;
-        if (strcmp(a, "--") == 0 && !options_over) {
+    *n = 0, *verb = p->n_verbs;
+    if (argc < 2 || is_help(argv[1])) return 1;
+    for (*verb = 0; *verb < p->n_verbs && strcmp(p->verb[*verb].name, argv[1]) != 0;) ++*verb;
+    if (*verb == p->n_verbs) return fail(err, TTMM_BAD_USE, "%s is not a verb; %s -h lists them", argv[1], p->name);
+    const ttmm_verb *v = &p->verb[*verb];
+    for (int i = 2; i < argc; i++) {
+        const char *a = argv[i];
+        if (!options_over && is_help(a)) return 1;
+        if (!options_over && strcmp(a, "--") == 0) {
             options_over = 1;
             continue;
         }
         if (options_over || a[0] != '-' || a[1] == 0) {
-            positional[(*n_positional)++] = a;
+            argument[(*n)++] = a;
             continue;
         }
         if (strcmp(a, "-o") == 0) a = "--output";
         const char *equals = strchr(a, '=');
-        length = equals ? (size_t)(equals - a) : strlen(a);
-        while (k < n_options && !(strlen(table[k].name) + 2 == length && strncmp(a, "--", 2) == 0 &&
-                                  strncmp(a + 2, table[k].name, length - 2) == 0))
-            k++;
-        if (k == n_options) return fail(err, TTMM_BAD_USE, "%s is not an option; -h lists them", a);
-        if (!has_verb(&table[k], verb))
-            return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", table[k].name, verb);
-        if (table[k].type == 'b') {
-            if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", table[k].name);
-            *(int *)table[k].value = 1;
+        const size_t length = equals ? (size_t)(equals - a) : strlen(a);
+        const ttmm_option *o = p->option, *end = p->option + p->n_options;
+        while (o < end &&
+               !(strlen(o->name) + 2 == length && strncmp(a, "--", 2) == 0 && strncmp(a + 2, o->name, length - 2) == 0))
+            o++;
+        if (o == end) return fail(err, TTMM_BAD_USE, "%s is not an option; %s %s -h lists them", a, p->name, v->name);
+        if (!has_verb(o, v->name)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", o->name, v->name);
+        if (o->type == 'b') {
+            if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", o->name);
+            *(int *)o->value = 1;
             continue;
         }
-        if (!equals && i + 1 == n) return fail(err, TTMM_BAD_USE, "--%s needs a value", table[k].name);
-        int code = set_option(&table[k], equals ? equals + 1 : argument[++i], err);
+        if (!equals && i + 1 == argc) return fail(err, TTMM_BAD_USE, "--%s needs a value", o->name);
+        int code = set_option(o, equals ? equals + 1 : argv[++i], err);
         if (code) return code;
     }
-    return TTMM_OK;
+    if (*n >= v->least && *n <= v->most) return TTMM_OK;
+    return fail(err, TTMM_BAD_USE, "%zu arguments, expected another number; usage: %s %s %s", *n, p->name, v->name,
+                v->arguments);
+}
+
+void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb)
+{
+    const int all = verb == p->n_verbs;
+    if (all) fprintf(f, "usage: %s VERB ... [options]     %s VERB -h: the options of a verb\n\n", p->name, p->name);
+    for (size_t i = 0; i < p->n_verbs; i++)
+        if (all || i == verb)
+            fprintf(f, "%s%s %-9s %-24s %s\n", all ? "  " : "usage: ", p->name, p->verb[i].name, p->verb[i].arguments,
+                    p->verb[i].help);
+    for (size_t i = 0; i < p->n_options && !all; i++)
+        if (has_verb(&p->option[i], p->verb[verb].name))
+            fprintf(f, "  --%-14s %s\n", p->option[i].name, p->option[i].help);
 }
 
 /* ==== 2. Elementary functions, random numbers ===================================================================== */
@@ -842,8 +863,16 @@ static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, 
     }
 }
 
-/* Linear layer with the adapters that take part:   y = W x + sum_k u_k B_k',   u_k = w_k scale_k A_k x.
- *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] overwritten: the last adapter's, dB will need it */
+/* u = s A x, what an adapter's B sees: u [N, R] overwritten    x [N, in]    s = weight scale */
+static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
+{
+    const size_t R = (size_t)l->rank;
+    forward_product(u, x, l->a, N, R, l->in, 0);
+    for (size_t i = 0; i < N * R; i++) u[i] *= s;
+}
+
+/* Linear layer with the adapters that take part:   y = W x + sum_k B_k u_k,   u_k = weight_k scale_k A_k x.
+ *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] scratch */
 static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
                            int kind, size_t N)
 {
@@ -851,21 +880,19 @@ static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m,
     forward_product(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
     for (size_t k = 0; mix && k < mix->n; k++) {
         const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
-        size_t R = (size_t)l->rank;
-        if (R == 0) continue;
-        real s = mix->weight[k] * l->scale;
-        forward_product(u, x, l->a, N, R, in, 0);
-        for (size_t i = 0; i < N * R; i++) u[i] *= s;
-        forward_product(y, u, l->b, N, out, R, 1);
+        if (l->rank == 0) continue;
+        adapter_forward(u, x, l, mix->weight[k] * l->scale, N);
+        forward_product(y, u, l->b, N, out, (size_t)l->rank, 1);
     }
 }
 
 /* y_t = W x_t is linear in both:   dx_t = W' dy_t,   dW = sum_t dy_t x_t'.
- * Through an adapter, y_t += B u_t with u_t = s A x_t and s = w scale:
+ * Through an adapter, y_t += B u_t with u_t = s A x_t (computed again: cheaper than keeping it), s = weight scale:
  *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
- *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl: dA, dB added into    dv [N, R] scratch */
-static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *dv, const real *dy, const real *x,
-                            const real *u, const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
+ *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl [adapters of mix]: dA, dB added into, or NULL
+ *   u [N, R] scratch */
+static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, const real *dy, const real *x,
+                            const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
 {
     size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
     row_product(dx, dx, dy, 0, ttmm_weight(m, layer, kind), N, in, out);
@@ -873,18 +900,23 @@ static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *dv, c
         real *dw = ttmm_weight(dm, layer, kind);
         row_product(dw, dw, dy, 1, x, out, in, N);
     }
-    if (dl == NULL) return;
-    const ttmm_lora_matrix *l = &mix->lora[0]->matrix[layer * TTMM_MATRICES + kind];
-    const ttmm_lora_matrix *d = &dl->matrix[layer * TTMM_MATRICES + kind];
-    size_t R = (size_t)l->rank;
-    if (R == 0) return;
-    real s = mix->weight[0] * l->scale;
-    row_product(d->b, d->b, dy, 1, u, out, R, N);
-    memset(dv, 0, N * R * sizeof *dv);
-    row_product(dv, dv, dy, 0, l->b, N, R, out);
-    for (size_t i = 0; i < N * R; i++) dv[i] *= s;
-    row_product(d->a, d->a, dv, 1, x, R, in, N);
-    row_product(dx, dx, dv, 0, l->a, N, in, R);
+    for (size_t k = 0; mix && k < mix->n; k++) {
+        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
+        const size_t R = (size_t)l->rank;
+        const real s = mix->weight[k] * l->scale;
+        if (R == 0) continue;
+        const ttmm_lora_matrix *d = dl ? &dl[k].matrix[layer * TTMM_MATRICES + kind] : NULL;
+        if (d) {
+            adapter_forward(u, x, l, s, N);
+            row_product(d->b, d->b, dy, 1, u, out, R, N);
+        }
+        real *dv = u;
+        memset(dv, 0, N * R * sizeof *dv);
+        row_product(dv, dv, dy, 0, l->b, N, R, out);
+        for (size_t i = 0; i < N * R; i++) dv[i] *= s;
+        if (d) row_product(d->a, d->a, dv, 1, x, R, in, N);
+        row_product(dx, dx, dv, 0, l->a, N, in, R);
+    }
 }
 
 /* Rotary positions: the pair (x_i, x_{i+S/2}) of each head turns by the angle p theta^(-2i/S) at position p.
@@ -1051,10 +1083,11 @@ static real cross_entropy(real *x, int y, size_t V, real scale)
 
 /* A pass: what the layers hand each other, and what backward needs to see again. */
 
-typedef struct { /* of one layer, in the order in which the forward pass fills them; [N, width] each */
-    real *x, *attn_inv_r, *attn_norm, *q, *k, *v, *attn;
-    real *middle, *mlp_inv_r, *mlp_norm, *gate, *up, *act; /* middle = x + attention; act = SwiGLU's output */
-    real *u[TTMM_MATRICES];                                /* the adapter's s A x for each matrix, [N, R] */
+/* Of one layer, in the order in which the forward pass fills them; [N, width] each. attn and act are what the output
+ * projections see, attn_out and mlp_out what they add to the residual stream; middle = x + attn_out. */
+typedef struct {
+    real *x, *attn_inv_r, *attn_norm, *q, *k, *v, *attn, *attn_out;
+    real *middle, *mlp_inv_r, *mlp_norm, *gate, *up, *act, *mlp_out;
 } activations;
 
 struct ttmm_pass {
@@ -1068,9 +1101,9 @@ struct ttmm_pass {
     real *cosine, *sine; /* [positions, S/2] */
     activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
     real *last, *final_inv_r, *final_norm, *logits, *losses; /* [N, D], [N], [N, D], [size.logits, V], [N] */
-    real *branch;                                            /* [N, D] what a branch adds to the residual stream */
+    real *u;                                                 /* [N, R] scratch of adapters */
     thread_scratch scratch;
-    real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *du; /* backward only */
+    real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup; /* backward only */
 };
 
 static void lay_out_pass(ttmm_pass *p, arena *a)
@@ -1080,7 +1113,7 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     const size_t HS = dimension(c, 'H'), GS = dimension(c, 'G'), R = p->size.rank;
     const size_t ND = mul_size(N, D), NF = mul_size(N, F), NQ = mul_size(N, HS), NR = mul_size(N, R);
     const size_t T = p->size.longest ? p->size.longest : N, NK = mul_size(p->size.cache ? p->size.cache : N, GS);
-    const int all = p->size.backward;
+    const int all = p->size.backward || p->size.trace;
     p->token = take(a, N, sizeof *p->token);
     p->start = take(a, add_size(p->size.sequences, 1), sizeof *p->start);
     p->positions = p->size.cache ? p->size.cache : T;
@@ -1095,10 +1128,9 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
             s.q = take_reals(a, NQ), s.attn = take_reals(a, NQ);
             s.middle = take_reals(a, ND), s.mlp_inv_r = take_reals(a, N), s.mlp_norm = take_reals(a, ND);
             s.gate = take_reals(a, NF), s.up = take_reals(a, NF), s.act = take_reals(a, NF);
-            for (int k = 0; k < TTMM_MATRICES; k++)
-                if (k == 0 || all) s.u[k] = take_reals(a, NR);
-                else s.u[k] = s.u[0];
         }
+        if (l == 0 || p->size.trace) s.attn_out = take_reals(a, ND);
+        s.mlp_out = p->size.trace ? take_reals(a, ND) : s.attn_out;
         if (l == 0 || all || p->size.cache) s.k = take_reals(a, NK), s.v = take_reals(a, NK);
         if (a->base) first[l] = s;
     }
@@ -1106,13 +1138,13 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->final_inv_r = take_reals(a, N), p->final_norm = take_reals(a, ND);
     p->logits = take_reals(a, mul_size(p->size.logits, (size_t)c->vocab));
     p->losses = take_reals(a, N);
-    p->branch = take_reals(a, ND);
+    p->u = take_reals(a, NR);
     p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
-    if (all) {
+    if (p->size.backward) {
         if (mul_size(2, mul_size(T, T)) > p->scratch.size) p->scratch.size = mul_size(2, mul_size(T, T));
         p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
         p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
-        p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF), p->du = take_reals(a, NR);
+        p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF);
     }
     p->scratch.threads = ttmm_threads();
     p->scratch.data = take_reals(a, mul_size((size_t)p->scratch.threads, p->scratch.size));
@@ -1171,23 +1203,23 @@ void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const 
         real *k = s->k + past * G * S, *v = s->v + past * G * S, *next = i + 1 < L ? p->layer[i + 1].x : p->last;
 
         rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, ttmm_weight(m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
-        linear_forward(s->q, s->u[TTMM_Q], s->attn_norm, m, mix, l, TTMM_Q, N);
-        linear_forward(k, s->u[TTMM_K], s->attn_norm, m, mix, l, TTMM_K, N);
-        linear_forward(v, s->u[TTMM_V], s->attn_norm, m, mix, l, TTMM_V, N);
+        linear_forward(s->q, p->u, s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_forward(k, p->u, s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_forward(v, p->u, s->attn_norm, m, mix, l, TTMM_V, N);
         for (size_t b = 0; b < B; b++) {
             rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
             rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
         }
         attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
-        linear_forward(p->branch, s->u[TTMM_O], s->attn, m, mix, l, TTMM_O, N);
-        add_to(s->middle, s->x, p->branch, N * D);
+        linear_forward(s->attn_out, p->u, s->attn, m, mix, l, TTMM_O, N);
+        add_to(s->middle, s->x, s->attn_out, N * D);
 
         rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, ttmm_weight(m, l, TTMM_MLP_NORM), N, D, c->norm_eps);
-        linear_forward(s->gate, s->u[TTMM_GATE], s->mlp_norm, m, mix, l, TTMM_GATE, N);
-        linear_forward(s->up, s->u[TTMM_UP], s->mlp_norm, m, mix, l, TTMM_UP, N);
+        linear_forward(s->gate, p->u, s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_forward(s->up, p->u, s->mlp_norm, m, mix, l, TTMM_UP, N);
         swiglu_forward(s->act, s->gate, s->up, N * F);
-        linear_forward(p->branch, s->u[TTMM_DOWN], s->act, m, mix, l, TTMM_DOWN, N);
-        add_to(next, s->middle, p->branch, N * D);
+        linear_forward(s->mlp_out, p->u, s->act, m, mix, l, TTMM_DOWN, N);
+        add_to(next, s->middle, s->mlp_out, N * D);
     }
     rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, ttmm_weight(m, 0, TTMM_FINAL_NORM), N, D, c->norm_eps);
 }
@@ -1253,16 +1285,16 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
             &p->layer[l]; /* dx is the gradient of the layer's output, then of its middle, then of its input */
 
         memset(p->dup, 0, N * F * sizeof(real));
-        linear_backward(p->dup, dm, dl, p->du, p->dx, s->act, s->u[TTMM_DOWN], m, mix, l, TTMM_DOWN, N);
+        linear_backward(p->dup, dm, dl, p->u, p->dx, s->act, m, mix, l, TTMM_DOWN, N);
         swiglu_backward(p->dgate, p->dup, s->gate, s->up, N * F);
         memset(p->dnorm, 0, N * D * sizeof(real));
-        linear_backward(p->dnorm, dm, dl, p->du, p->dgate, s->mlp_norm, s->u[TTMM_GATE], m, mix, l, TTMM_GATE, N);
-        linear_backward(p->dnorm, dm, dl, p->du, p->dup, s->mlp_norm, s->u[TTMM_UP], m, mix, l, TTMM_UP, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dgate, s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dup, s->mlp_norm, m, mix, l, TTMM_UP, N);
         rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
                          ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
 
         memset(p->dattn, 0, N * H * S * sizeof(real));
-        linear_backward(p->dattn, dm, dl, p->du, p->dx, s->attn, s->u[TTMM_O], m, mix, l, TTMM_O, N);
+        linear_backward(p->dattn, dm, dl, p->u, p->dx, s->attn, m, mix, l, TTMM_O, N);
         memset(p->dq, 0, N * H * S * sizeof(real));
         memset(p->dk, 0, N * G * S * sizeof(real));
         memset(p->dv, 0, N * G * S * sizeof(real));
@@ -1272,9 +1304,9 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
             rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
         }
         memset(p->dnorm, 0, N * D * sizeof(real));
-        linear_backward(p->dnorm, dm, dl, p->du, p->dq, s->attn_norm, s->u[TTMM_Q], m, mix, l, TTMM_Q, N);
-        linear_backward(p->dnorm, dm, dl, p->du, p->dk, s->attn_norm, s->u[TTMM_K], m, mix, l, TTMM_K, N);
-        linear_backward(p->dnorm, dm, dl, p->du, p->dv, s->attn_norm, s->u[TTMM_V], m, mix, l, TTMM_V, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dq, s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dk, s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dv, s->attn_norm, m, mix, l, TTMM_V, N);
         rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_ATTN_NORM) : NULL, p->dnorm, s->x,
                          ttmm_weight(m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
     }
@@ -1694,10 +1726,11 @@ void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding
 }
 
 /* Lloyd's algorithm with two means: assign every row to the nearer mean, |x - c|^2 = 1 - 2 x.c + |c|^2; move each mean
- * to the average of its rows; until no row changes sides. One start, on the rows x[member[i]], i < m: side[i] in {0,
- * 1}. Returns the sum of squared distances to the means. mean [2, E], total [2, E] and distance [m] are scratch. */
-static double two_means(unsigned char *side, const real *x, const size_t *member, size_t m, size_t E, ttmm_rng *g,
-                        real *mean, double *total, double *distance)
+ * to the average of its rows; until no row changes sides. One start, on the rows x[member[i]], i < m.
+ *   side [m] overwritten: 0 or 1    spread [2] overwritten: each side's sum of squared distances to its mean
+ *   mean [2, E], total [2, E] and distance [m] are scratch */
+static void two_means(unsigned char *side, double *spread, const real *x, const size_t *member, size_t m, size_t E,
+                      ttmm_rng *g, real *mean, double *total, double *distance)
 {
     /* k-means++ (Arthur & Vassilvitskii 2007): the first centre uniformly, the second with probability ~ squared
      * distance */
@@ -1714,7 +1747,6 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
     while (second + 1 < m && (point -= distance[second]) >= 0) second++;
     memcpy(mean + E, x + member[second] * E, E * sizeof *mean);
 
-    double spread = 0;
     for (int round = 0; round < 100; round++) {
         const real square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
         int moved = round == 0;
@@ -1727,11 +1759,11 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
             side[i] = now;
             distance[i] = now ? (d1 > 0 ? (double)d1 : 0) : (d0 > 0 ? (double)d0 : 0); /* rounding can go below 0 */
         }
-        spread = 0;
+        spread[0] = spread[1] = 0;
         size_t count[2] = {0, 0}, farthest = 0;
         for (size_t i = 0; i < m; i++) {
             count[side[i]]++;
-            spread += distance[i];
+            spread[side[i]] += distance[i];
             if (distance[i] > distance[farthest]) farthest = i;
         }
         if (count[0] == 0 || count[1] == 0) { /* an empty side takes the point farthest from the other's mean */
@@ -1753,7 +1785,6 @@ static double two_means(unsigned char *side, const real *x, const size_t *member
                     mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
         }
     }
-    return spread;
 }
 
 int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
@@ -1765,7 +1796,7 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
     arena a = {0};
     void *block = NULL;
     real *mean = NULL;
-    double *total = NULL, *distance = NULL;
+    double *total = NULL, *distance = NULL, *spread = NULL;
     size_t *member = NULL, *size = NULL;
     unsigned char *side = NULL, *best_side = NULL;
     for (int write = 0; write < 2; write++) {
@@ -1775,6 +1806,7 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
         }
         mean = take_reals(&a, 2 * E), total = take(&a, 2 * E, sizeof *total), distance = take(&a, n, sizeof *distance);
         member = take(&a, n, sizeof *member), size = take(&a, K, sizeof *size);
+        spread = take(&a, K, sizeof *spread);
         side = take(&a, n, 1), best_side = take(&a, n, 1);
     }
     memset(cluster, 0, n * sizeof *cluster);
@@ -1782,22 +1814,21 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
     for (size_t k = 1; k < K; k++) {
         size_t widest = 0, m = 0;
         for (size_t j = 1; j < k; j++)
-            if (size[j] > size[widest]) widest = j;
+            if (size[j] > 1 && (size[widest] == 1 || spread[j] > spread[widest])) widest = j;
         for (size_t i = 0; i < n; i++)
             if (cluster[i] == (int)widest) member[m++] = i;
         size_t equal = 1;
         while (equal < m && memcmp(x + member[equal] * E, x + member[0] * E, E * sizeof *x) == 0) equal++;
-        double best = -1;
+        double best[2] = {0, 0}, now[2];
+        for (size_t i = 0; i < m; i++) best_side[i] = i >= (m + 1) / 2; /* stays, if all rows are equal */
         for (uint64_t start = 0; start < STARTS && equal < m; start++) {
             ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
-            double spread = two_means(side, x, member, m, E, &g, mean, total, distance);
-            if (best < 0 || spread < best) {
-                best = spread;
-                memcpy(best_side, side, m);
-            }
+            two_means(side, now, x, member, m, E, &g, mean, total, distance);
+            if (start > 0 && !(now[0] + now[1] < best[0] + best[1])) continue;
+            memcpy(best, now, sizeof best);
+            memcpy(best_side, side, m);
         }
-        if (best < 0)
-            for (size_t i = 0; i < m; i++) best_side[i] = i >= (m + 1) / 2; /* all equal: halves */
+        spread[widest] = best[best_side[0]], spread[k] = best[!best_side[0]];
         for (size_t i = 0; i < m; i++)
             if (best_side[i] != best_side[0]) {
                 cluster[member[i]] = (int)k;
@@ -2826,47 +2857,46 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
     return code;
 }
 
-/* PEFT's name of a matrix of an adapter: base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight */
-static void adapter_name(char *name, size_t size, int i, char side)
+size_t ttmm_lora_tensors(const ttmm_lora *l) { return (size_t)l->n_layers * TTMM_MATRICES * 2; }
+
+ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i)
 {
+    const ttmm_lora_matrix *m = &l->matrix[i / 2];
+    const size_t R = (size_t)m->rank;
     char module[96];
-    snprintf(module, sizeof module, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
+    ttmm_array a = {{0}, i % 2 ? m->out : R, i % 2 ? R : m->in, i % 2 ? m->b : m->a, NULL};
+    snprintf(module, sizeof module, tensor_table[i / 2 % TTMM_MATRICES].name, (int)(i / 2 / TTMM_MATRICES));
     *strrchr(module, '.') = 0; /* without .weight */
-    snprintf(name, size, "base_model.model.%s.lora_%c.weight", module, side);
+    snprintf(a.name, sizeof a.name, "base_model.model.%s.lora_%c.weight", module, i % 2 ? 'B' : 'A');
+    return a;
 }
 
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
 {
-    const size_t n = (size_t)l->n_layers * TTMM_MATRICES;
-    char path[PATH_BYTES], text[1024], name[160], alpha[32];
-    stored *tensor = malloc(2 * n * sizeof *tensor);
+    const size_t n = ttmm_lora_tensors(l);
+    char path[PATH_BYTES], text[1024], alpha[32];
+    ttmm_array *tensor = malloc(n * sizeof *tensor);
     int code = tensor ? ttmm_make_folder(folder, err)
-                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", 2 * n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        const ttmm_lora_matrix *m = &l->matrix[i];
-        adapter_name(name, sizeof name, (int)i, 'A');
-        tensor[2 * i] = store(name, DTYPE_REAL, 2, (size_t)m->rank, m->in, m->a);
-        adapter_name(name, sizeof name, (int)i, 'B');
-        tensor[2 * i + 1] = store(name, DTYPE_REAL, 2, m->out, (size_t)m->rank, m->b);
-    }
+                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) tensor[i] = ttmm_lora_tensor_at(l, i);
     snprintf(text, sizeof text,
              "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
-             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n  \"use_rslora\": "
-             "false,\n"
-             "  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n  \"target_modules\": "
+             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
+             "  \"use_rslora\": false,\n  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
+             "  \"inference_mode\": true,\n  \"target_modules\": "
              "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
              l->matrix[0].rank, shortest(alpha, l->alpha));
     if (code == TTMM_OK) code = check_finite(l->data, l->n, folder, err);
     if (code == TTMM_OK) code = write_text(folder, "adapter_config.json", text, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) code = write_safetensors(path, tensor, 2 * n, note, err);
+    if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
     free(tensor);
     return code;
 }
 
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES], name[160], *text = NULL;
+    char path[PATH_BYTES], *text = NULL;
     json j;
     safetensors s;
     uint64_t rank = 0;
@@ -2891,12 +2921,9 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     if (code == TTMM_OK) code = ttmm_lora_new(l, c, (int)rank, alpha, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK && (code = open_safetensors(&s, path, err)) == TTMM_OK) {
-        for (int i = 0; i < c->n_layers * TTMM_MATRICES && code == TTMM_OK; i++) {
-            ttmm_lora_matrix *m = &l->matrix[i];
-            adapter_name(name, sizeof name, i, 'A');
-            code = read_tensor(&s, name, m->a, DTYPE_REAL, (size_t)rank, m->in, err);
-            adapter_name(name, sizeof name, i, 'B');
-            if (code == TTMM_OK) code = read_tensor(&s, name, m->b, DTYPE_REAL, m->out, (size_t)rank, err);
+        for (size_t i = 0; i < ttmm_lora_tensors(l) && code == TTMM_OK; i++) {
+            const ttmm_array a = ttmm_lora_tensor_at(l, i);
+            code = read_tensor(&s, a.name, (real *)a.data, DTYPE_REAL, a.rows, a.cols, err);
         }
         close_safetensors(&s);
     }
@@ -2904,12 +2931,11 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     return code;
 }
 
-int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err)
+/* The tensors of a corpus's file, to be written from c or read into it. Returns their number, at most CORPUS_TENSORS. */
+enum { CORPUS_TENSORS = 9 };
+static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
 {
-    char path[PATH_BYTES];
-    stored t[10];
-    size_t n = 0, name_bytes = 0;
-    for (size_t i = 0; i < c->n_files; i++) name_bytes += strlen(c->file[i]) + 1;
+    size_t n = 0;
     t[n++] = store("document_offsets", I64, 1, c->n_documents + 1, 1, c->document);
     t[n++] = store("sequence_offsets", I64, 1, c->n_sequences + 1, 1, c->sequence);
     t[n++] = store("tokens", I32, 1, c->n_tokens, 1, c->token);
@@ -2919,6 +2945,16 @@ int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note
     if (c->dim && c->idf) t[n++] = store("idf", DTYPE_REAL, 1, c->dim, 1, c->idf);
     if (c->clustered) t[n++] = store("cluster", I32, 1, c->n_sequences, 1, c->cluster);
     t[n++] = store("file_names", U8, 1, name_bytes, 1, c->names); /* each ends in a zero byte */
+    return n;
+}
+
+int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    stored t[CORPUS_TENSORS];
+    size_t name_bytes = 0;
+    for (size_t i = 0; i < c->n_files; i++) name_bytes += strlen(c->file[i]) + 1;
+    const size_t n = corpus_tensors(t, c, name_bytes);
     int code = ttmm_make_folder(folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "corpus.safetensors", err);
     return code ? code : write_safetensors(path, t, n, note, err);
@@ -2945,50 +2981,42 @@ static int check_below(const int *x, size_t n, size_t most, const char *path, co
     return TTMM_OK;
 }
 
+/* What must be known before there is room for the rest: how many of everything, and the files' names. */
+static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes, ttmm_error *err)
+{
+    const char *needed[] = {"tokens", "document_offsets", "sequence_offsets", "file_names"};
+    size_t count[4] = {0};
+    for (size_t i = 0; i < 4; i++) {
+        const stored *t = find_tensor(s, needed[i]);
+        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", s->path, needed[i]);
+        count[i] = t->dim[0];
+    }
+    c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1, *name_bytes = count[3];
+    if (c->n_documents < 1 || c->n_sequences < 1) return fail(err, TTMM_BAD_INPUT, "%s: holds no documents", s->path);
+    char *names = malloc(*name_bytes);
+    if (names == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->path);
+    int code = read_tensor(s, "file_names", names, U8, *name_bytes, 1, err);
+    for (size_t i = 0; i < *name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
+    if (code == TTMM_OK && names[*name_bytes - 1] != 0)
+        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", s->path);
+    free(names);
+    return code;
+}
+
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
 {
     char path[PATH_BYTES];
     safetensors s;
+    stored tensor[CORPUS_TENSORS];
+    size_t name_bytes = 0;
     memset(c, 0, sizeof *c);
     int code = join_path(path, folder, "corpus.safetensors", err);
+    if (code == TTMM_OK) code = open_safetensors(&s, path, err);
     if (code) return code;
-    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
-    const char *needed[] = {"tokens", "document_offsets", "sequence_offsets", "file_names"};
-    size_t count[4] = {0};
-    for (size_t i = 0; i < 4 && code == TTMM_OK; i++) {
-        const stored *t = find_tensor(&s, needed[i]);
-        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", path, needed[i]);
-        else count[i] = t->dim[0];
-    }
-    const size_t name_bytes = count[3];
-    c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1;
-    if (code == TTMM_OK && (c->n_documents < 1 || c->n_sequences < 1))
-        code = fail(err, TTMM_BAD_INPUT, "%s: holds no documents", path);
-    char *names = code ? NULL : calloc(name_bytes + 1, 1);
-    if (code == TTMM_OK && names == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
-    if (code == TTMM_OK) code = read_tensor(&s, "file_names", names, U8, name_bytes, 1, err);
-    for (size_t i = 0; i < name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
-    if (code == TTMM_OK && names[name_bytes - 1] != 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", path);
+    code = read_corpus_sizes(c, &s, &name_bytes, err);
     if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
-    if (code == TTMM_OK) {
-        size_t at = 0;
-        memcpy(c->names, names, name_bytes);
-        for (size_t i = 0; i < c->n_files; i++, at += strlen(c->names + at) + 1) c->file[i] = c->names + at;
-    }
-    free(names);
     const size_t n = c->n_sequences, m = c->n_documents;
-    if (code == TTMM_OK) code = read_tensor(&s, "tokens", c->token, I32, c->n_tokens, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "document_offsets", c->document, I64, m + 1, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "sequence_offsets", c->sequence, I64, n + 1, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "document_file", c->document_file, I32, m, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, "sequence_document", c->sequence_document, I32, n, 1, err);
-    if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
-    if (code == TTMM_OK) code = check_offsets(c->document, m, c->n_tokens, path, "document_offsets", err);
-    if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
-    if (code == TTMM_OK) code = check_below(c->document_file, m, c->n_files, path, "document_file", err);
-    if (code == TTMM_OK) code = check_below(c->sequence_document, n, m, path, "sequence_document", err);
     const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
     if (embeddings) {
         const int idf = find_tensor(&s, "idf") != NULL;
@@ -2997,14 +3025,21 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
             code = fail(err, TTMM_BAD_INPUT, "%s: tensor embeddings is [%zu, %zu], expected [%zu, %s]", path,
                         embeddings->dim[0], dim, n, idf ? "2048" : "E");
         if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
-        if (code == TTMM_OK) code = read_tensor(&s, "embeddings", c->embedding, DTYPE_REAL, n, dim, err);
-        if (code == TTMM_OK && idf) code = read_tensor(&s, "idf", c->idf, DTYPE_REAL, dim, 1, err);
     }
-    if (code == TTMM_OK && find_tensor(&s, "cluster")) {
-        code = read_tensor(&s, "cluster", c->cluster, I32, n, 1, err);
-        if (code == TTMM_OK) code = check_below(c->cluster, n, n, path, "cluster", err);
-        c->clustered = 1;
+    c->clustered = find_tensor(&s, "cluster") != NULL;
+    const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
+    for (size_t i = 0; i < tensors && code == TTMM_OK; i++) {
+        const stored *t = &tensor[i];
+        code = read_tensor(&s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
     }
+    char *name = c->names;
+    for (size_t i = 0; i < c->n_files && code == TTMM_OK; i++, name += strlen(name) + 1) c->file[i] = name;
+    if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
+    if (code == TTMM_OK) code = check_offsets(c->document, m, c->n_tokens, path, "document_offsets", err);
+    if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
+    if (code == TTMM_OK) code = check_below(c->document_file, m, c->n_files, path, "document_file", err);
+    if (code == TTMM_OK) code = check_below(c->sequence_document, n, m, path, "sequence_document", err);
+    if (code == TTMM_OK && c->clustered) code = check_below(c->cluster, n, n, path, "cluster", err);
     close_safetensors(&s);
     if (code) ttmm_corpus_free(c);
     return code;
@@ -3031,27 +3066,43 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     return code;
 }
 
-int ttmm_array_write(const real *array, size_t rows, size_t cols, const char *path, const char *name, const char *note,
-                     ttmm_error *err)
+int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
 {
-    stored t = store(name, DTYPE_REAL, 2, rows, cols, array);
-    return write_safetensors(path, &t, 1, note, err);
+    stored *t = malloc((n + 1) * sizeof *t);
+    if (t == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n; i++) {
+        const ttmm_array *a = &array[i];
+        t[i] = store(a->name, a->integer ? I32 : DTYPE_REAL, a->cols ? 2 : 1, a->rows, a->cols ? a->cols : 1,
+                     a->integer ? (const void *)a->integer : a->data);
+    }
+    int code = write_safetensors(path, t, n, note, err);
+    free(t);
+    return code;
+}
+
+/* The tensors of a checkpoint; weights is where they are, or where to read them to. */
+enum { CHECKPOINT_TENSORS = 4 };
+static void checkpoint_tensors(stored *t, const ttmm_trainer *trainer, const real *weights, const size_t *at)
+{
+    t[0] = store("weights", DTYPE_REAL, 1, trainer->n, 1, weights);
+    t[1] = store("first_moments", DTYPE_REAL, 1, trainer->n, 1, trainer->m);
+    t[2] = store("second_moments", DTYPE_REAL, 1, trainer->n, 1, trainer->v);
+    t[3] = store("step_and_tokens", I64, 1, 2, 1, at);
 }
 
 int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
 {
     const size_t at[2] = {(size_t)t->step, t->tokens};
-    stored s[4] = {store("weights", DTYPE_REAL, 1, t->n, 1, t->weights),
-                   store("first_moments", DTYPE_REAL, 1, t->n, 1, t->m),
-                   store("second_moments", DTYPE_REAL, 1, t->n, 1, t->v), store("step_and_tokens", I64, 1, 2, 1, at)};
-    return write_safetensors(path, s, 4, settings, err);
+    stored tensor[CHECKPOINT_TENSORS];
+    checkpoint_tensors(tensor, t, t->weights, at);
+    return write_safetensors(path, tensor, CHECKPOINT_TENSORS, settings, err);
 }
 
 int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
 {
-    const char *name[] = {"weights", "first_moments", "second_moments", "step_and_tokens"};
     const size_t size = strlen(settings) + 1024;
     size_t at[2];
+    stored tensor[CHECKPOINT_TENSORS];
     safetensors s;
     FILE *f = fopen(path, "rb");
     if (f == NULL) return 0;
@@ -3063,18 +3114,15 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
                     "%s: is of a run with \"%.200s\", this one has \"%.200s\": finish that one or remove the file",
                     path, note, settings);
     free(note);
+    if (code == TTMM_OK) code = open_safetensors(&s, path, err);
     if (code) return code;
-    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
-    for (size_t i = 0; i < 4 && code == TTMM_OK;
-         i++) { /* all must be there before any is read: nothing is half loaded */
-        const stored *tensor = find_tensor(&s, name[i]);
-        if (tensor == NULL || tensor->dim[0] != (i < 3 ? t->n : 2) || tensor->dtype != (i < 3 ? DTYPE_REAL : I64))
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or of another shape or type", path, name[i]);
+    checkpoint_tensors(tensor, t, t->grad, at); /* not into the weights before all is read */
+    for (size_t i = 0; i < CHECKPOINT_TENSORS && code == TTMM_OK; i++) {
+        const stored *to = &tensor[i], *from = find_tensor(&s, to->name);
+        if (from && from->dtype != to->dtype)
+            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is of another type", path, to->name);
+        else code = read_tensor(&s, to->name, (void *)to->data, to->dtype, to->dim[0], 1, err);
     }
-    if (code == TTMM_OK) code = read_tensor(&s, name[3], at, I64, 2, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, name[0], t->grad, DTYPE_REAL, t->n, 1, err); /* not yet the weights */
-    if (code == TTMM_OK) code = read_tensor(&s, name[1], t->m, DTYPE_REAL, t->n, 1, err);
-    if (code == TTMM_OK) code = read_tensor(&s, name[2], t->v, DTYPE_REAL, t->n, 1, err);
     close_safetensors(&s);
     if (code) { /* as ttmm_trainer_start left them */
         memset(t->m, 0, t->n * sizeof(real));

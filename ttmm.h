@@ -60,7 +60,12 @@ int ttmm_is_terminal(FILE *f); /* 1 if f is a terminal */
 void ttmm_set_threads(int n);  /* n >= 1; without OpenMP there is one thread whatever n */
 int ttmm_threads(void);        /* the number in use */
 
-/* The options of a program, in one table: parsed, checked and described from it. */
+/* A program's verbs and options, in two tables: its command line is parsed, checked and described from them. */
+typedef struct {
+    const char *name, *arguments, *help; /* "eval", "MODEL FILE...", ... */
+    size_t least, most;                  /* arguments */
+} ttmm_verb;
+
 typedef struct {
     const char *name;   /* without the dashes */
     char type;          /* 'i' int, 'l' long, 'f' double, 's' text, 'b' a flag without argument */
@@ -70,10 +75,22 @@ typedef struct {
     const char *help;
 } ttmm_option;
 
-/* Take argument[0 .. n-1] apart for a verb: options set their values, the rest becomes positional [n], in order; --
- * ends the options. A number is read whole or refused. TTMM_BAD_USE says which argument and what was expected. */
-int ttmm_parse(const ttmm_option *table, size_t n_options, const char *verb, int n, char *const *argument,
-               const char **positional, size_t *n_positional, ttmm_error *err);
+typedef struct {
+    const char *name; /* of the program */
+    const ttmm_verb *verb;
+    size_t n_verbs;
+    const ttmm_option *option;
+    size_t n_options;
+} ttmm_program;
+
+/* Take a command line apart: verb, then options (which set their values) and arguments in any order; -- ends the
+ * options. A number is read whole or refused.
+ *   *verb: its index; n_verbs if none was given    argument [argc] overwritten, in order; *n: their number
+ * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE says which word and what was expected.
+ * */
+int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
+                 ttmm_error *err);
+void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_verbs: the list of them */
 
 /* ---- 2. Elementary functions, random numbers --------------------------------------------------------------------- */
 
@@ -181,12 +198,12 @@ typedef struct {
 typedef struct {
     size_t tokens;    /* N, the most of one call */
     size_t sequences; /* B, the most of one call */
-    size_t
-        cache; /* 0, or the positions of one sequence whose keys and values are kept from call to call (then B = 1) */
-    size_t logits;  /* rows of logits computed at a time, 1 .. N */
-    size_t longest; /* T, the most of one sequence; 0: as tokens */
-    size_t rank;    /* the largest rank of an adapter in a pass; 0: none takes part */
-    int backward;   /* 1: keep what ttmm_backward needs */
+    size_t cache;     /* 0, or B = 1 and the positions whose keys and values are kept from call to call */
+    size_t logits;    /* rows of logits computed at a time, 1 .. N */
+    size_t longest;   /* T, the most of one sequence; 0: as tokens */
+    size_t rank;      /* the largest rank of an adapter in a pass; 0: none takes part */
+    int backward;     /* 1: keep what ttmm_backward needs */
+    int trace;        /* 1: keep what ttmm_traced shows */
 } ttmm_pass_size;
 
 typedef struct ttmm_pass ttmm_pass;
@@ -212,7 +229,8 @@ const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t 
 void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll);
 
 /* Loss of the last forward pass, the mean of nll over the N - B predictions, and its gradients: with respect to every
- * weight, added into dm, or (dm NULL) with respect to the one adapter of mix, added into dl. Returns the loss. */
+ * weight, added into dm, or with respect to the adapters of mix, added into dl [mix->n]; either may be NULL. Returns
+ * the loss. */
 double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl);
 
 /* ---- 5. Optimiser ------------------------------------------------------------------------------------------------ */
@@ -305,10 +323,10 @@ void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedd
 void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, double lambda,
                real *scratch);
 
-/* Bisecting k-means (Steinbach et al. 2000; scikit-learn's BisectingKMeans, strategy largest_cluster): all rows are one
- * cluster; the largest (equal ones: lower number) is split in two until there are K. A split is the best of 8
- * runs of Lloyd's algorithm from k-means++ starts; the half with the lower first row keeps the number, the other takes
- * the next.
+/* Bisecting k-means (Steinbach et al. 2000; scikit-learn's BisectingKMeans): all rows are one cluster; that of the
+ * largest inertia, the sum of |x - mean|^2 (equal ones: lower number), is split in two until there are K. A split is
+ * the best of 8 runs of Lloyd's algorithm from k-means++ starts; the half with the lower first row keeps the number,
+ * the other takes the next.
  *   cluster [n] overwritten, in 0 .. K-1    centroid [K, E] overwritten: the clusters' normalised means
  *   x [n, E] unit rows.    TTMM_BAD_INPUT if K > n; rows that are all equal are split in halves by index. */
 int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
@@ -401,8 +419,20 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
 /* One array of reals in a safetensors file: the tensor of that name, or the only one there is. A vector has one row.
  * free(*array). */
 int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
-int ttmm_array_write(const real *array, size_t rows, size_t cols, const char *path, const char *name, const char *note,
-                     ttmm_error *err);
+
+/* Named arrays to write to one safetensors file. */
+typedef struct {
+    char name[160];
+    size_t rows, cols;  /* cols 0: a vector */
+    const real *data;   /* or, if integer is not NULL, */
+    const int *integer; /* that */
+} ttmm_array;
+
+int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err);
+
+/* Tensor i of an adapter, by PEFT's name: A and B of each matrix in turn. */
+size_t ttmm_lora_tensors(const ttmm_lora *l);
+ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i);
 
 int ttmm_note(char *note, size_t size, const char *path,
               ttmm_error *err);                        /* the note of any file written here, or "" */

@@ -220,7 +220,8 @@ static void tensors_by_hand(void)
                                 "'abc':{'dtype':'F64','shape':[1,2],'data_offsets':[0,16]}}      "
                               : "{'__metadata__':{'format':'pt','ttmm':'a note'},"
                                 "'abc':{'dtype':'F32','shape':[1,2],'data_offsets':[0,8]}}       ";
-    DONE(ttmm_array_write(x, 1, 2, at("x"), "abc", "a note", &err));
+    const ttmm_array abc = {"abc", 1, 2, x, NULL};
+    DONE(ttmm_arrays_write(&abc, 1, at("x"), "a note", &err));
     const contents *c = get("x");
     CHECK(c->n == 8 + 112 + sizeof x && memcmp(c->at, "\x70\0\0\0\0\0\0", 8) == 0);
     CHECK(memcmp(c->at + 8, quoted(header), 112) == 0 && memcmp(c->at + 8 + 112, numbers, sizeof x) == 0);
@@ -602,12 +603,13 @@ static void writing(void)
         remove(at(inside)), remove(at(file));
         DONE(writes(file));
     }
+    const ttmm_array one = {"x", 1, 1, lora.data, NULL};
     put("file", 0, "old", "", 0);
     DONE(ttmm_make_folder(at("b/c/d"), &err)), DONE(ttmm_make_folder(at("b/c/d/"), &err));
     GIVES("in a file", ttmm_make_folder(at("file/a/b"), &err), TTMM_NO_ROOM, at("file/a/b"), "");
     GIVES("a file", ttmm_make_folder(at("file"), &err), TTMM_NO_ROOM, at("file"), "");
     GIVES("model", ttmm_model_write(&model, at("file/a"), "", &err), TTMM_NO_ROOM, at("file/a"), "");
-    GIVES("array", ttmm_array_write(lora.data, 1, 1, at("none/x"), "x", "", &err), TTMM_NO_ROOM, at("none/x"), "");
+    GIVES("array", ttmm_arrays_write(&one, 1, at("none/x"), "", &err), TTMM_NO_ROOM, at("none/x"), "");
     CHECK(strcmp(get("file")->at, "old") == 0);
 }
 
@@ -624,12 +626,17 @@ static int parse(const char *line) /* the arguments of go, with | between them *
         {"rate", 'f', &rate, 0, 10, " forgo go ", ""},   {"quiet", 'b', &quiet, 0, 1, " run go ", ""},
         {"output", 's', &name, 0, 0, " go ", ""},        {"only", 'i', &count, 0, 9, " forgo ", ""}};
     static char text[600];
-    char *argument[20] = {text};
-    int n = 1;
+    static const ttmm_verb verbs[] = {{"go", "THING...", "", 0, 10}, {"run", "", "", 0, 0}, {"forgo", "", "", 1, 2}};
+    static const ttmm_program program = {"test", verbs, 3, table, 6};
+    char *argument[22] = {"test", "go", text};
+    size_t verb;
+    int n = 3;
     snprintf(text, sizeof text, "%s", line);
     for (char *p = text; *p; p++)
         if (*p == '|') *p = 0, argument[n++] = p + 1;
-    return ttmm_parse(table, 6, "go", n, argument, rest, &n_rest, &err);
+    int code = ttmm_command(&verb, rest, &n_rest, &program, n, argument, &err);
+    CHECK_EQUAL(verb, 0);
+    return code;
 }
 
 /* Options stand anywhere, with = or apart; a number is read whole and in range or refused, by the option's name. */
@@ -648,6 +655,8 @@ static void options(void)
     DONE(parse("a|--count=-5|b|--rate|2.5e-1|--steps|1000000000|-|-o|f|--quiet|--|--count|-x|--"));
     CHECK(count == -5 && rate == 0.25 && steps == 1000000000 && quiet == 1 && strcmp(name, "f") == 0 && n_rest == 6);
     CHECK(!strcmp(rest[1], "b") && !strcmp(rest[2], "-") && !strcmp(rest[3], "--count") && !strcmp(rest[5], "--"));
+    CHECK_EQUAL(parse("a|--count|3|-h"), 1), CHECK_EQUAL(parse("--|-h"), TTMM_OK), CHECK_EQUAL(parse("-o|-h"), TTMM_OK);
+    GIVES("eleven", parse("1|2|3|4|5|6|7|8|9|10|11"), TTMM_BAD_USE, "11", "THING...");
     CHECK(DONE(parse("--output=|--count|7")) && n_rest == 0 && strcmp(name, "") == 0 && count == 7);
 }
 
@@ -655,7 +664,7 @@ static void options(void)
 static void sizes(void)
 {
     const int limit[7] = {1 << 20, 1 << 16, 1 << 16, 1 << 16, 1 << 16, 1 << 24, 1 << 28};
-    const ttmm_pass_size large = {1 << 20, 1, 0, 1, 0, 1, 0}, largest = {SIZE_MAX / 2, 1, 0, 1, 0, 1, 0};
+    const ttmm_pass_size large = {1 << 20, 1, 0, 1, 0, 1, 0, 0}, largest = {SIZE_MAX / 2, 1, 0, 1, 0, 1, 0, 0};
     const double most = (double)SIZE_MAX;
     ttmm_recipe r = recipe;
     ttmm_trainer *t;

@@ -299,7 +299,7 @@ static void world_new(int i, size_t longest)
 
 static ttmm_pass *pass_new(size_t cache, size_t logits, int backward)
 {
-    const ttmm_pass_size size = {it.N, cache ? 1 : it.B, cache, logits, it.longest, 3, backward};
+    const ttmm_pass_size size = {it.N, cache ? 1 : it.B, cache, logits, it.longest, 3, backward, 0};
     ttmm_pass *p;
     if (ttmm_pass_new(&p, &it.model.config, &size, &err)) exit(4);
     return p;
@@ -348,8 +348,8 @@ static double layer(int back)
     default:
         if (!back) linear_forward(y, extra, x[0], &it.model, it.mix, 0, it.layer, N);
         else
-            linear_backward(dx[0], &it.dmodel, it.mix ? &it.dlora : NULL, extra + 2 * N, dy, x[0], extra, &it.model,
-                            it.mix, 0, it.layer, N);
+            linear_backward(dx[0], &it.dmodel, it.mix ? &it.dlora : NULL, extra, dy, x[0], &it.model, it.mix, 0,
+                            it.layer, N);
     }
     return (double)naive_dot(y, dy, NULL, n);
 }

@@ -9,15 +9,15 @@ static long passed, failed;
 static const char *test_name = "";
 
 /* Everything is compared as long double or text, so that one line serves all types. NaN never passes. */
-#define CHECK(condition) \
-    ((condition) ? (void)passed++ : test_failed(__FILE__, __LINE__, #condition, "true", "false"))
+#define CHECK(condition) ((condition) ? (void)passed++ : test_failed(__FILE__, __LINE__, #condition, "true", "false"))
 #define CHECK_EQUAL(found, expected) test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), 0)
 #define CHECK_NEAR(found, expected, tolerance) \
     test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), (double)(tolerance))
 /* |found - expected| <= tolerance * max(|expected|, floor) */
-#define CHECK_RELATIVE(found, expected, tolerance, floor) \
+#define CHECK_RELATIVE(found, expected, tolerance, floor)                      \
     test_near(__FILE__, __LINE__, #found, (double)(found), (double)(expected), \
-              (double)(tolerance) * (fabs((double)(expected)) > (double)(floor) ? fabs((double)(expected)) : (double)(floor)))
+              (double)(tolerance) *                                            \
+                  (fabs((double)(expected)) > (double)(floor) ? fabs((double)(expected)) : (double)(floor)))
 #define CHECK_TEXT(found, expected) test_text(__FILE__, __LINE__, #found, found, expected)
 #define RUN(test) (test_name = #test, test())
 
@@ -26,7 +26,8 @@ static void test_failed(const char *file, int line, const char *what, const char
     if (++failed <= 20) printf("%s:%d: %s: %s: expected %s, found %s\n", file, line, test_name, what, expected, found);
 }
 
-static inline void test_near(const char *file, int line, const char *what, double found, double expected, double tolerance)
+static inline void test_near(const char *file, int line, const char *what, double found, double expected,
+                             double tolerance)
 {
     char e[64], f[64];
     if (fabs(found - expected) <= tolerance || found == expected) {
