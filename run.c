@@ -9,15 +9,17 @@
 /* clang-format off */
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
+    double atol, rtol;
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
+    int route, cached, grad;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 8, .ttt_prompts = 48, .seed = 1, .merge = "dense", .select = "nn"};
+            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .seed = 1, .rtol = 1e-5, .merge = "dense", .select = "nn"};
 /* clang-format on */
 
-#define EVERY " generate route eval merge tokenize info "
-#define ROUTED " generate route eval merge "
-#define PROMPTED " generate route merge "
+#define EVERY " generate route eval merge trace compare tokenize info "
+#define ROUTED " generate route eval merge trace "
+#define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
@@ -26,12 +28,19 @@ static const ttmm_option options[] = {
     {"active", 'i', &option.active, 1, 1e6, PROMPTED, "exactly so many experts, the nearest"},
     {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
-    {"merge", 's', &option.merge, 0, 0, TRAINED, "dense (into the weights), lowrank (beside them) or ensemble"},
-    {"adapter", 's', &option.adapter, 0, 0, " generate ", "folder of one adapter, instead of routing"},
+    {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
+     "dense (into the weights), lowrank (beside them) or ensemble"},
+    {"adapter", 's', &option.adapter, 0, 0, " generate trace ", "folder of one adapter, instead of routing"},
+    {"route", 'b', &option.route, 0, 1, " trace ",
+     "with experts, chosen for the prompt (without: the base model alone)"},
+    {"cached", 'b', &option.cached, 0, 1, " trace ", "token by token through the key/value cache"},
+    {"grad", 'b', &option.grad, 0, 1, " trace ", "the gradients of the mean next-token loss, too"},
+    {"atol", 'f', &option.atol, 0, 1e300, " compare ", "absolute tolerance (0)"},
+    {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
     {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (20)"},
-    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (8)"},
+    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
     {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
@@ -39,12 +48,12 @@ static const ttmm_option options[] = {
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
     {"top-k", 'i', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
     {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
-    {"file", 's', &option.file, 0, 0, " generate route merge tokenize ", "take the prompt from a file"},
+    {"file", 's', &option.file, 0, 0, " generate route merge trace tokenize ", "take the prompt from a file"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
-    {"output", 's', &option.output, 0, 0, " merge tokenize ", "(-o) where to write"},
+    {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
-    {"tsv", 's', &option.tsv, 0, 0, " route eval ", "write the table to a file, tab-separated"},
+    {"tsv", 's', &option.tsv, 0, 0, " route eval compare ", "write the table to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
@@ -317,9 +326,9 @@ static void print_origins(FILE *f, int expert)
     free(count);
 }
 
-static int verb_route(const char *const *file, size_t n_files)
+static int verb_route(const char *const *argument, size_t n)
 {
-    (void)file, (void)n_files;
+    (void)argument, (void)n;
     int code = load_and_route(prompt, prompt_tokens);
     if (code) return code;
     FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
@@ -327,7 +336,7 @@ static int verb_route(const char *const *file, size_t n_files)
     if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
     if (tsv) fprintf(tsv, "expert\tsimilarity\tweight\n");
-    for (size_t n = 0; n < model.n_chosen; n++) { /* heaviest first */
+    for (size_t shown = 0; shown < model.n_chosen; shown++) { /* heaviest first */
         size_t i = 0;
         for (size_t j = 1; j < model.n_chosen; j++)
             if (model.weight[j] > model.weight[i]) i = j;
@@ -434,9 +443,9 @@ static int generate_with_ttt(void)
     return generate_with(&ttt.lora);
 }
 
-static int verb_generate(const char *const *file, size_t n_files)
+static int verb_generate(const char *const *argument, size_t n)
 {
-    (void)file, (void)n_files;
+    (void)argument, (void)n;
     if (prompt_tokens >= (size_t)model.base.config.context)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d",
                          prompt_tokens, model.base.config.context);
@@ -464,9 +473,9 @@ static int verb_generate(const char *const *file, size_t n_files)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-static int verb_merge(const char *const *file, size_t n_files)
+static int verb_merge(const char *const *argument, size_t n)
 {
-    (void)file, (void)n_files;
+    (void)argument, (void)n;
     if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
     if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
         return ttmm_fail(&err, TTMM_BAD_USE,
@@ -479,6 +488,105 @@ static int verb_merge(const char *const *file, size_t n_files)
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
     return code;
+}
+
+/* ---- trace, compare ---------------------------------------------------------------------------------------------- */
+
+static int verb_trace(const char *const *argument, size_t n)
+{
+    (void)argument, (void)n;
+    const real one = 1;
+    const int routed = option.route || option.query;
+    ttmm_lora adapter = {0};
+    const ttmm_lora *only = &adapter;
+    ttmm_mix mix = {0};
+    ttmm_trace t = {0};
+    int code = TTMM_OK;
+    if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "trace needs -o F, the file to write");
+    if (option.cached && option.grad)
+        return ttmm_fail(&err, TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
+    if (routed && option.adapter)
+        return ttmm_fail(&err, TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
+    if (strcmp(option.merge, "ensemble") == 0)
+        return ttmm_fail(&err, TTMM_BAD_USE,
+                         "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
+    if (option.adapter) {
+        code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
+        mix = (ttmm_mix){1, &only, &one};
+    } else if (routed) {
+        code = load_and_route(prompt, prompt_tokens);
+        mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
+        if (code == TTMM_OK && strcmp(option.merge, "dense") == 0) {
+            code = merge_into(&model.base, &mix);
+            mix.n = 0;
+        }
+    }
+    if (code == TTMM_OK)
+        code = ttmm_trace_new(&t, &model.base, &mix, model.index, prompt, prompt_tokens, option.cached, option.grad,
+                              &err);
+    ttmm_array *all = code ? NULL : calloc(t.n + 4, sizeof *all);
+    if (code == TTMM_OK && all == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of tensors");
+    if (code == TTMM_OK) {
+        size_t tensors = t.n;
+        memcpy(all, t.array, tensors * sizeof *all);
+        if (routed) {
+            all[tensors++] = (ttmm_array){"query", model.E, 0, model.query, NULL};
+            all[tensors++] = (ttmm_array){"similarity", model.K, 0, model.similarity, NULL};
+            all[tensors++] = (ttmm_array){"experts", model.n_chosen, 0, NULL, model.index};
+            all[tensors++] = (ttmm_array){"weights", model.n_chosen, 0, model.weight, NULL};
+        }
+        code = ttmm_arrays_write(all, tensors, option.output, "", &err);
+        if (code == TTMM_OK && !option.quiet)
+            fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, tensors, prompt_tokens);
+    }
+    free(all);
+    ttmm_trace_free(&t);
+    ttmm_lora_free(&adapter);
+    return code;
+}
+
+typedef struct {
+    FILE *tsv;
+    size_t tensors;
+} comparison;
+
+static void print_difference(void *context, const ttmm_difference *d)
+{
+    static const char *verdict[] = {"same",    "within", "PAST THE TOLERANCE", "NOT FINITE", "OTHER SHAPE",
+                                    "MISSING", "EXTRA"};
+    comparison *c = context;
+    const char *a = d->shape[0], *b = d->shape[1];
+    if (c->tensors++ == 0)
+        printf("%-50s %-18s %10s %10s %10s %9s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
+               "worst at");
+    printf("%-50s %-18s ", d->name, *a ? a : b);
+    if (d->verdict <= TTMM_NOT_FINITE)
+        printf("%10.3g %10.3g %10.3g %9zu  %s", d->max_abs, d->max_rel, d->ulps, d->worst, verdict[d->verdict]);
+    else printf("%10s %10s %10s %9s  %s", "-", "-", "-", "-", verdict[d->verdict]);
+    if (d->verdict == TTMM_PAST || d->verdict == TTMM_NOT_FINITE) printf(": %.9g, %.9g", d->a, d->b);
+    if (d->verdict == TTMM_SHAPE) printf(": %s", b);
+    printf("\n");
+    if (c->tsv)
+        fprintf(c->tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%zu\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
+                d->ulps, d->worst, d->a, d->b, verdict[d->verdict]);
+}
+
+static int verb_compare(const char *const *argument, size_t n)
+{
+    (void)n;
+    comparison c = {option.tsv ? fopen(option.tsv, "w") : NULL, 0};
+    size_t failures;
+    if (option.tsv && !c.tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if (c.tsv) fprintf(c.tsv, "tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict\n");
+    int code = ttmm_compare(argument[0], argument[1], option.atol, option.rtol, print_difference, &c, &failures, &err);
+    if (c.tsv && fclose(c.tsv) != 0 && code == TTMM_OK)
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if (code) return code;
+    printf("%zu tensors, %zu of them not as they should be (atol %g, rtol %g)\n", c.tensors, failures, option.atol,
+           option.rtol);
+    return failures == 0 ? TTMM_OK
+                         : ttmm_fail(&err, TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", argument[0],
+                                     argument[1], failures, c.tensors);
 }
 
 /* ---- eval -------------------------------------------------------------------------------------------------------- */
@@ -698,9 +806,9 @@ static double total_nll(int m, int of_ttt, size_t *tokens)
     return nll;
 }
 
-static int verb_eval(const char *const *file, size_t n_files)
+static int verb_eval(const char *const *argument, size_t n)
 {
-    int code = load_eval(file, n_files);
+    int code = load_eval(argument + 1, n - 1);
     for (int m = 0; m < METHODS && code == TTMM_OK; m++)
         if (eval.method[m].there) code = run_method(m);
     if (code) return code;
@@ -746,9 +854,9 @@ static int verb_eval(const char *const *file, size_t n_files)
 
 /* ---- tokenize, info ---------------------------------------------------------------------------------------------- */
 
-static int verb_tokenize(const char *const *file, size_t n_files)
+static int verb_tokenize(const char *const *argument, size_t n)
 {
-    (void)file, (void)n_files;
+    (void)argument, (void)n;
     ttmm_corpus text = {0};
     if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
     if (model.base.config.vocab != TTMM_BYTES)
@@ -770,9 +878,9 @@ static void print_size(const char *what, size_t bytes)
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576);
 }
 
-static int verb_info(const char *const *file, size_t n_files)
+static int verb_info(const char *const *argument, size_t n)
 {
-    (void)file, (void)n_files;
+    (void)argument, (void)n;
     const ttmm_config *c = &model.base.config;
     const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
     printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
@@ -825,12 +933,14 @@ static const ttmm_verb verbs[] = {
     {"route", "MODEL [\"prompt\"]", "the experts chosen, their weights, and what they were trained on", 1, 2},
     {"eval", "MODEL FILE...", "the paper's table on held-out text", 2, 1 << 30},
     {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 2},
+    {"trace", "MODEL [\"prompt\"] -o F", "every named intermediate, to a safetensors file", 1, 2},
+    {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory each command will take", 1, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
-static int (*const action[VERBS])(const char *const *file, size_t n_files) = {
-    verb_generate, verb_route, verb_eval, verb_merge, verb_tokenize, verb_info,
+static int (*const action[VERBS])(const char *const *argument, size_t n) = {
+    verb_generate, verb_route, verb_eval, verb_merge, verb_trace, verb_compare, verb_tokenize, verb_info,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 
@@ -855,9 +965,9 @@ int main(int argc, char **argv)
     if (code == TTMM_OK) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
     if (option.threads) ttmm_set_threads(option.threads);
-    if (code == TTMM_OK) code = load_base(argument[0]);
+    if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0) code = load_base(argument[0]);
     if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);
-    if (code == TTMM_OK) code = action[v](argument + 1, n - 1);
+    if (code == TTMM_OK) code = action[v](argument, n);
     if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
     if (code) fprintf(stderr, "run: %s\n", err.text);

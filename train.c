@@ -173,8 +173,8 @@ typedef struct { /* one run of a trainer, and the stage that it is part of */
     size_t tokens;       /* that the stage has seen */
 } job;
 
-/* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. fraction: of this run;
- * tokens: seen by it. */
+/* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. fraction: of this
+ * run; tokens: seen by it. */
 static void progress(job *j, double fraction, double loss, size_t tokens)
 {
     const double now = ttmm_seconds(), spent = now - j->began, done = (j->done + fraction) / j->all;

@@ -1314,6 +1314,46 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
     return loss;
 }
 
+static const struct {
+    const char *name;
+    char width; /* see dimension() */
+    size_t at;  /* in activations */
+} traced_table[] = {
+    {"attn_norm", 'D', offsetof(activations, attn_norm)},
+    {"q", 'H', offsetof(activations, q)},
+    {"k", 'G', offsetof(activations, k)},
+    {"v", 'G', offsetof(activations, v)},
+    {"attn", 'H', offsetof(activations, attn)},
+    {"attn_out", 'D', offsetof(activations, attn_out)},
+    {"mlp_norm", 'D', offsetof(activations, mlp_norm)},
+    {"gate", 'F', offsetof(activations, gate)},
+    {"up", 'F', offsetof(activations, up)},
+    {"mlp_out", 'D', offsetof(activations, mlp_out)},
+};
+enum { TRACED = sizeof traced_table / sizeof *traced_table };
+
+size_t ttmm_n_traced(const ttmm_config *c) { return (size_t)c->n_layers * (TRACED + 1) + 2; }
+
+ttmm_array ttmm_traced(const ttmm_pass *p, size_t i)
+{
+    const size_t L = (size_t)p->config.n_layers, layer = i ? (i - 1) / (TRACED + 1) : 0,
+                 k = i ? (i - 1) % (TRACED + 1) : 0;
+    ttmm_array a = {"embed", p->N, (size_t)p->config.dim, p->layer[0].x, NULL};
+    if (i == 0) return a;
+    if (layer == L) {
+        snprintf(a.name, sizeof a.name, "final_norm");
+        a.data = p->final_norm;
+        return a;
+    }
+    snprintf(a.name, sizeof a.name, "layers.%zu.%s", layer, k < TRACED ? traced_table[k].name : "out");
+    a.data = layer + 1 < L ? p->layer[layer + 1].x : p->last;
+    if (k == TRACED) return a;
+    a.cols = dimension(&p->config, traced_table[k].width);
+    memcpy(&a.data, (const char *)&p->layer[layer] + traced_table[k].at, sizeof a.data);
+    if (traced_table[k].width == 'G') a.data += p->past * a.cols; /* in the cache the keys and values before stay */
+    return a;
+}
+
 /* ==== 5. Optimiser ================================================================================================ */
 
 static double power(double x, long n) /* x^n by squaring, n >= 0 */
@@ -2392,19 +2432,27 @@ static uint64_t encode_number(const void *data, size_t i, int dtype)
 }
 
 /* One tensor of a safetensors file. In memory F64 is double, F32 float, I64 size_t, I32 int, U8 bytes. */
+enum { MAX_DIMS = 8 };
 typedef struct {
     char name[160];
     int dtype, n_dims;
-    size_t dim[2];    /* cols is 1 for a vector */
-    const void *data; /* when writing */
-    uint64_t begin;   /* when reading: its place in the file */
+    size_t dim[MAX_DIMS]; /* 1 from n_dims on */
+    const void *data;     /* when writing */
+    uint64_t begin;       /* when reading: its place in the file */
 } stored;
 
 static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t cols, const void *data)
 {
-    stored s = {{0}, dtype, n_dims, {rows, cols}, data, 0};
+    stored s = {{0}, dtype, n_dims, {rows, cols, 1, 1, 1, 1, 1, 1}, data, 0};
     snprintf(s.name, sizeof s.name, "%s", name);
     return s;
+}
+
+static size_t count_of(const stored *t) /* read_entry made sure that it and its bytes fit */
+{
+    size_t n = 1;
+    for (int d = 0; d < t->n_dims; d++) n *= t->dim[d];
+    return n;
 }
 
 /* A JSON string's inside: quotes, backslashes and control characters as \u00XX. */
@@ -2419,8 +2467,8 @@ static void put_escaped(FILE *f, const char *text)
  * from the header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. */
 static int write_safetensors(const char *path, const stored *tensor, size_t n, const char *note, ttmm_error *err)
 {
-    enum { CHUNK = 8192 };
-    unsigned char buffer[CHUNK] = {0};
+    enum { BUFFER = 8192 };
+    unsigned char buffer[BUFFER] = {0};
     output o;
     uint64_t offset = 0;
     int code = output_open(&o, path, err);
@@ -2432,7 +2480,7 @@ static int write_safetensors(const char *path, const stored *tensor, size_t n, c
     for (size_t i = 0; i < n; i++) {
         const stored *t = &tensor[i];
         const uint64_t from = offset;
-        offset += (uint64_t)t->dim[0] * t->dim[1] * dtype_table[t->dtype].bytes;
+        offset += (uint64_t)count_of(t) * dtype_table[t->dtype].bytes;
         fprintf(o.f, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", t->name, dtype_table[t->dtype].name, t->dim[0]);
         if (t->n_dims == 2) fprintf(o.f, ",%zu", t->dim[1]);
         fprintf(o.f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)offset);
@@ -2445,10 +2493,10 @@ static int write_safetensors(const char *path, const stored *tensor, size_t n, c
         seek_file(o.f, 0, SEEK_END) != 0)
         return output_failed(&o, err);
     for (size_t i = 0; i < n; i++) {
-        const size_t width = dtype_table[tensor[i].dtype].bytes, count = tensor[i].dim[0] * tensor[i].dim[1];
+        const size_t width = dtype_table[tensor[i].dtype].bytes, count = count_of(&tensor[i]);
         for (size_t k = 0; k < count;) {
             size_t filled = 0;
-            for (; k < count && filled + width <= CHUNK; k++, filled += width)
+            for (; k < count && filled + width <= BUFFER; k++, filled += width)
                 store_bytes(buffer + filled, encode_number(tensor[i].data, k, tensor[i].dtype), width);
             if (fwrite(buffer, 1, filled, o.f) != filled) return output_failed(&o, err);
         }
@@ -2479,7 +2527,7 @@ static int by_begin(const void *a, const void *b)
 {
     const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (x->dim[0] * x->dim[1] > 0) - (y->dim[0] * y->dim[1] > 0); /* an empty one overlaps nothing */
+    return (count_of(x) > 0) - (count_of(y) > 0); /* an empty one overlaps nothing */
 }
 
 /* Read one entry of the header into t; *end is where its numbers end. 0 if it is malformed. */
@@ -2499,13 +2547,14 @@ static int read_entry(safetensors *s, int key, int value, stored *t, uint64_t *e
     if (dtype < 0 || t->dtype == DTYPES)
         return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8",
                     s->path, t->name);
-    t->dim[0] = t->dim[1] = 1;
+    for (int d = 0; d < MAX_DIMS; d++) t->dim[d] = 1;
     const int is_list = shape >= 0 && j->node[shape].type == '[' && offsets >= 0 && j->node[offsets].type == '[';
     for (int d = is_list ? j->node[shape].child : -1; d >= 0; d = j->node[d].next) {
         uint64_t dim = 0;
-        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 || t->n_dims == 2)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a shape that is not one or two numbers", s->path,
-                        t->name);
+        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 ||
+            t->n_dims == MAX_DIMS)
+            return fail(err, TTMM_BAD_INPUT,
+                        "%s: tensor %s has a shape that is not up to 8 numbers, or too large a one", s->path, t->name);
         t->dim[t->n_dims++] = (size_t)dim;
         size *= dim;
     }
@@ -2563,7 +2612,7 @@ static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
             if (order[i]->begin < at)
                 code = fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", path, order[i - 1]->name,
                             order[i]->name);
-            at = order[i]->begin + (uint64_t)order[i]->dim[0] * order[i]->dim[1] * dtype_table[order[i]->dtype].bytes;
+            at = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
         }
         for (size_t i = 0; i < n; i++) s->tensor[i].begin += 8 + length;
     }
@@ -2579,32 +2628,47 @@ static const stored *find_tensor(const safetensors *s, const char *name)
     return NULL;
 }
 
+/* The next numbers of the tensor that the file stands at, as they are stored: raw [n], n <= CHUNK. */
+enum { CHUNK = 1024 };
+static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, ttmm_error *err)
+{
+    unsigned char buffer[8 * CHUNK];
+    const size_t width = dtype_table[t->dtype].bytes;
+    if (fread(buffer, width, n, s->f) != n)
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->path, t->name);
+    for (size_t i = 0; i < n; i++) raw[i] = load_bytes(buffer + i * width, width);
+    return TTMM_OK;
+}
+
+static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
+{
+    return seek_file(s->f, t->begin, SEEK_SET) == 0 ? TTMM_OK
+                                                    : fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->path);
+}
+
 /* Read all of t into data, as reals (finite ones), ints or size_t: `as` is DTYPE_REAL, I32, I64 or U8. */
 static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
 {
-    enum { CHUNK = 8192 };
-    unsigned char buffer[CHUNK];
-    const size_t width = dtype_table[t->dtype].bytes, count = t->dim[0] * t->dim[1];
+    uint64_t raw[CHUNK];
+    const size_t count = count_of(t);
     if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
         return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->path, t->name,
                     dtype_table[t->dtype].name, as >= I64 ? dtype_table[as].name : "floating-point numbers");
-    if (seek_file(s->f, t->begin, SEEK_SET) != 0) return fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->path);
-    for (size_t k = 0; k < count;) {
-        size_t numbers = count - k < CHUNK / width ? count - k : CHUNK / width;
-        if (fread(buffer, width, numbers, s->f) != numbers)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->path, t->name);
-        for (size_t i = 0; i < numbers; i++, k++) {
-            const uint64_t u = load_bytes(buffer + i * width, width);
-            if (as == U8) ((char *)data)[k] = (char)(unsigned char)u;
+    int code = seek_tensor(s, t, err);
+    for (size_t k = 0; k < count && code == TTMM_OK;) {
+        const size_t n = count - k < CHUNK ? count - k : CHUNK;
+        if ((code = read_raw(s, t, raw, n, err)) != TTMM_OK) return code;
+        for (size_t i = 0; i < n; i++, k++) {
+            if (as == U8) ((char *)data)[k] = (char)(unsigned char)raw[i];
             else if (as == I32 || as == I64) {
-                const double x = decode_number(u, t->dtype);
+                const double x = decode_number(raw[i], t->dtype);
                 if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
                     return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index",
                                 s->path, t->name, x, k);
                 if (as == I32) ((int *)data)[k] = (int)x;
                 else ((size_t *)data)[k] = (size_t)x;
             } else {
-                const real x = (real)decode_number(u, t->dtype);
+                const real x = (real)decode_number(raw[i], t->dtype);
                 if (!(x - x == 0))
                     return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->path,
                                 t->name, k);
@@ -2612,7 +2676,7 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
             }
         }
     }
-    return TTMM_OK;
+    return code;
 }
 
 /* The tensor of that name and shape. */
@@ -2620,7 +2684,7 @@ static int read_tensor(safetensors *s, const char *name, void *data, int as, siz
 {
     const stored *t = find_tensor(s, name);
     if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
-    if (t->dim[0] != rows || t->dim[1] != cols)
+    if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
         return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->path, name, t->dim[0],
                     t->dim[1], rows, cols);
     return read_numbers(s, t, data, as, err);
@@ -2931,7 +2995,8 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     return code;
 }
 
-/* The tensors of a corpus's file, to be written from c or read into it. Returns their number, at most CORPUS_TENSORS. */
+/* The tensors of a corpus's file, to be written from c or read into it. Returns their number, at most CORPUS_TENSORS.
+ * */
 enum { CORPUS_TENSORS = 9 };
 static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
 {
@@ -3053,8 +3118,8 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     if (code) return code;
     const stored *t = find_tensor(&s, name);
     if (t == NULL && s.n == 1) t = &s.tensor[0];
-    if (t == NULL || t->n_dims < 1 || t->dim[0] * t->dim[1] == 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or empty", path, name);
+    if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
+        code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing, empty, or not a vector or matrix", path, name);
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
         *array = malloc(mul_size(*rows * *cols, sizeof(real)));
@@ -3134,7 +3199,7 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
     return 1;
 }
 
-/* ==== 12. Scoring and sampling ==================================================================================== */
+/* ==== 12. Scoring, sampling, tracing, comparing =================================================================== */
 
 double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from)
 {
@@ -3204,4 +3269,198 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
     for (size_t i = 0; i + 1 < keep; i++)
         if ((point -= (double)c[i].p) < 0) return c[i].token;
     return c[keep - 1].token;
+}
+
+/* A trace. */
+
+static void name_gradient(ttmm_array *a, const int *expert, size_t k, size_t n)
+{
+    char name[sizeof a->name];
+    memcpy(name, a->name, sizeof name);
+    if (n > 1) snprintf(a->name, sizeof a->name, "grad.experts.%d.%.120s", expert[k], name);
+    else snprintf(a->name, sizeof a->name, "grad.%.120s", name);
+}
+
+/* Differentiate the loss of p's last pass, and list the gradients as arrays from t->array[t->n] on. */
+static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *expert,
+                           ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (mix && mix->n) {
+        t->dl = calloc(mix->n, sizeof *t->dl);
+        if (t->dl == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
+        for (t->n_dl = 0; t->n_dl < mix->n && code == TTMM_OK; t->n_dl++)
+            code = ttmm_lora_new(&t->dl[t->n_dl], &m->config, (int)largest_rank(mix->lora[t->n_dl]),
+                                 mix->lora[t->n_dl]->alpha, err);
+    } else code = ttmm_model_new(&t->dm, &m->config, err);
+    if (code) return code;
+    ttmm_backward(p, m, mix, t->dl ? NULL : &t->dm, t->dl);
+    for (size_t k = 0; k < t->n_dl; k++)
+        for (size_t i = 0; i < ttmm_lora_tensors(&t->dl[k]); i++) {
+            ttmm_array *a = &t->array[t->n++];
+            *a = ttmm_lora_tensor_at(&t->dl[k], i);
+            name_gradient(a, expert, k, t->n_dl);
+        }
+    for (size_t i = 0; t->dl == NULL && i < ttmm_n_tensors(&m->config); i++) {
+        const ttmm_tensor w = ttmm_tensor_at(&m->config, i);
+        ttmm_array *a = &t->array[t->n++];
+        *a = (ttmm_array){{0}, w.rows, is_gain(w.kind) ? 0 : w.cols, t->dm.data + w.offset, NULL};
+        memcpy(a->name, w.name, sizeof w.name);
+        name_gradient(a, NULL, 0, 1);
+    }
+    return TTMM_OK;
+}
+
+int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
+                   size_t T, int cached, int gradients, ttmm_error *err)
+{
+    const size_t V = (size_t)m->config.vocab, step = cached ? 1 : T, values = ttmm_n_traced(&m->config);
+    ttmm_pass_size size = {.tokens = step, .sequences = 1, .cache = cached ? T : 0, .logits = step, .trace = 1};
+    size_t most = ttmm_n_tensors(&m->config);
+    ttmm_pass *p = NULL;
+    int *tokens = NULL;
+    real *logits = NULL, *nll = NULL, *loss = NULL, **value = NULL;
+    memset(t, 0, sizeof *t);
+    if (T < 2) return fail(err, TTMM_BAD_INPUT, "a trace needs at least 2 tokens, found %zu", T);
+    size.backward = gradients;
+    for (size_t k = 0; mix && k < mix->n; k++) {
+        size.rank = size.rank > largest_rank(mix->lora[k]) ? size.rank : largest_rank(mix->lora[k]);
+        most += ttmm_lora_tensors(mix->lora[k]);
+    }
+    int code = ttmm_pass_new(&p, &m->config, &size, err);
+    arena a = {0};
+    for (int write = 0; write < 2 && code == TTMM_OK; write++) {
+        if (write) code = allocate(&a, &t->block, a.used, "a trace", err);
+        if (code) break;
+        t->array = take(&a, values + 3 + most, sizeof *t->array);
+        value = take(&a, values, sizeof *value);
+        tokens = take(&a, T, sizeof *tokens), logits = take_reals(&a, mul_size(T, V));
+        nll = take_reals(&a, T), loss = take_reals(&a, 1);
+        for (size_t i = 0; i < values; i++) {
+            real *data = take_reals(&a, mul_size(T, ttmm_traced(p, i).cols));
+            if (write) value[i] = data;
+        }
+    }
+    for (size_t from = 0; from < T && code == TTMM_OK; from += step) {
+        const size_t start[2] = {0, step};
+        ttmm_forward(p, m, mix, token + from, start, 1);
+        for (size_t i = 0; i < values; i++) {
+            const ttmm_array now = ttmm_traced(p, i);
+            memcpy(value[i] + from * now.cols, now.data, step * now.cols * sizeof(real));
+        }
+        memcpy(logits + from * V, ttmm_logits(p, m, 0, step), step * V * sizeof(real));
+    }
+    if (code == TTMM_OK) {
+        real *row = p->logits;
+        for (size_t i = 0; i + 1 < T; i++)
+            nll[i] = cross_entropy(memcpy(row, logits + i * V, V * sizeof *row), token[i + 1], V, 0);
+        loss[0] = (real)((double)sum(nll, T) / (double)(T - 1));
+        memcpy(tokens, token, T * sizeof *token);
+        t->array[t->n++] = (ttmm_array){"tokens", T, 0, NULL, tokens};
+        for (size_t i = 0; i < values; i++) {
+            t->array[t->n] = ttmm_traced(p, i);
+            t->array[t->n].rows = T;
+            t->array[t->n++].data = value[i];
+        }
+        t->array[t->n++] = (ttmm_array){"logits", T, V, logits, NULL};
+        t->array[t->n++] = (ttmm_array){"loss", 1, 0, loss, NULL};
+        if (gradients) code = trace_gradients(t, p, m, mix, expert, err);
+    }
+    ttmm_pass_free(p);
+    if (code) ttmm_trace_free(t);
+    return code;
+}
+
+void ttmm_trace_free(ttmm_trace *t)
+{
+    for (size_t k = 0; k < t->n_dl; k++) ttmm_lora_free(&t->dl[k]);
+    free(t->dl);
+    ttmm_model_free(&t->dm);
+    free(t->block);
+    memset(t, 0, sizeof *t);
+}
+
+/* The unit in the last place of x as a floating-point type has it: 2^(e - digits + 1) with 2^e <= |x| < 2^(e+1), and
+ * no less than the type's smallest number. */
+static double ulp_of(double x, int dtype)
+{
+    static const int digits[] = {53, 24, 11, 8}, least[] = {-1074, -149, -24, -133}; /* F64, F32, F16, BF16 */
+    int e;
+    frexp(x, &e); /* x = m 2^e, 1/2 <= |m| < 1 */
+    e = x == 0 || e - digits[dtype] < least[dtype] ? least[dtype] : e - digits[dtype];
+    return ldexp(1, e);
+}
+
+static void describe(char shape[80], const stored *t)
+{
+    int n = snprintf(shape, 80, "%s [", dtype_table[t->dtype].name);
+    for (int d = 0; d < t->n_dims && n < 80; d++)
+        n += snprintf(shape + n, 80 - (size_t)n, "%s%zu", d ? ", " : "", t->dim[d]);
+    if (n < 79) snprintf(shape + n, 80 - (size_t)n, "]");
+}
+
+/* The numbers of two tensors of the same shape. */
+static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,
+                           double atol, double rtol, ttmm_error *err)
+{
+    const int integers = a->dtype >= I64 && b->dtype >= I64, coarser = a->dtype > b->dtype ? a->dtype : b->dtype;
+    const size_t count = count_of(a);
+    uint64_t raw_a[CHUNK], raw_b[CHUNK];
+    double largest_a = 0;
+    int finite = 1, same = 1;
+    int code = seek_tensor(sa, a, err);
+    if (code == TTMM_OK) code = seek_tensor(sb, b, err);
+    for (size_t k = 0; k < count && code == TTMM_OK;) {
+        const size_t n = count - k < CHUNK ? count - k : CHUNK;
+        if ((code = read_raw(sa, a, raw_a, n, err)) != TTMM_OK) break;
+        if ((code = read_raw(sb, b, raw_b, n, err)) != TTMM_OK) break;
+        for (size_t i = 0; i < n; i++, k++) {
+            const double x = decode_number(raw_a[i], a->dtype), y = decode_number(raw_b[i], b->dtype),
+                         off = fabs(x - y);
+            const double magnitude = fabs(x) > fabs(y) ? fabs(x) : fabs(y);
+            if (!(off - off == 0)) { /* the first is shown */
+                if (finite) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
+                finite = 0;
+            }
+            same = same && (integers && a->dtype == b->dtype ? raw_a[i] == raw_b[i] : x == y);
+            largest_a = fabs(x) > largest_a ? fabs(x) : largest_a;
+            if (!finite) continue;
+            if (k == 0 || off > d->max_abs) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
+            const double ulps = coarser < I64 ? off / ulp_of(magnitude, coarser) : off;
+            d->ulps = ulps > d->ulps ? ulps : d->ulps;
+        }
+    }
+    d->max_rel = d->max_abs == 0 ? 0 : d->max_abs / largest_a;
+    const int within = !integers && d->max_abs <= atol + rtol * largest_a;
+    d->verdict = !finite ? TTMM_NOT_FINITE : same ? TTMM_SAME : within ? TTMM_WITHIN : TTMM_PAST;
+    return code;
+}
+
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
+                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                 ttmm_error *err)
+{
+    safetensors sa = {0}, sb = {0};
+    *failures = 0;
+    int code = open_safetensors(&sa, path_a, err);
+    if (code == TTMM_OK) code = open_safetensors(&sb, path_b, err);
+    for (size_t i = 0; i < sa.n + sb.n && code == TTMM_OK; i++) {
+        const stored *a = i < sa.n ? &sa.tensor[i] : NULL;
+        const stored *b = a ? find_tensor(&sb, a->name) : &sb.tensor[i - sa.n];
+        ttmm_difference d = {0};
+        if (a == NULL && find_tensor(&sa, b->name)) continue;
+        d.name = a ? a->name : b->name;
+        if (a) describe(d.shape[0], a);
+        if (b) describe(d.shape[1], b);
+        if (a == NULL) d.verdict = TTMM_EXTRA;
+        else if (b == NULL) d.verdict = TTMM_MISSING;
+        else if (a->n_dims != b->n_dims || memcmp(a->dim, b->dim, sizeof a->dim) != 0) d.verdict = TTMM_SHAPE;
+        else code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, err);
+        if (code) break;
+        *failures += d.verdict >= TTMM_PAST;
+        report(context, &d);
+    }
+    close_safetensors(&sa);
+    close_safetensors(&sb);
+    return code;
 }

@@ -8,7 +8,7 @@
  * This file reads in the order of ttmm.c:
  *    1 errors, platform            4 the transformer            7 text and corpus            10 test-time training
  *    2 functions, random numbers   5 optimiser, trainer         8 embeddings, clusters       11 files
- *    3 sums (nothing public)       6 LoRA                       9 routing and merging        12 scoring and sampling
+ *    3 sums (nothing public)       6 LoRA                       9 routing and merging        12 scoring, tracing
  *
  * Letters in shapes, here and in ttmm.c:
  *    B sequences of a batch        D dim, the model's width     V vocabulary size            K experts
@@ -39,6 +39,7 @@ typedef float real;
 /* A code is the negative of the exit code of train and run. */
 enum {
     TTMM_OK = 0,
+    TTMM_DIFFERS = -1,   /* a comparison failed */
     TTMM_BAD_USE = -2,   /* wrong arguments */
     TTMM_BAD_INPUT = -3, /* a file or text that cannot be used */
     TTMM_NO_ROOM = -4    /* out of memory, or a file could not be written */
@@ -233,6 +234,21 @@ void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll);
  * the loss. */
 double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl);
 
+/* A named array: of a trace, or to be written to a file. */
+typedef struct {
+    char name[160];
+    size_t rows, cols;  /* cols 0: a vector */
+    const real *data;   /* or, if integer is not NULL, */
+    const int *integer; /* that */
+} ttmm_array;
+
+/* What the last forward pass of p (with size.trace) computed, in its order: embed; of each layer i attn_norm, q, k, v,
+ * attn, attn_out, mlp_norm, gate, up, mlp_out, out, named layers.i.attn_norm ...; final_norm. All [N, width]; q and k
+ * are after the rotation, attn is what the output projection sees, out the residual stream after the layer. The data
+ * are the pass's, valid until the next call on p.      i < ttmm_n_traced */
+size_t ttmm_n_traced(const ttmm_config *c);
+ttmm_array ttmm_traced(const ttmm_pass *p, size_t i);
+
 /* ---- 5. Optimiser ------------------------------------------------------------------------------------------------ */
 
 /* AdamW (Loshchilov & Hutter 2019, algorithm 2), in the form of torch.optim.AdamW. For one tensor of n numbers, at step
@@ -419,15 +435,6 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
 /* One array of reals in a safetensors file: the tensor of that name, or the only one there is. A vector has one row.
  * free(*array). */
 int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
-
-/* Named arrays to write to one safetensors file. */
-typedef struct {
-    char name[160];
-    size_t rows, cols;  /* cols 0: a vector */
-    const real *data;   /* or, if integer is not NULL, */
-    const int *integer; /* that */
-} ttmm_array;
-
 int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err);
 
 /* Tensor i of an adapter, by PEFT's name: A and B of each matrix in turn. */
@@ -445,7 +452,7 @@ int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it *
 uint64_t ttmm_hash(const real *x, size_t n);
 uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster);
 
-/* ---- 12. Scoring and sampling ------------------------------------------------------------------------------------ */
+/* ---- 12. Scoring, sampling, tracing, comparing ------------------------------------------------------------------- */
 
 /* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. Perplexity = exp(sum / tokens), bits per
  * byte = sum / (ln 2 * bytes). */
@@ -468,5 +475,44 @@ typedef struct {
 
 size_t ttmm_sample_scratch(size_t V);
 int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch);
+
+/* Every named value of one sequence: tokens [T], what ttmm_traced lists, logits [T, V], loss [1] (the mean of nll over
+ * the T - 1 predictions). cached: computed token by token through the key/value cache. gradients: those of the loss
+ * too, as grad. + the tensor's name in its file: with respect to the adapters of mix if it has any, else to all
+ * weights. With several adapters they are grad.experts.K. + name, K from expert [mix->n]. T >= 2; not cached and
+ * gradients at once. */
+typedef struct {
+    size_t n;
+    ttmm_array *array; /* [n] */
+    ttmm_model dm;     /* what the arrays of gradients point into */
+    ttmm_lora *dl;
+    size_t n_dl;
+    void *block;
+} ttmm_trace;
+
+int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
+                   size_t T, int cached, int gradients, ttmm_error *err);
+void ttmm_trace_free(ttmm_trace *t);
+
+/* Two safetensors files, tensor by tensor; A is the reference. */
+enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA };
+typedef struct {
+    const char *name;
+    int verdict;       /* of those above; from TTMM_PAST on it is a failure */
+    char shape[2][80]; /* "F32 [3, 4]", in A and in B; "" where it is not */
+    double max_abs;    /* the largest |a - b| ... */
+    double max_rel;    /* ... divided by the tensor's largest |a| */
+    double ulps;       /* the largest |a - b| in units in the last place of the coarser of the two types, at the larger
+                          * magnitude */
+    size_t worst;      /* where max_abs is, counted through the tensor */
+    double a, b;       /* the numbers there */
+} ttmm_difference;
+
+/* Calls report for each tensor of A, in the file's order, then for those only in B. A tensor is within the tolerance if
+ * max_abs <= atol + rtol * its largest |a|; integers must be equal. *failures: how many tensors are not the same or
+ * within. TTMM_BAD_INPUT if a file cannot be read. */
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
+                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                 ttmm_error *err);
 
 #endif
