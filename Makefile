@@ -28,7 +28,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = layers method files
+TESTS = layers method files vectors
 B = test/build
 
 all: train run
@@ -63,11 +63,27 @@ sanitize:
 demo: all
 	@sh test/demo.sh demo
 
+# What other backends are checked against: see test/README.md.
+vectors: $(B)/vectors-f64
+	@rm -rf vectors && mkdir -p vectors && cp -r test/vectors/model test/vectors/query.safetensors vectors/
+	@cp test/vectors/tokens.ids test/vectors/manifest.json vectors/
+	$(B)/vectors-f64 vectors
+
+# test/vectors made anew, with PyTorch, scikit-learn and numpy, and compared with what is committed.
+PYTHON = python3
+oracle: all vectors
+	@rm -rf $(B)/oracle && mkdir -p $(B)/oracle
+	$(PYTHON) test/oracle.py $(B)/oracle
+	@cd test/vectors && for f in $$(find . -name '*.safetensors'); do \
+	    ../../run compare $$f ../build/oracle/$$f --rtol 1e-12 > ../build/oracle/log || { cat ../build/oracle/log; exit 1; }; \
+	    echo "$$f as committed"; done
+	PYTHON=$(PYTHON) sh test/mistakes.sh
+
 format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
 
 clean:
-	rm -rf train run train-f64 run-f64 demo $(B)
+	rm -rf train run train-f64 run-f64 demo vectors $(B)
 
 help:
 	@echo "make            build ./train and ./run"
@@ -75,8 +91,10 @@ help:
 	@echo "make test       the tests, in float and in double"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
+	@echo "make vectors    vectors/: a tiny model and all that is computed from it, for checking other backends"
+	@echo "make oracle     make test/vectors anew with PyTorch and scikit-learn (PYTHON=python3), and compare"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo format clean help
+.PHONY: all double test sanitize demo vectors oracle format clean help

@@ -160,7 +160,8 @@ static int route(size_t active)
 /* All that routing a prompt needs, and the route: model.chosen, model.weight. */
 static int load_and_route(const int *token, size_t T)
 {
-    int code = load_corpus();
+    const int needs_text = !option.query || ttmm_exists(model.folder, "corpus.safetensors");
+    int code = needs_text ? load_corpus() : TTMM_OK;
     if (code == TTMM_OK) code = load_centroids();
     if (code == TTMM_OK) code = load_query(token, T);
     return code ? code : route((size_t)option.active);
@@ -527,14 +528,15 @@ static int verb_trace(const char *const *argument, size_t n)
     ttmm_array *all = code ? NULL : calloc(t.n + 4, sizeof *all);
     if (code == TTMM_OK && all == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of tensors");
     if (code == TTMM_OK) {
-        size_t tensors = t.n;
-        memcpy(all, t.array, tensors * sizeof *all);
+        size_t tensors = 0;
         if (routed) {
             all[tensors++] = (ttmm_array){"query", model.E, 0, model.query, NULL};
             all[tensors++] = (ttmm_array){"similarity", model.K, 0, model.similarity, NULL};
             all[tensors++] = (ttmm_array){"experts", model.n_chosen, 0, NULL, model.index};
             all[tensors++] = (ttmm_array){"weights", model.n_chosen, 0, model.weight, NULL};
         }
+        memcpy(all + tensors, t.array, t.n * sizeof *all);
+        tensors += t.n;
         code = ttmm_arrays_write(all, tensors, option.output, "", &err);
         if (code == TTMM_OK && !option.quiet)
             fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, tensors, prompt_tokens);

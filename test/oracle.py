@@ -5,6 +5,7 @@ and numpy; nothing in it calls ttmm.     python test/oracle.py FOLDER      (torc
 import json
 import os
 import sys
+import warnings
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from sklearn.cluster import BisectingKMeans
 sys.path.insert(0, os.path.dirname(__file__))
 import backend
 
+warnings.filterwarnings("ignore", message="The epoch parameter")  # torch's own, inside SequentialLR
 rng = np.random.default_rng(20250514)
 
 
@@ -71,7 +73,7 @@ def inputs(folder):
     """What a backend is given: FOLDER/model with four adapters and centroids, query, tokens."""
     os.makedirs(folder, exist_ok=True)
     L = 2
-    shapes = make_model(f"{folder}/model", D=16, L=L, H=4, G=2, S=4, F=20, V=29, tied=False, context=64)
+    shapes = make_model(f"{folder}/model", D=16, L=L, H=4, G=2, S=4, F=12, V=19, tied=False, context=64)
     for k in range(4):
         make_adapter(f"{folder}/model/experts/{k}", shapes, L, rank=2, alpha=5)
     centroid = normalise(rng.standard_normal((4, 6)))
@@ -79,7 +81,7 @@ def inputs(folder):
     save_file({"embeddings": centroid.astype(np.float32)}, f"{folder}/model/centroids.safetensors")
     save_file({"embedding": query.astype(np.float32)}, f"{folder}/query.safetensors")
     with open(f"{folder}/tokens.ids", "w") as f:
-        f.write(" ".join(str(t) for t in rng.integers(0, 29, 9)) + "\n")
+        f.write(" ".join(str(t) for t in rng.integers(0, 19, 5)) + "\n")
 
 
 def more_models(folder):
@@ -100,8 +102,8 @@ def more_models(folder):
 def methods(folder):
     """Optimiser, clipping, schedules, clusters, SIFT, on numbers of their own."""
     out = {}
-    w = torch.tensor(rng.standard_normal(20), dtype=torch.float64, requires_grad=True)
-    grads = rng.standard_normal((50, 20)) * np.exp(rng.standard_normal((50, 1)) * 2)
+    w = torch.tensor(rng.standard_normal(10), dtype=torch.float64, requires_grad=True)
+    grads = rng.standard_normal((50, 10)) * np.exp(rng.standard_normal((50, 1)) * 2)
     out["adamw.start"], out["adamw.grad"] = w.detach().numpy().copy(), grads
     o = torch.optim.AdamW([w], lr=0.02, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.05)
     norms, rates = [], []
