@@ -28,7 +28,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = layers method files vectors
+TESTS = layers method files trace vectors
 B = test/build
 
 all: train run
@@ -79,6 +79,16 @@ oracle: all vectors
 	    echo "$$f as committed"; done
 	PYTHON=$(PYTHON) sh test/mistakes.sh
 
+# Numerical errors: float against double, training, merged against unmerged adapters. Of demo/model, after make demo.
+$(B)/merging: test/merging.c ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) $< -o $@ $(LIBS)
+$(B)/merging-double: test/merging.c ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) -DTTMM_DOUBLE $< -o $@ $(LIBS)
+errors: all double $(B)/merging $(B)/merging-double
+	@sh test/errors.sh
+
 format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
 
@@ -93,8 +103,9 @@ help:
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
 	@echo "make vectors    vectors/: a tiny model and all that is computed from it, for checking other backends"
 	@echo "make oracle     make test/vectors anew with PyTorch and scikit-learn (PYTHON=python3), and compare"
+	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle format clean help
+.PHONY: all double test sanitize demo vectors oracle errors format clean help

@@ -14,7 +14,7 @@ static struct {
     int route, cached, grad;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .seed = 1, .rtol = 1e-5, .merge = "dense", .select = "nn"};
+            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .merge = "dense", .select = "nn"};
 /* clang-format on */
 
 #define EVERY " generate route eval merge trace compare tokenize info "
@@ -85,7 +85,12 @@ static int load_base(const char *folder)
     return ttmm_model_read(&model.base, folder, &err);
 }
 
-static int load_corpus(void) { return ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err); }
+static int load_corpus(void)
+{
+    int code = ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err);
+    model.E = model.corpus.dim; /* the centroids', if there are any, take its place */
+    return code;
+}
 
 static int load_centroids(void)
 {
@@ -433,7 +438,6 @@ static int generate_with_adapter(void)
 static int generate_with_ttt(void)
 {
     int code = load_corpus();
-    model.E = model.corpus.dim;
     if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
     if (code == TTMM_OK) code = load_ttt();
     if (code) return code;
@@ -523,8 +527,8 @@ static int verb_trace(const char *const *argument, size_t n)
         }
     }
     if (code == TTMM_OK)
-        code = ttmm_trace_new(&t, &model.base, &mix, model.index, prompt, prompt_tokens, option.cached, option.grad,
-                              &err);
+        code = ttmm_trace_new(&t, &model.base, &mix, option.adapter ? NULL : model.index, prompt, prompt_tokens,
+                              option.cached, option.grad, &err);
     ttmm_array *all = code ? NULL : calloc(t.n + 4, sizeof *all);
     if (code == TTMM_OK && all == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of tensors");
     if (code == TTMM_OK) {

@@ -87,16 +87,17 @@ typedef struct {
 /* Take a command line apart: verb, then options (which set their values) and arguments in any order; -- ends the
  * options. A number is read whole or refused.
  *   *verb: its index; n_verbs if none was given    argument [argc] overwritten, in order; *n: their number
- * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE says which word and what was expected.
- * */
+ * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE: the sentence names the word. */
 int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
                  ttmm_error *err);
 void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_verbs: the list of them */
 
 /* ---- 2. Elementary functions, random numbers --------------------------------------------------------------------- */
 
-/* Within 1 unit in the last place of the true value, the same bits everywhere. exp overflows to infinity and
- * underflows to 0; log(0) = -infinity, log(x < 0) = NaN; sin and cos are for |x| <= 2^22 and give NaN beyond. */
+/* Within 0.9 units in the last place of the true value (ulp; 0.5 is the least there is), the same bits everywhere. Of a
+ * float, and rounded to float, they are the float nearest to the true value, but for log at five of all floats and sin
+ * at two. exp overflows to infinity and underflows to 0, by way of subnormal numbers; log(0) = -infinity, log(x < 0) =
+ * NaN; sin and cos are for |x| <= 2^22 and give NaN beyond. */
 double ttmm_exp(double x);
 double ttmm_log(double x);
 double ttmm_sin(double x);
@@ -187,8 +188,8 @@ typedef struct {
     void *block;
 } ttmm_lora;
 
-/* Adapters that take part in a pass beside the weights (low-rank merging): y = W x + sum_k weight_k scale_k B_k (A_k
- * x), k ascending. */
+/* Adapters that take part in a pass beside the weights (low-rank merging):
+ *   y = W x + sum_k weight_k scale_k B_k (A_k x), k ascending. */
 typedef struct {
     size_t n;
     const ttmm_lora *const *lora; /* [n] */
@@ -215,8 +216,7 @@ void ttmm_pass_free(ttmm_pass *p);
 
 /* Forward through all layers, up to the final norm. Sequence b is token[start[b]] .. token[start[b + 1] - 1]; start[0]
  * = 0, N = start[B]. No sequence is empty, tokens are in 0 .. V-1, positions count from 0 in each sequence. mix may be
- * NULL. With a cache, B is 1 and the tokens follow those of the calls before; rewind(p, t) forgets all after the first
- * t. */
+ * NULL. With a cache, B is 1 and the tokens follow those of the calls before; rewind(p, t) keeps the first t. */
 void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
                   size_t B);
 void ttmm_rewind(ttmm_pass *p, size_t length);
@@ -225,8 +225,7 @@ size_t ttmm_cached(const ttmm_pass *p); /* positions in the cache */
 /* The logits of rows first .. first + rows - 1 of the last forward pass, [rows, V], valid until the next call on p. */
 const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows);
 
-/* Of the last forward pass: nll[i] = -log p(token[i + 1] | the sequence up to i), and 0 at each sequence's last token.
- * */
+/* Of the last forward pass: nll[i] = -log p(token[i + 1] | the sequence up to i), 0 at each sequence's last token. */
 void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll);
 
 /* Loss of the last forward pass, the mean of nll over the N - B predictions, and its gradients: with respect to every
@@ -415,8 +414,7 @@ typedef struct {
 
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences
  * of t's corpus; t's recipe has batch 1 and shuffle 0: one step per neighbour and pass, the nearest (SIFT: the first
- * chosen) last.       index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)]
- * */
+ * chosen) last.     index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 
@@ -479,8 +477,8 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
 /* Every named value of one sequence: tokens [T], what ttmm_traced lists, logits [T, V], loss [1] (the mean of nll over
  * the T - 1 predictions). cached: computed token by token through the key/value cache. gradients: those of the loss
  * too, as grad. + the tensor's name in its file: with respect to the adapters of mix if it has any, else to all
- * weights. With several adapters they are grad.experts.K. + name, K from expert [mix->n]. T >= 2; not cached and
- * gradients at once. */
+ * weights. With expert [mix->n] (not NULL) they are grad.experts.K. + name, K the adapter's number there. T >= 2; cached
+ * and gradients at once is TTMM_BAD_USE. */
 typedef struct {
     size_t n;
     ttmm_array *array; /* [n] */

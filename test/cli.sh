@@ -56,7 +56,7 @@ LONG="--dim 32 --layers 2 --heads 2 --intermediate 48 --context 64 --steps 900"
 ./train base "$T/whole" "$T/cookbook.txt" $LONG --quiet
 ./train base "$T/parts" "$T/cookbook.txt" $LONG 2> "$T/log" &
 pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "parameters" "$T/log"; do sleep 0.02; done
+while kill -0 $pid 2> /dev/null && ! grep -q "parameters" "$T/log" 2> /dev/null; do sleep 0.02; done
 kill -TERM $pid
 wait $pid
 stopped=$?
@@ -92,6 +92,10 @@ for method in base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt;
     else fail "eval --tsv has no row $method with 9 columns"; fi
 done
 expect 0 "ttmm-3" ./run eval "$T/m" data/test/c.txt --prefix 20 --ttt-prompts 0 --merge lowrank
+mkdir -p "$T/bare" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/bare" # a base alone, then with text
+expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
+./train index "$T/bare" "$T/cookbook.txt" --context 64 --quiet
+expect 0 "ttt " ./run eval "$T/bare" data/test/c.txt --prefix 20 --ttt-prompts 2 --passes 1
 expect 0 "" ./run merge "$T/m" "Melt the butter" -o "$T/merged"
 ./run generate "$T/m" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/a"
 ./run generate "$T/merged" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/b"

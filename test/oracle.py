@@ -73,15 +73,18 @@ def inputs(folder):
     """What a backend is given: FOLDER/model with four adapters and centroids, query, tokens."""
     os.makedirs(folder, exist_ok=True)
     L = 2
-    shapes = make_model(f"{folder}/model", D=16, L=L, H=4, G=2, S=4, F=12, V=19, tied=False, context=64)
+    shapes = make_model(f"{folder}/model", D=16, L=L, H=4, G=2, S=4, F=8, V=17, tied=False, context=64)
     for k in range(4):
         make_adapter(f"{folder}/model/experts/{k}", shapes, L, rank=2, alpha=5)
-    centroid = normalise(rng.standard_normal((4, 6)))
-    query = normalise(centroid[1] + 0.8 * centroid[3] + 0.3 * rng.standard_normal(6))
+    while True:  # three experts kept, one dropped, none near the border
+        centroid, query = normalise(rng.standard_normal((4, 6)) + 2), normalise(rng.standard_normal(6) + 2)
+        c = np.exp((centroid @ query - 1) / 0.04)
+        if sum(c / c.sum() > 0.011) == 3 and sum(c / c.sum() < 0.009) == 1:
+            break
     save_file({"embeddings": centroid.astype(np.float32)}, f"{folder}/model/centroids.safetensors")
     save_file({"embedding": query.astype(np.float32)}, f"{folder}/query.safetensors")
     with open(f"{folder}/tokens.ids", "w") as f:
-        f.write(" ".join(str(t) for t in rng.integers(0, 19, 5)) + "\n")
+        f.write(" ".join(str(t) for t in rng.integers(0, 17, 5)) + "\n")
 
 
 def more_models(folder):

@@ -12,18 +12,18 @@
 
 /* clang-format off */
 #define KINDS_TABLE                                                                                                 \
-    KIND("embed", 0.0e+00) KIND("final_norm", 4.7e-07) KIND("grad.lm_head", 1.1e-06)                                \
-    KIND("grad.embed_tokens", 9.1e-07) KIND("grad.input_layernorm", 1.5e-06) KIND("grad.down_proj", 5.6e-07)        \
-    KIND("grad.gate_proj", 1.1e-06) KIND("grad.up_proj", 9.8e-07)                                                   \
-    KIND("grad.post_attention_layernorm", 7.2e-07) KIND("grad.k_proj", 9.5e-07) KIND("grad.o_proj", 9.6e-07)        \
-    KIND("grad.q_proj", 1.5e-06) KIND("grad.v_proj", 2.2e-06) KIND("grad.norm", 8.2e-07) KIND("attn", 7.2e-07)      \
-    KIND("attn_norm", 2.6e-07) KIND("attn_out", 5.2e-07) KIND("gate", 4.6e-07) KIND("k", 3.3e-07)                   \
-    KIND("mlp_norm", 3.8e-07) KIND("mlp_out", 8.7e-07) KIND("out", 4.4e-07) KIND("q", 5.6e-07)                      \
-    KIND("up", 3.6e-07) KIND("v", 4.7e-07) KIND("logits", 5.0e-07) KIND("loss", 2.9e-07)                            \
-    KIND("tokens", 0.0e+00) KIND("grad.lora_A", 3.5e-06) KIND("grad.lora_B", 3.5e-06) KIND("query", 3.9e-08)        \
-    KIND("similarity", 1.2e-07) KIND("weights", 3.1e-08) KIND("experts", 0.0e+00) KIND("weight", 5.0e-07)           \
-    KIND("margin", 1.4e-07) KIND("greedy", 0.0e+00) KIND("norm", 1.0e-07) KIND("rate", 2.2e-08)                     \
-    KIND("logits_last", 1.0e-06)
+    KIND("embed", 0.0e+00) KIND("final_norm", 2.6e-07) KIND("grad.lm_head", 1.5e-06)                                \
+    KIND("grad.embed_tokens", 1.8e-06) KIND("grad.input_layernorm", 5.6e-07) KIND("grad.down_proj", 1.1e-06)        \
+    KIND("grad.gate_proj", 1.9e-06) KIND("grad.up_proj", 1.6e-06)                                                   \
+    KIND("grad.post_attention_layernorm", 4.4e-07) KIND("grad.k_proj", 1.7e-06) KIND("grad.o_proj", 1.3e-06)        \
+    KIND("grad.q_proj", 1.2e-06) KIND("grad.v_proj", 1.3e-06) KIND("grad.norm", 4.6e-07) KIND("attn", 3.2e-07)      \
+    KIND("attn_norm", 1.9e-07) KIND("attn_out", 2.9e-07) KIND("gate", 2.4e-07) KIND("k", 2.4e-07)                   \
+    KIND("mlp_norm", 3.6e-07) KIND("mlp_out", 1.2e-06) KIND("out", 7.1e-07) KIND("q", 3.2e-07)                      \
+    KIND("up", 3.4e-07) KIND("v", 4.2e-07) KIND("logits", 2.6e-07) KIND("loss", 1.3e-07)                            \
+    KIND("tokens", 0.0e+00) KIND("grad.lora_A", 2.5e-06) KIND("grad.lora_B", 2.3e-06) KIND("query", 7.9e-08)        \
+    KIND("similarity", 2.6e-08) KIND("weights", 8.0e-08) KIND("experts", 0.0e+00) KIND("weight", 2.7e-07)           \
+    KIND("margin", 2.3e-07) KIND("greedy", 0.0e+00) KIND("norm", 1.5e-07) KIND("rate", 2.2e-08)                     \
+    KIND("logits_last", 3.4e-06)
 /* clang-format on */
 
 static ttmm_error err;
