@@ -28,7 +28,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = layers method files trace vectors
+TESTS = functions layers method files trace vectors
 B = test/build
 
 all: train run
@@ -56,7 +56,7 @@ test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64)
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
 	@rm -rf $(B)/sanitize && mkdir -p $(B)/sanitize/test
-	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp test/*.* $(B)/sanitize/test/
+	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/vectors $(B)/sanitize/test/
 	ASAN_OPTIONS=allocator_may_return_null=1 $(MAKE) -C $(B)/sanitize test OPT="$(SANITIZE)"
 
 # The paper's table on the texts in data/, in a few minutes. Files under demo/.
@@ -78,6 +78,16 @@ oracle: all vectors
 	    ../../run compare $$f ../build/oracle/$$f --rtol 1e-12 > ../build/oracle/log || { cat ../build/oracle/log; exit 1; }; \
 	    echo "$$f as committed"; done
 	PYTHON=$(PYTHON) sh test/mistakes.sh
+
+# The same bits from every compiler and machine that is found: test/bits.sh. MODE=quick: under a minute; write: new hashes.
+bits:
+	@sh test/bits.sh $(MODE)
+
+# exp, log, sin and cos of all 2^32 floats, against long double and 128-bit arithmetic. Needs gcc on x86; 6 minutes.
+exhaustive:
+	@mkdir -p $(B)
+	gcc $(WARN) $(OPT) $(ARCH) -ffp-contract=off $(QUIET) -fopenmp test/exhaustive.c -o $(B)/exhaustive -lquadmath $(LIBS)
+	$(B)/exhaustive
 
 # Numerical errors: float against double, training, merged against unmerged adapters. Of demo/model, after make demo.
 $(B)/merging: test/merging.c ttmm.c ttmm.h Makefile
@@ -103,9 +113,11 @@ help:
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
 	@echo "make vectors    vectors/: a tiny model and all that is computed from it, for checking other backends"
 	@echo "make oracle     make test/vectors anew with PyTorch and scikit-learn (PYTHON=python3), and compare"
+	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: under one)"
+	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle errors format clean help
+.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors format clean help

@@ -3420,10 +3420,7 @@ static void describe(char shape[80], const stored *t)
     if (n < 79) snprintf(shape + n, 80 - (size_t)n, "]");
 }
 
-static int64_t integer_of(uint64_t raw, int dtype)
-{
-    return dtype == I32 ? (int32_t)(uint32_t)raw : (int64_t)raw;
-}
+static int64_t integer_of(uint64_t raw, int dtype) { return dtype == I32 ? (int32_t)(uint32_t)raw : (int64_t)raw; }
 
 /* The numbers of two tensors of the same shape. */
 static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,

@@ -1,0 +1,215 @@
+#!/bin/sh
+# bits.sh - shows that every compiler, optimisation level, number of threads, instruction set and byte order gives the
+# bits of test/bits.txt, and that builds which could not are refused or noticed. One line a configuration: its name,
+# float or double, the compiler's version, the seconds that it ran, what came out. One that is not installed here is
+# skipped, not passed. From the root:
+#
+#     sh test/bits.sh          all: about 8 minutes on 2 cores, most of it in the emulators
+#     sh test/bits.sh quick    under a minute: gcc, clang, threads, tcc, musl, i686, and aarch64 as the only emulator
+#     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
+#
+# What it can use (Debian): apt-get install --no-install-recommends gcc clang libc6-dev libomp-dev libclang-rt-14-dev \
+#     tcc pcc musl-tools gcc-i686-linux-gnu gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu \
+#     gcc-s390x-linux-gnu gcc-powerpc64-linux-gnu libc6-dev-i386-cross libc6-dev-arm64-cross libc6-dev-armhf-cross \
+#     libc6-dev-riscv64-cross libc6-dev-s390x-cross libc6-dev-ppc64-cross qemu-user-static
+mode=${1:-all}
+B=test/build/bits
+passed=0
+failed=0
+skipped=0
+mkdir -p $B
+printf '#include <stdlib.h>\nint main(void) { return 0; }\n' > $B/probe.c
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMP_DYNAMIC=false
+
+# GNU: what the Makefile gives gcc and clang.
+GNU="-std=c99 -ffp-contract=off -fno-trapping-math -fno-math-errno"
+CROSS="-static -O2 $GNU"
+
+package() { # what to install for a compiler or an emulator
+    case $1 in
+    i686-*) echo gcc-i686-linux-gnu libc6-dev-i386-cross ;;
+    aarch64-*) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+    arm-*) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
+    riscv64-*) echo gcc-riscv64-linux-gnu libc6-dev-riscv64-cross ;;
+    s390x-*) echo gcc-s390x-linux-gnu libc6-dev-s390x-cross ;;
+    powerpc64-*) echo gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross ;;
+    musl-gcc) echo musl-tools ;;
+    qemu-*) echo qemu-user-static ;;
+    i386-tcc) echo tcc libc6-dev-i386-cross ;;
+    *) echo "$1" ;;
+    esac
+}
+
+line() { printf '%-42s %-4s %-8s %4s  %s\n' "$@"; }
+version() {
+    case $1 in *tcc) $1 -v ;; *) $1 --version ;; esac 2>&1 | sed -n '1s/.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/p'
+}
+pass() { passed=$((passed + 1)); }
+skip() {
+    skipped=$((skipped + 1))
+    line "$1" - - - "skipped: $2"
+}
+
+# there NAME EMULATOR COMPILER FLAGS: can this machine build and run so? If not, a line says what is missing.
+there() {
+    name=$1
+    emulator=$2
+    shift 2
+    for tool in $1 $emulator; do
+        command -v "$tool" > /dev/null && continue
+        skip "$name" "not installed: $(package "$tool")"
+        return 1
+    done
+    "$@" $B/probe.c -o $B/probe > $B/log 2>&1 && timeout 60 $emulator ./$B/probe > $B/log 2>&1 && return
+    case "$*" in
+    *-fopenmp*) skip "$name" "not installed: libomp-dev, or OpenMP for $1" ;;
+    *-fsanitize*) skip "$name" "not installed: libclang-rt-14-dev, or the sanitizers of $1" ;;
+    *) skip "$name" "$* does not make a program that runs here" ;;
+    esac
+    return 1
+}
+
+# build PRECISION COMPILER FLAGS
+build() {
+    double=
+    [ "$1" = f64 ] && double=-DTTMM_DOUBLE
+    shift
+    rm -rf $B/bits
+    "$@" $double test/bits.c ttmm.c -o $B/bits -lm > $B/log 2>&1 && return
+    verdict="does not compile: $(grep -m 1 error $B/log)"
+    return 1
+}
+
+# run EMULATOR: what it prints to $B/out and $B/log
+run() {
+    began=$(date +%s)
+    rm -rf $B/files
+    timeout 900 $1 ./$B/bits $B/files > $B/out 2> $B/log
+    code=$?
+    seconds=$(($(date +%s) - began))
+}
+
+# compare PRECISION THREADS: sets verdict; its status is that of the comparison
+compare() {
+    verdict="same bits"
+    [ "$2" = 1 ] || verdict="same bits with $2 threads"
+    grep "^$1 " test/bits.txt > $B/expected
+    [ $code = 0 ] && cmp -s $B/expected $B/out && return
+    verdict="differs: $(diff $B/expected $B/out | sed -n 's/^< f.. \([^ ]*\) .*/\1/p' | tr '\n' ' ')"
+    verdict="$verdict$([ $code = 0 ] || echo "(status $code) ")$(head -n 1 $B/log)"
+    return 1
+}
+
+# same NAME PRECISIONS THREADS EMULATOR COMPILER FLAGS: must give the bits of test/bits.txt
+same() {
+    name=$1
+    precisions=$2
+    threads=$3
+    emulator=$4
+    shift 4
+    there "$name" "$emulator" "$@" || return
+    for precision in $precisions; do
+        seconds=-
+        if build "$precision" "$@"; then
+            for n in $threads; do
+                export OMP_NUM_THREADS="$n"
+                run "$emulator"
+                if compare "$precision" "$n"; then pass; else failed=$((failed + 1)); fi
+                line "$name" "$precision" "$(version "$1")" "$seconds" "$verdict"
+            done
+            export OMP_NUM_THREADS=1
+        else
+            failed=$((failed + 1))
+            line "$name" "$precision" "$(version "$1")" - "$verdict"
+        fi
+    done
+}
+
+# refused NAME COMPILER FLAGS: must not compile, with a sentence that says why
+refused() {
+    name=$1
+    shift
+    if ! "$@" -c $B/probe.c -o $B/probe.o > $B/log 2>&1; then
+        skip "$name" "not installed: $(package "$1")"
+        return
+    fi
+    verdict="FAILED: it compiles"
+    "$@" -c ttmm.c -o $B/refused.o > $B/log 2>&1 ||
+        verdict=$(sed -n '/#error/{s/.*"\(ttmm[^(:"]*[^(:" ]\).*/refused: \1/p;q;}' $B/log)
+    case $verdict in "refused: ttmm "*) pass ;; *) failed=$((failed + 1)) ;; esac
+    line "$name" - "$(version "$1")" - "${verdict:-FAILED: no sentence says why}"
+}
+
+# noticed NAME SENTENCE COMPILER FLAGS: a build that nothing can refuse; bits must say what is wrong with it
+noticed() {
+    name=$1
+    sentence=$2
+    shift 2
+    there "$name" "" "$@" || return
+    seconds=-
+    if build f32 "$@"; then
+        run ""
+        if compare f32 1 || ! grep -q "$sentence" $B/log; then verdict="FAILED: nothing is noticed"
+        else verdict="noticed: $sentence"; fi
+    fi
+    case $verdict in noticed*) pass ;; *) failed=$((failed + 1)) ;; esac
+    line "$name" f32 "$(version "$1")" "$seconds" "$verdict"
+}
+
+native_has() { gcc -march=native -dM -E -x c /dev/null 2> /dev/null | grep -q "$1 "; }
+
+if [ "$mode" = write ]; then
+    for precision in f32 f64; do
+        build $precision "${CC:-cc}" -O2 $GNU || { echo "$verdict" >&2; exit 1; }
+        run ""
+        [ $code = 0 ] || { cat $B/log >&2; exit 1; }
+        cat $B/out
+    done > $B/bits.txt && mv $B/bits.txt test/bits.txt && wc -l test/bits.txt
+    exit
+fi
+
+if [ "$mode" = quick ]; then
+    same "gcc -O2" "f32 f64" 1 "" gcc -O2 $GNU
+    same "gcc -O3 -march=native, OpenMP" f32 "1 3" "" gcc -O3 -march=native -fopenmp $GNU
+    same "clang -O3 -march=native" f32 1 "" clang -O3 -march=native $GNU
+    same "tcc" f32 1 "" tcc -std=c99
+    same "musl-gcc -static -O2" f32 1 "" musl-gcc $CROSS
+    same "i686, SSE2" f32 1 "" i686-linux-gnu-gcc -msse2 -mfpmath=sse $CROSS
+    same "aarch64" f32 1 qemu-aarch64-static aarch64-linux-gnu-gcc $CROSS
+else
+    for cc in gcc clang; do
+        for level in -O0 -O2 -O3; do same "$cc $level" "f32 f64" 1 "" $cc $level $GNU; done
+        native_has __AVX2__ && same "$cc -O3 -march=x86-64-v3" "f32 f64" 1 "" $cc -O3 -march=x86-64-v3 $GNU
+        same "$cc -O3 -march=native" "f32 f64" 1 "" $cc -O3 -march=native $GNU
+        same "$cc -O3 -march=native -std=c99, no more" f32 1 "" $cc -O3 -march=native -std=c99
+        same "$cc -O3 -march=native, OpenMP" "f32 f64" "1 2 3 8" "" $cc -O3 -march=native -fopenmp $GNU
+        same "$cc -O1, sanitizers" "f32 f64" 1 "" $cc -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $GNU
+    done
+    same "musl-gcc -static -O2" "f32 f64" 1 "" musl-gcc $CROSS
+    same "tcc" "f32 f64" 1 "" tcc -std=c99
+    same "pcc -O2" "f32 f64" 1 "" pcc -O2 -std=c99
+    same "i686, SSE2" "f32 f64" 1 "" i686-linux-gnu-gcc -msse2 -mfpmath=sse $CROSS
+    same "aarch64" "f32 f64" 1 qemu-aarch64-static aarch64-linux-gnu-gcc $CROSS
+    same "armhf" "f32 f64" 1 qemu-arm-static arm-linux-gnueabihf-gcc $CROSS
+    same "riscv64" f32 1 qemu-riscv64-static riscv64-linux-gnu-gcc $CROSS
+    same "s390x, big endian" "f32 f64" 1 qemu-s390x-static s390x-linux-gnu-gcc -fexcess-precision=fast $CROSS
+    same "ppc64, big endian" f32 1 qemu-ppc64-static powerpc64-linux-gnu-gcc $CROSS
+fi
+
+for cc in gcc clang; do
+    refused "$cc -ffast-math" $cc -std=c99 -ffast-math
+    refused "$cc -ffinite-math-only" $cc -std=c99 -ffinite-math-only
+done
+refused "gcc -funsafe-math-optimizations" gcc -std=c99 -funsafe-math-optimizations
+refused "gcc -freciprocal-math" gcc -std=c99 -freciprocal-math
+refused "i686, x87" i686-linux-gnu-gcc -std=c99
+refused "i386-tcc, x87" i386-tcc -std=c99 -I/usr/i686-linux-gnu/include
+refused "s390x, no -fexcess-precision=fast" s390x-linux-gnu-gcc -std=c99
+noticed "clang -funsafe-math-optimizations" "sums are reordered" clang -O2 -std=c99 -funsafe-math-optimizations
+noticed "clang -freciprocal-math" "divisions are products with the reciprocal" clang -O2 -std=c99 -freciprocal-math
+native_has __FMA__ &&
+    noticed "gcc -O3 -march=native -std=gnu99" "products are fused with sums" gcc -O3 -march=native -std=gnu99
+
+echo "$skipped skipped"
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed != 0 ]
