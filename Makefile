@@ -66,7 +66,7 @@ demo: all
 # What other backends are checked against: see test/README.md.
 vectors: $(B)/vectors-f64
 	@rm -rf vectors && mkdir -p vectors && cp -r test/vectors/model test/vectors/query.safetensors vectors/
-	@cp test/vectors/tokens.ids test/vectors/manifest.json vectors/
+	@cp test/vectors/tokens.ids test/vectors/manifest.json test/vectors/float-errors.txt vectors/
 	$(B)/vectors-f64 vectors
 
 # test/vectors made anew, with PyTorch, scikit-learn and numpy, and compared with what is committed.
@@ -77,9 +77,10 @@ oracle: all vectors
 	@cd test/vectors && for f in $$(find . -name '*.safetensors'); do \
 	    ../../run compare $$f ../build/oracle/$$f --rtol 1e-12 > ../build/oracle/log || { cat ../build/oracle/log; exit 1; }; \
 	    echo "$$f as committed"; done
+	diff test/vectors/manifest.json $(B)/oracle/manifest.json && diff test/vectors/tokens.ids $(B)/oracle/tokens.ids
 	PYTHON=$(PYTHON) sh test/mistakes.sh
 
-# The same bits from every compiler and machine that is found: test/bits.sh. MODE=quick: under a minute; write: new hashes.
+# The same bits from every compiler and machine that is found: test/bits.sh. MODE=quick: two minutes; write: new hashes.
 bits:
 	@sh test/bits.sh $(MODE)
 
@@ -113,7 +114,7 @@ help:
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
 	@echo "make vectors    vectors/: a tiny model and all that is computed from it, for checking other backends"
 	@echo "make oracle     make test/vectors anew with PyTorch and scikit-learn (PYTHON=python3), and compare"
-	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: under one)"
+	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make format     lay the source out with clang-format"

@@ -14,7 +14,7 @@ static struct {
     int route, cached, grad;
     const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .merge = "dense", .select = "nn"};
+            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn"};
 /* clang-format on */
 
 #define EVERY " generate route eval merge trace compare tokenize info "
@@ -25,7 +25,7 @@ static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
     {"max", 'i', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
-    {"active", 'i', &option.active, 1, 1e6, PROMPTED, "exactly so many experts, the nearest"},
+    {"active", 'i', &option.active, 1, 1e6, ROUTED, "exactly so many experts, the nearest (eval: in the row ttmm)"},
     {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
     {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
@@ -34,7 +34,8 @@ static const ttmm_option options[] = {
     {"route", 'b', &option.route, 0, 1, " trace ",
      "with experts, chosen for the prompt (without: the base model alone)"},
     {"cached", 'b', &option.cached, 0, 1, " trace ", "token by token through the key/value cache"},
-    {"grad", 'b', &option.grad, 0, 1, " trace ", "the gradients of the mean next-token loss, too"},
+    {"grad", 'b', &option.grad, 0, 1, " trace ",
+     "the gradients of the mean next-token loss: by the adapters beside the weights, else by the weights"},
     {"atol", 'f', &option.atol, 0, 1e300, " compare ", "absolute tolerance (0)"},
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
@@ -59,6 +60,29 @@ static const ttmm_option options[] = {
 
 static ttmm_error err;
 
+static FILE *tsv; /* the table of --tsv, if it is asked for */
+
+static int open_tsv(const char *columns)
+{
+    if (option.tsv == NULL) return TTMM_OK;
+    if ((tsv = fopen(option.tsv, "w")) == NULL)
+        return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    fprintf(tsv, "%s\n", columns);
+    return TTMM_OK;
+}
+
+static int close_tsv(void)
+{
+    const int bad = tsv && ferror(tsv);
+    if (tsv && (fclose(tsv) != 0 || bad)) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    return TTMM_OK;
+}
+
+static void clear_line(void)
+{
+    if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
+}
+
 /* ---- What a verb loads ------------------------------------------------------------------------------------------- */
 
 static struct {
@@ -78,6 +102,8 @@ static struct {
 } model;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static real *new_reals(size_t n) { return n > SIZE_MAX / sizeof(real) ? NULL : malloc(n * sizeof(real)); }
 
 static int load_base(const char *folder)
 {
@@ -147,6 +173,8 @@ static int load_query(const int *token, size_t T)
     return TTMM_OK;
 }
 
+static int merge_is(const char *how) { return strcmp(option.merge ? option.merge : "dense", how) == 0; }
+
 static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2; }
 
 /* Choose experts for the query and load them. */
@@ -177,7 +205,7 @@ static int merge_into(ttmm_model *to, const ttmm_mix *mix)
     const size_t need = ttmm_merge_scratch(&model.base.config, mix);
     if (need > model.scratch_size) {
         free(model.scratch);
-        model.scratch = malloc(need * sizeof *model.scratch);
+        model.scratch = new_reals(need);
         model.scratch_size = model.scratch ? need : 0;
         if (model.scratch == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
     }
@@ -221,7 +249,7 @@ static int load_ttt(void)
     int code = ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err);
     if (code == TTMM_OK) code = ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err);
     ttt.neighbour = malloc(ttt.how.neighbours * sizeof *ttt.neighbour);
-    ttt.scratch = malloc(ttmm_ttt_scratch(&ttt.how, &model.corpus) * sizeof *ttt.scratch);
+    ttt.scratch = new_reals(ttmm_ttt_scratch(&ttt.how, &model.corpus));
     if (code == TTMM_OK && (!ttt.neighbour || !ttt.scratch))
         code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for TTT");
     return code;
@@ -245,18 +273,21 @@ static int read_stream(char **text, size_t *n, FILE *f, const char *name)
         *text = more, room *= 2;
     }
     if (*text == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
-    if (ferror(f)) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be read", name);
+    if (ferror(f)) {
+        free(*text);
+        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be read", name);
+    }
     (*text)[*n] = 0;
     return TTMM_OK;
 }
 
-/* Token ids separated by blanks, each less than the vocabulary. */
-static int parse_ids(const char *text, const char *name)
+/* Token ids separated by blanks, each less than the vocabulary. text [n] ends in a zero byte. */
+static int parse_ids(const char *text, size_t n, const char *name)
 {
     for (const char *p = text;;) {
         char *end;
         while (*p && strchr(" \t\r\n", *p)) p++;
-        if (*p == 0) return TTMM_OK;
+        if (p == text + n) return TTMM_OK;
         const long id = strtol(p, &end, 10);
         if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab) {
             return ttmm_fail(&err, TTMM_BAD_INPUT, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name,
@@ -274,6 +305,8 @@ static int load_prompt(const char *argument)
     char *text = NULL;
     size_t n = 0;
     int code = TTMM_OK;
+    if ((argument != NULL) + (option.file != NULL) + (option.ids != NULL) > 1)
+        return ttmm_fail(&err, TTMM_BAD_USE, "a prompt comes as an argument, by --file or by --ids: one of these");
     if (option.ids || option.file) {
         FILE *f = fopen(name, "rb");
         if (f == NULL) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be opened", name);
@@ -285,10 +318,10 @@ static int load_prompt(const char *argument)
     }
     if (code) return code;
     if (argument && !text) n = strlen(argument);
-    if ((prompt = malloc((n + 1) * sizeof *prompt)) == NULL)
-        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
     prompt_tokens = 0;
-    if (option.ids) code = parse_ids(text, name);
+    prompt = n < SIZE_MAX / sizeof *prompt ? malloc((n + 1) * sizeof *prompt) : NULL;
+    if (prompt == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
+    else if (option.ids) code = parse_ids(text, n, name);
     else if (model.base.config.vocab != TTMM_BYTES)
         code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes: give the prompt as --ids",
                          model.folder);
@@ -337,11 +370,9 @@ static int verb_route(const char *const *argument, size_t n)
     (void)argument, (void)n;
     int code = load_and_route(prompt, prompt_tokens);
     if (code) return code;
-    FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (option.tsv && !tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if ((code = open_tsv("expert\tsimilarity\tweight")) != TTMM_OK) return code;
     if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
-    if (tsv) fprintf(tsv, "expert\tsimilarity\tweight\n");
     for (size_t shown = 0; shown < model.n_chosen; shown++) { /* heaviest first */
         size_t i = 0;
         for (size_t j = 1; j < model.n_chosen; j++)
@@ -353,8 +384,7 @@ static int verb_route(const char *const *argument, size_t n)
         if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", model.index[i], s, w);
         model.weight[i] = -1;
     }
-    if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    return TTMM_OK;
+    return close_tsv();
 }
 
 /* ---- generate ---------------------------------------------------------------------------------------------------- */
@@ -470,8 +500,8 @@ static int verb_generate(const char *const *argument, size_t n)
         fprintf(stderr, "\n");
     }
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
-    if (strcmp(option.merge, "lowrank") == 0) return decode(&model.base, &mix, 0);
-    if (strcmp(option.merge, "ensemble") == 0 && mix.n > 0) return decode(&model.base, &mix, 1);
+    if (merge_is("lowrank")) return decode(&model.base, &mix, 0);
+    if (merge_is("ensemble") && mix.n > 0) return decode(&model.base, &mix, 1);
     code = merge_into(&model.base, &mix); /* in place: this process answers one prompt */
     return code ? code : decode(&model.base, NULL, 0);
 }
@@ -512,7 +542,9 @@ static int verb_trace(const char *const *argument, size_t n)
         return ttmm_fail(&err, TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
     if (routed && option.adapter)
         return ttmm_fail(&err, TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
-    if (strcmp(option.merge, "ensemble") == 0)
+    if ((option.merge || option.active) && !routed)
+        return ttmm_fail(&err, TTMM_BAD_USE, "--merge and --active are for experts: add --route or --query");
+    if (merge_is("ensemble"))
         return ttmm_fail(&err, TTMM_BAD_USE,
                          "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
     if (option.adapter) {
@@ -521,7 +553,7 @@ static int verb_trace(const char *const *argument, size_t n)
     } else if (routed) {
         code = load_and_route(prompt, prompt_tokens);
         mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
-        if (code == TTMM_OK && strcmp(option.merge, "dense") == 0) {
+        if (code == TTMM_OK && merge_is("dense")) {
             code = merge_into(&model.base, &mix);
             mix.n = 0;
         }
@@ -551,18 +583,12 @@ static int verb_trace(const char *const *argument, size_t n)
     return code;
 }
 
-typedef struct {
-    FILE *tsv;
-    size_t tensors;
-} comparison;
-
-static void print_difference(void *context, const ttmm_difference *d)
+static void print_difference(void *tensors, const ttmm_difference *d)
 {
     static const char *verdict[] = {"same",    "within", "PAST THE TOLERANCE", "NOT FINITE", "OTHER SHAPE",
                                     "MISSING", "EXTRA"};
-    comparison *c = context;
     const char *a = d->shape[0], *b = d->shape[1];
-    if (c->tensors++ == 0)
+    if ((*(size_t *)tensors)++ == 0)
         printf("%-50s %-18s %10s %10s %10s %9s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
                "worst at");
     printf("%-50s %-18s ", d->name, *a ? a : b);
@@ -572,27 +598,26 @@ static void print_difference(void *context, const ttmm_difference *d)
     if (d->verdict == TTMM_PAST || d->verdict == TTMM_NOT_FINITE) printf(": %.9g, %.9g", d->a, d->b);
     if (d->verdict == TTMM_SHAPE) printf(": %s", b);
     printf("\n");
-    if (c->tsv)
-        fprintf(c->tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%zu\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
+    if (tsv)
+        fprintf(tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%zu\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
                 d->ulps, d->worst, d->a, d->b, verdict[d->verdict]);
 }
 
 static int verb_compare(const char *const *argument, size_t n)
 {
     (void)n;
-    comparison c = {option.tsv ? fopen(option.tsv, "w") : NULL, 0};
-    size_t failures;
-    if (option.tsv && !c.tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    if (c.tsv) fprintf(c.tsv, "tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict\n");
-    int code = ttmm_compare(argument[0], argument[1], option.atol, option.rtol, print_difference, &c, &failures, &err);
-    if (c.tsv && fclose(c.tsv) != 0 && code == TTMM_OK)
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    size_t tensors = 0, failures;
+    int code = open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
+    if (code == TTMM_OK)
+        code = ttmm_compare(argument[0], argument[1], option.atol, option.rtol, print_difference, &tensors, &failures,
+                            &err);
+    if (code == TTMM_OK) code = close_tsv();
     if (code) return code;
-    printf("%zu tensors, %zu of them not as they should be (atol %g, rtol %g)\n", c.tensors, failures, option.atol,
+    printf("%zu tensors, %zu of them not as they should be (atol %g, rtol %g)\n", tensors, failures, option.atol,
            option.rtol);
     return failures == 0 ? TTMM_OK
                          : ttmm_fail(&err, TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", argument[0],
-                                     argument[1], failures, c.tensors);
+                                     argument[1], failures, tensors);
 }
 
 /* ---- eval -------------------------------------------------------------------------------------------------------- */
@@ -748,8 +773,8 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
 /* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
 static int run_method(int m)
 {
-    const int how = methods[m].how, beside = how == TTMM && strcmp(option.merge, "lowrank") == 0;
-    const int ensemble = how == ENSEMBLE || (how == TTMM && strcmp(option.merge, "ensemble") == 0);
+    const int how = methods[m].how, beside = how == TTMM && merge_is("lowrank");
+    const int ensemble = how == ENSEMBLE || (how == TTMM && merge_is("ensemble"));
     const int prepares = how == TTMM || how == ENSEMBLE || how == TTT;
     const size_t prefix = (size_t)option.prefix, n = eval.n;
     const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
@@ -774,7 +799,7 @@ static int run_method(int m)
         const double began = ttmm_seconds();
         if (prepares) code = load_query(token, prefix);
         if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
-            code = route(methods[m].active);
+            code = route(methods[m].active ? methods[m].active : (size_t)option.active);
             mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
             if (code == TTMM_OK && !ensemble && !beside) code = merge_into(&model.merged, &mix);
         }
@@ -818,11 +843,9 @@ static int verb_eval(const char *const *argument, size_t n)
     for (int m = 0; m < METHODS && code == TTMM_OK; m++)
         if (eval.method[m].there) code = run_method(m);
     if (code) return code;
-    if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
-
-    FILE *tsv = option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (option.tsv && !tsv) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    if (tsv) fprintf(tsv, "method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s\n");
+    clear_line();
+    code = open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
+    if (code) return code;
     printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
            "speed-up", "decode tok/s");
     const double ttt_time = eval.method[LAST].there ? median(eval.method[LAST].seconds, eval.method[LAST].prompts) : 0;
@@ -841,7 +864,7 @@ static int verb_eval(const char *const *argument, size_t n)
             fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", methods[m].name, eval.method[m].active,
                     ppl, bpb, nll, tokens, eval.method[m].prompts, time, eval.method[m].decode);
     }
-    if (tsv && fclose(tsv) != 0) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if ((code = close_tsv()) != TTMM_OK) return code;
     if (eval.partly > 0)
         printf(
             "the nearest expert was trained on the file of the prompt's name for %.1f %% of the prompts, mostly on it "
@@ -873,7 +896,8 @@ static int verb_tokenize(const char *const *argument, size_t n)
     for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
         for (size_t t = text.document[d]; t < text.document[d + 1]; t++)
             fprintf(f, "%d%c", text.token[t], t + 1 < text.document[d + 1] ? ' ' : '\n');
-    if (option.output && f && fclose(f) != 0 && code == TTMM_OK)
+    const int bad = option.output && f && ferror(f);
+    if (option.output && f && (fclose(f) != 0 || bad) && code == TTMM_OK)
         code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     ttmm_corpus_free(&text);
     return code;
@@ -942,7 +966,7 @@ static const ttmm_verb verbs[] = {
     {"trace", "MODEL [\"prompt\"] -o F", "every named intermediate, to a safetensors file", 1, 2},
     {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 1, 1},
-    {"info", "MODEL", "parameters, experts, and the memory each command will take", 1, 1},
+    {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static int (*const action[VERBS])(const char *const *argument, size_t n) = {
@@ -968,7 +992,7 @@ int main(int argc, char **argv)
         ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
-    if (code == TTMM_OK) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
+    if (code == TTMM_OK && option.merge) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
     if (option.threads) ttmm_set_threads(option.threads);
     if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0) code = load_base(argument[0]);
@@ -976,6 +1000,6 @@ int main(int argc, char **argv)
     if (code == TTMM_OK) code = action[v](argument, n);
     if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
         code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
-    if (code) fprintf(stderr, "run: %s\n", err.text);
+    if (code) clear_line(), fprintf(stderr, "run: %s\n", err.text);
     return -code;
 }

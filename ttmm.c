@@ -119,6 +119,7 @@ double ttmm_seconds(void)
     return (double)ticks.QuadPart / (double)frequency.QuadPart;
 }
 int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
+static int is_separator(char c) { return c == '/' || c == '\\'; }
 static int make_one_folder(const char *path) { return _mkdir(path); }
 static int is_folder(const char *path)
 {
@@ -140,6 +141,7 @@ double ttmm_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
+static int is_separator(char c) { return c == '/'; }
 static int make_one_folder(const char *path) { return mkdir(path, 0777); }
 static int is_folder(const char *path)
 {
@@ -245,7 +247,8 @@ int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_prog
         if (code) return code;
     }
     if (*n >= v->least && *n <= v->most) return TTMM_OK;
-    return fail(err, TTMM_BAD_USE, "%zu arguments, expected another number; usage: %s %s %s", *n, p->name, v->name,
+    return fail(err, TTMM_BAD_USE, "found %zu arguments, expected %s%zu; usage: %s %s %s", *n,
+                *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,
                 v->arguments);
 }
 
@@ -774,6 +777,14 @@ ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
     if (t.kind < TTMM_LAYER_KINDS) snprintf(t.name, sizeof t.name, tensor_table[t.kind].name, t.layer);
     else snprintf(t.name, sizeof t.name, "%s", tensor_table[t.kind].name);
     return t;
+}
+
+ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i)
+{
+    const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
+    ttmm_array a = {{0}, t.rows, is_gain(t.kind) ? 0 : t.cols, m->data + t.offset, NULL};
+    memcpy(a.name, t.name, sizeof t.name);
+    return a;
 }
 
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
@@ -1550,7 +1561,7 @@ static const char *base_name(const char *path, size_t *length)
 {
     const char *name = path;
     for (const char *p = path; *p; p++)
-        if ((*p == '/' || *p == '\\') && p[1]) name = p + 1;
+        if (is_separator(*p) && p[1]) name = p + 1;
     const char *dot = strrchr(name, '.');
     *length = dot && dot > name ? (size_t)(dot - name) : strlen(name);
     return name;
@@ -2201,7 +2212,7 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
     size_t length = strlen(path);
     if (length >= sizeof part) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
     for (size_t i = 1; i <= length; i++) {
-        if (i < length && path[i] != '/' && path[i] != '\\') continue;
+        if (i < length && !is_separator(path[i])) continue;
         memcpy(part, path, i);
         part[i] = 0;
         if (make_one_folder(part) != 0 && i == length && !is_folder(path))
@@ -2494,7 +2505,9 @@ static int write_safetensors(const char *path, const stored *tensor, size_t n, c
         const stored *t = &tensor[i];
         const uint64_t from = offset;
         offset += (uint64_t)count_of(t) * dtype_table[t->dtype].bytes;
-        fprintf(o.f, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu", t->name, dtype_table[t->dtype].name, t->dim[0]);
+        fputs(",\"", o.f);
+        put_escaped(o.f, t->name);
+        fprintf(o.f, "\":{\"dtype\":\"%s\",\"shape\":[%zu", dtype_table[t->dtype].name, t->dim[0]);
         if (t->n_dims == 2) fprintf(o.f, ",%zu", t->dim[1]);
         fprintf(o.f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)offset);
     }
@@ -2548,7 +2561,7 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(const stored *const *)a)->name, (*(const stored *const *)b)->name);
 }
 
-/* Read one entry of the header into t; *end is where its numbers end. 0 if it is malformed. */
+/* Read one entry of the header into t; *end is where its numbers end. */
 static int read_entry(safetensors *s, int key, int value, stored *t, uint64_t *end, ttmm_error *err)
 {
     const json *j = &s->j;
@@ -2906,18 +2919,15 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
 {
     const size_t n = ttmm_n_tensors(&m->config);
     char path[PATH_BYTES];
-    stored *tensor = malloc(n * sizeof *tensor);
+    ttmm_array *tensor = malloc(n * sizeof *tensor);
     int code = tensor ? ttmm_make_folder(folder, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        ttmm_tensor t = ttmm_tensor_at(&m->config, i);
-        tensor[i] = store(t.name, DTYPE_REAL, is_gain(t.kind) ? 1 : 2, t.rows, t.cols, m->data + t.offset);
-    }
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) tensor[i] = ttmm_model_tensor_at(m, i);
     if (code == TTMM_OK) code = check_finite(m->data, m->n, folder, err);
     if (code == TTMM_OK) code = write_config(&m->config, folder, err);
     if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
-    if (code == TTMM_OK) code = write_safetensors(path, tensor, n, note, err);
+    if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
     free(tensor);
     return code;
 }
@@ -3190,8 +3200,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
     stored tensor[CHECKPOINT_TENSORS];
     safetensors s;
     FILE *f = fopen(path, "rb");
-    if (f == NULL) return 0;
-    fclose(f);
+    if (f == NULL && (errno == ENOENT || errno == ENOTDIR)) return 0;
+    if (f) fclose(f);
     char *note = malloc(size);
     int code = note ? ttmm_note(note, size, path, err) : fail(err, TTMM_NO_ROOM, "out of memory for a note");
     if (code == TTMM_OK && strcmp(note, settings) != 0)
@@ -3209,6 +3219,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
         else code = read_tensor(&s, to->name, (void *)to->data, to->dtype, to->dim[0], 1, err);
     }
     close_safetensors(&s);
+    if (code == TTMM_OK && at[0] > (size_t)t->steps)
+        code = fail(err, TTMM_BAD_INPUT, "%s: is at step %zu of %ld", path, at[0], t->steps);
     if (code) { /* as ttmm_trainer_start left them */
         memset(t->m, 0, t->n * sizeof(real));
         memset(t->v, 0, t->n * sizeof(real));
@@ -3322,10 +3334,8 @@ static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, con
             name_gradient(a, expert ? expert + k : NULL);
         }
     for (size_t i = 0; t->dl == NULL && i < ttmm_n_tensors(&m->config); i++) {
-        const ttmm_tensor w = ttmm_tensor_at(&m->config, i);
         ttmm_array *a = &t->array[t->n++];
-        *a = (ttmm_array){{0}, w.rows, is_gain(w.kind) ? 0 : w.cols, t->dm.data + w.offset, NULL};
-        memcpy(a->name, w.name, sizeof w.name);
+        *a = ttmm_model_tensor_at(&t->dm, i);
         name_gradient(a, NULL);
     }
     return TTMM_OK;
@@ -3335,7 +3345,7 @@ int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, cons
                    size_t T, int cached, int gradients, ttmm_error *err)
 {
     const size_t V = (size_t)m->config.vocab, step = cached ? 1 : T, values = ttmm_n_traced(&m->config);
-    ttmm_pass_size size = {.tokens = step, .sequences = 1, .cache = cached ? T : 0, .logits = step, .trace = 1};
+    ttmm_pass_size size = {.tokens = step, .sequences = 1, .cache = cached ? T : 0, .logits = 1, .trace = 1};
     size_t most = ttmm_n_tensors(&m->config);
     ttmm_pass *p = NULL;
     int *tokens = NULL;
@@ -3369,7 +3379,7 @@ int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, cons
             const ttmm_array now = ttmm_traced(p, i);
             memcpy(value[i] + from * now.cols, now.data, step * now.cols * sizeof(real));
         }
-        memcpy(logits + from * V, ttmm_logits(p, m, 0, step), step * V * sizeof(real));
+        for (size_t i = 0; i < step; i++) memcpy(logits + (from + i) * V, ttmm_logits(p, m, i, 1), V * sizeof(real));
     }
     if (code == TTMM_OK) {
         real *row = p->logits;

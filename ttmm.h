@@ -17,8 +17,8 @@
  *    T tokens of one sequence      S head_dim                   F intermediate, the MLP's width
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
- * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints, exits,
- * reads the environment or keeps global state. A *_new or *_read function allocates what *_free releases;
+ * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints (but
+ * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new or *_read function allocates what *_free releases;
  * training and decoding steps allocate nothing. The same inputs give the same bits on every IEEE-754 machine, compiler,
  * optimisation level and number of threads (how: the head of ttmm.c). */
 #ifndef TTMM_H
@@ -94,10 +94,10 @@ void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_
 
 /* ---- 2. Elementary functions, random numbers --------------------------------------------------------------------- */
 
-/* Within 0.9 units in the last place of the true value (ulp; 0.5 is the least there is), the same bits everywhere. Of a
- * float, and rounded to float, they are the float nearest to the true value, but for log at five of all floats and sin
- * at two. exp overflows to infinity and underflows to 0, by way of subnormal numbers; log(0) = -infinity, log(x < 0) =
- * NaN; sin and cos are for |x| <= 2^22 and give NaN beyond. */
+/* Within 0.9 units in the last place of the true value (ulp; 0.5 is the least there is), the same bits everywhere. sin
+ * and cos are for |x| <= 2^22 and give NaN beyond. Of a float, and rounded to float, they are the float nearest to the
+ * true value, but for log at five of all floats and sin at two. exp overflows to infinity and underflows to 0, by way
+ * of subnormal numbers; log(0) = -infinity, log(x < 0) = NaN. */
 double ttmm_exp(double x);
 double ttmm_log(double x);
 double ttmm_sin(double x);
@@ -151,6 +151,14 @@ typedef struct {
     char name[80];     /* Hugging Face's: model.layers.0.self_attn.q_proj.weight ... */
 } ttmm_tensor;
 
+/* A named array: of a trace, or to be written to a file. */
+typedef struct {
+    char name[160];
+    size_t rows, cols;  /* cols 0: a vector */
+    const real *data;   /* or, if integer is not NULL, */
+    const int *integer; /* that */
+} ttmm_array;
+
 /* Weights, or gradients of weights: one block of n numbers, laid out by the table of tensors. */
 typedef struct {
     ttmm_config config;
@@ -162,8 +170,9 @@ typedef struct {
 
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err); /* TTMM_BAD_INPUT names the field */
 size_t ttmm_n_tensors(const ttmm_config *c);
-ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);               /* i < ttmm_n_tensors(c) */
-size_t ttmm_n_weights(const ttmm_config *c);                              /* numbers in a model; SIZE_MAX if too many */
+ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);     /* i < ttmm_n_tensors(c) */
+ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i); /* the same with its numbers, a gain a vector */
+size_t ttmm_n_weights(const ttmm_config *c);                    /* numbers in a model; SIZE_MAX if too many */
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
@@ -232,14 +241,6 @@ void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll);
  * weight, added into dm, or with respect to the adapters of mix, added into dl [mix->n]; either may be NULL. Returns
  * the loss. */
 double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl);
-
-/* A named array: of a trace, or to be written to a file. */
-typedef struct {
-    char name[160];
-    size_t rows, cols;  /* cols 0: a vector */
-    const real *data;   /* or, if integer is not NULL, */
-    const int *integer; /* that */
-} ttmm_array;
 
 /* What the last forward pass of p (with size.trace) computed, in its order: embed; of each layer i attn_norm, q, k, v,
  * attn, attn_out, mlp_norm, gate, up, mlp_out, out, named layers.i.attn_norm ...; final_norm. All [N, width]; q and k
@@ -430,9 +431,10 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
 int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err);
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err);
 
-/* One array of reals in a safetensors file: the tensor of that name, or the only one there is. A vector has one row.
- * free(*array). */
+/* One array of reals in a safetensors file: the tensor of that name, or the only one there is. *array, *rows and *cols
+ * are overwritten; a vector has one row. Refuses numbers that are not finite. free(*array). */
 int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
+/* Atomic. Names must differ; numbers need not be finite. */
 int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err);
 
 /* Tensor i of an adapter, by PEFT's name: A and B of each matrix in turn. */
@@ -477,8 +479,9 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
 /* Every named value of one sequence: tokens [T], what ttmm_traced lists, logits [T, V], loss [1] (the mean of nll over
  * the T - 1 predictions). cached: computed token by token through the key/value cache. gradients: those of the loss
  * too, as grad. + the tensor's name in its file: with respect to the adapters of mix if it has any, else to all
- * weights. With expert [mix->n] (not NULL) they are grad.experts.K. + name, K the adapter's number there. T >= 2; cached
- * and gradients at once is TTMM_BAD_USE. */
+ * weights. With expert [mix->n] (not NULL) they are grad.experts.K. + name, K the adapter's number there. mix may be
+ * NULL, T larger than the context. The arrays are the trace's own, in the order of computation; gradients in that of
+ * the weights. T < 2 is TTMM_BAD_INPUT, cached and gradients at once TTMM_BAD_USE: then *t is empty. */
 typedef struct {
     size_t n;
     ttmm_array *array; /* [n] */
@@ -495,7 +498,7 @@ void ttmm_trace_free(ttmm_trace *t);
 /* Two safetensors files, tensor by tensor; A is the reference. */
 enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA };
 typedef struct {
-    const char *name;
+    const char *name;  /* valid during the call of report, as all of this */
     int verdict;       /* of those above; from TTMM_PAST on it is a failure */
     char shape[2][80]; /* "F32 [3, 4]", in A and in B; "" where it is not */
     double max_abs;    /* the largest |a - b| ... */
@@ -506,9 +509,10 @@ typedef struct {
     double a, b;       /* the numbers there */
 } ttmm_difference;
 
-/* Calls report for each tensor of A, in the file's order, then for those only in B. A tensor is within the tolerance if
- * max_abs <= atol + rtol * its largest |a|; integers must be equal. *failures: how many tensors are not the same or
- * within. TTMM_BAD_INPUT if a file cannot be read. */
+/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, I64,
+ * I32 and U8, and may differ. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
+ * integers must be equal; -0 equals 0. With a number that is not finite, what is reported is of the numbers before it.
+ * *failures: how many tensors are not the same or within. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);

@@ -8,6 +8,8 @@ for t in test/build/*-f32 test/build/*-f64; do
     code=$?
     cat test/build/log.txt
     grep ' passed, ' test/build/log.txt >> "$out" || echo "$t ended with status $code and no count: 0 passed, 1 failed" | tee -a "$out"
+    [ $code = 0 ] || ! grep -q ' 0 failed$' test/build/log.txt || # a leak, say, found at the end
+        echo "$t ended with status $code: 0 passed, 1 failed" | tee -a "$out"
 done
 sh test/cli.sh | tee test/build/log.txt
 grep ' passed, ' test/build/log.txt >> "$out" || echo "test/cli.sh gave no count: 0 passed, 1 failed" | tee -a "$out"

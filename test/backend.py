@@ -56,13 +56,14 @@ def norm(x, g, eps):
 
 def rotate(x, theta):  # x [T, heads, S]
     T, _, S = x.shape
-    p, j = torch.arange(T, dtype=x.dtype), torch.arange(S // 2, dtype=x.dtype)
+    p, j = torch.arange(T, dtype=torch.float64), torch.arange(S // 2, dtype=torch.float64)
     phi = (p[:, None] * theta ** (-2 * j / S))[:, None]  # [T, 1, S/2]
+    cos, sin = phi.cos().to(x.dtype), phi.sin().to(x.dtype)
     if MISTAKE == "rotary-interleaved":
         a, b = x[..., 0::2], x[..., 1::2]
-        return torch.stack((a * phi.cos() - b * phi.sin(), b * phi.cos() + a * phi.sin()), -1).flatten(-2)
+        return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
     a, b = x[..., :S // 2], x[..., S // 2:]
-    return torch.cat((a * phi.cos() - b * phi.sin(), b * phi.cos() + a * phi.sin()), -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
 def attention(q, k, v):  # q [T, H, S], k and v [T, G, S]
@@ -167,7 +168,7 @@ def merge(model, adapters):
     return dict(config=model["config"], weights={name: x.requires_grad_() for name, x in weights.items()})
 
 
-def optimise(model, tokens, steps=3, b1=0.9, b2=0.98, eps=1e-8, decay=0.05):
+def optimise(model, tokens, steps=3, b1=0.9, b2=0.98, eps=1e-3, decay=0.05):
     """AdamW with clipped gradients and a falling rate; changes the model's weights."""
     weights = model["weights"]
     m, v = ({name: torch.zeros_like(x) for name, x in weights.items()} for _ in range(2))

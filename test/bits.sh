@@ -5,7 +5,7 @@
 # skipped, not passed. From the root:
 #
 #     sh test/bits.sh          all: about 8 minutes on 2 cores, most of it in the emulators
-#     sh test/bits.sh quick    under a minute: gcc, clang, threads, tcc, musl, i686, and aarch64 as the only emulator
+#     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, and aarch64 and s390x in emulators
 #     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
 #
 # What it can use (Debian): apt-get install --no-install-recommends gcc clang libc6-dev libomp-dev libclang-rt-14-dev \
@@ -170,12 +170,13 @@ fi
 
 if [ "$mode" = quick ]; then
     same "gcc -O2" "f32 f64" 1 "" gcc -O2 $GNU
-    same "gcc -O3 -march=native, OpenMP" f32 "1 3" "" gcc -O3 -march=native -fopenmp $GNU
+    same "gcc -O3 -march=native, OpenMP" f32 "1 2 3 8" "" gcc -O3 -march=native -fopenmp $GNU
     same "clang -O3 -march=native" f32 1 "" clang -O3 -march=native $GNU
     same "tcc" f32 1 "" tcc -std=c99
     same "musl-gcc -static -O2" f32 1 "" musl-gcc $CROSS
     same "i686, SSE2" f32 1 "" i686-linux-gnu-gcc -msse2 -mfpmath=sse $CROSS
     same "aarch64" f32 1 qemu-aarch64-static aarch64-linux-gnu-gcc $CROSS
+    same "s390x, big endian" f32 1 qemu-s390x-static s390x-linux-gnu-gcc -fexcess-precision=fast $CROSS
 else
     for cc in gcc clang; do
         for level in -O0 -O2 -O3; do same "$cc $level" "f32 f64" 1 "" $cc $level $GNU; done

@@ -119,10 +119,13 @@ expect 0 "weights as named" sh -c "./run trace $T/m '$prompt' -o $T/named --rout
 
 # a comparison failed: 1; wrong use: 2
 expect 1 "OTHER SHAPE" ./run compare "$T/m/model.safetensors" "$T/whole/model.safetensors"
-expect 2 "expected another number" ./run compare "$T/full"
+expect 2 "found 1 arguments, expected at least 2" ./run compare "$T/full"
+expect 2 "expected at most 1" ./run info "$T/m" "$T/m"
 expect 2 "-o F" ./run trace "$T/m" "x"
 expect 2 "at once" ./run trace "$T/m" "xyz" -o "$T/x" --grad --cached
 expect 2 "leave out --route" ./run trace "$T/m" "xyz" -o "$T/x" --route --adapter "$T/m/experts/1"
+expect 2 "add --route" ./run trace "$T/m" "xyz" -o "$T/x" --merge lowrank
+expect 2 "one of these" ./run generate "$T/m" "xyz" --file "$T/c.txt"
 expect 2 "--merge is ensemble" ./run trace "$T/m" "xyz" -o "$T/x" --route --merge ensemble
 expect 3 "at least 2 tokens" ./run trace "$T/m" "x" -o "$T/x"
 expect 3 "$T/nowhere" ./run compare "$T/full" "$T/nowhere"
@@ -163,6 +166,9 @@ expect 3 "rank 2" ./train experts "$T/m" --rank 3 --epochs 1
 expect 3 "config.json" ./run info "$T/nothing"
 expect 3 "expected fewer than the context" ./run generate "$T/m" --file data/test/c.txt
 expect 3 "is empty" ./run generate "$T/m" ""
+expect 3 "cannot be" ./run generate "$T/m" --file "$T"
+printf '1 2\0 3' > "$T/zero.ids"
+expect 3 "token 3 is" ./run generate "$T/m" --ids "$T/zero.ids"
 echo 1 2 257 > "$T/bad.ids"
 expect 3 "token 3" ./run generate "$T/m" --ids "$T/bad.ids"
 expect 3 "longer than the prefix" ./run eval "$T/m" "$T/prompt.txt"

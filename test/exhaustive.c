@@ -1,5 +1,5 @@
-/* exhaustive.c - the float build's exp, log, sin and cos are correctly rounded for every float there is, but for log at
- * five and sin at two of them. It computes (float)ttmm_exp((double)x) and so on; here that is compared with the true
+/* exhaustive.c - the float build's exp, log, sin and cos are correctly rounded for every float there is (sin and cos: up to
+ * 2^22, beyond it they are NaN), but for log at five and sin at two of them. It computes (float)ttmm_exp((double)x) and so on; here that is compared with the true
  * value, rounded once, for all 2^32 x.
  *
  * The true value is the C library's in long double. If the float would be another were that value off by 2^-44 of
