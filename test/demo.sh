@@ -15,8 +15,8 @@ echo
 echo "== a route   (./run route $out/model \"$prompt\")"
 ./run route "$out/model" "$prompt" --quiet
 echo
-echo "== the base model goes on   (./run generate $out/model --no-experts --temperature 0.5 --seed 2 ...)"
-./run generate "$out/model" "$prompt" --no-experts --temperature 0.5 --seed 2 --quiet
+echo "== the base model goes on   (./run generate $out/model --no-experts --tokens 200 --seed 2 ...)"
+./run generate "$out/model" "$prompt" --no-experts --tokens 200 --seed 2 --quiet
 echo
-echo "== the merged model goes on   (./run generate $out/model --temperature 0.5 --seed 2 ...)"
-./run generate "$out/model" "$prompt" --temperature 0.5 --seed 2 --quiet
+echo "== the merged model goes on   (./run generate $out/model --tokens 200 --seed 2 ...)"
+./run generate "$out/model" "$prompt" --tokens 200 --seed 2 --quiet
