@@ -241,7 +241,7 @@ static int load_ttt(void)
     if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
         int read = ttmm_lora_read(&like, &model.base.config, folder, &err);
         if (read) return read;
-        rank = like.matrix[0].rank, alpha = like.alpha;
+        rank = (int)ttmm_lora_rank(&like), alpha = like.alpha;
         ttmm_lora_free(&like);
     }
     ttt.how.neighbours = wanted < all ? wanted : all;
@@ -406,8 +406,7 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
     const real one = 1;
     const ttmm_sampler sampler = {option.temperature, option.top_p, (size_t)option.top_k};
     ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
-    for (size_t k = 0; mix && k < mix->n; k++)
-        if ((size_t)mix->lora[k]->matrix[0].rank > rank) rank = (size_t)mix->lora[k]->matrix[0].rank;
+    for (size_t k = 0; mix && k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
     const ttmm_pass_size size = {.tokens = prompt_tokens, .sequences = 1, .cache = cache, .logits = 1, .rank = rank};
     ttmm_pass **pass = calloc(n, sizeof *pass);
     real *mean = malloc(V * sizeof *mean);
@@ -688,7 +687,7 @@ static int load_eval(const char *const *file, size_t n_files)
     if (code == TTMM_OK && experts) code = load_centroids();
     for (size_t k = 0; k < model.K && code == TTMM_OK; k++) {
         code = load_expert(k);
-        if (code == TTMM_OK) rank = larger(rank, (size_t)model.expert[k].matrix[0].rank);
+        if (code == TTMM_OK) rank = larger(rank, ttmm_lora_rank(&model.expert[k]));
     }
     eval.method[0].there = 1;
     eval.method[1].there = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors");
@@ -699,7 +698,7 @@ static int load_eval(const char *const *file, size_t n_files)
     if (code == TTMM_OK && eval.method[LAST].there) code = load_ttt();
     if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
     if (code) return code;
-    if (eval.method[LAST].there) rank = larger(rank, (size_t)ttt.lora.matrix[0].rank);
+    if (eval.method[LAST].there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
     const ttmm_pass_size size = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
     const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
@@ -930,8 +929,7 @@ static int verb_info(const char *const *argument, size_t n)
         snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
         trained += (size_t)ttmm_exists(model.folder, name);
     }
-    if (trained && load_expert(0) == TTMM_OK)
-        numbers = model.expert[0].n, rank = (size_t)model.expert[0].matrix[0].rank;
+    if (trained && load_expert(0) == TTMM_OK) numbers = model.expert[0].n, rank = ttmm_lora_rank(&model.expert[0]);
     if (model.K)
         printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
     printf("memory, with %d threads:\n", ttmm_threads());

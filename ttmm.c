@@ -1414,19 +1414,22 @@ double ttmm_rate(const ttmm_schedule *s, long step, long steps)
 
 /* ==== 6. LoRA ===================================================================================================== */
 
-static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, arena *a)
+/* Ranks are those of rank [matrices], or if that is NULL all `same`. */
+static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, arena *a)
 {
     l->n_layers = c->n_layers, l->alpha = alpha, l->n = 0;
     l->matrix = take(a, mul_size((size_t)c->n_layers, TTMM_MATRICES), sizeof *l->matrix);
-    for (int kind = 0; kind < TTMM_MATRICES; kind++)
-        l->n = add_size(l->n, mul_size((size_t)rank, add_size(kind_rows(c, kind), kind_cols(c, kind))));
-    l->n = mul_size(l->n, (size_t)c->n_layers);
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
+        const size_t sides = add_size(kind_rows(c, i % TTMM_MATRICES), kind_cols(c, i % TTMM_MATRICES));
+        l->n = add_size(l->n, mul_size((size_t)(ranks ? ranks[i] : same), sides));
+    }
     l->data = take_reals(a, l->n);
     if (a->base == NULL) return a->used;
     real *next = l->data;
     for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
         ttmm_lora_matrix *m = &l->matrix[i];
-        m->rank = rank, m->scale = (real)(alpha / rank);
+        const int rank = m->rank = ranks ? ranks[i] : same;
+        m->scale = rank ? (real)(alpha / rank) : 0;
         m->out = kind_rows(c, i % TTMM_MATRICES), m->in = kind_cols(c, i % TTMM_MATRICES);
         m->a = next, next += (size_t)rank * m->in;
         m->b = next, next += m->out * (size_t)rank;
@@ -1438,20 +1441,26 @@ size_t ttmm_lora_bytes(const ttmm_config *c, int rank)
 {
     ttmm_lora l;
     arena a = {0};
-    return lay_out_lora(&l, c, rank, 0, &a);
+    return lay_out_lora(&l, c, NULL, rank, 0, &a);
+}
+
+static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, ttmm_error *err)
+{
+    arena a = {0};
+    void *block;
+    int code = allocate(&a, &block, lay_out_lora(l, c, ranks, same, alpha, &(arena){0}), "a LoRA adapter", err);
+    memset(l, 0, sizeof *l);
+    if (code) return code;
+    lay_out_lora(l, c, ranks, same, alpha, &a);
+    l->block = block;
+    return TTMM_OK;
 }
 
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
 {
-    arena a = {0};
-    void *block;
     memset(l, 0, sizeof *l);
     if (rank < 1 || rank > 4096) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to 4096", rank);
-    int code = allocate(&a, &block, ttmm_lora_bytes(c, rank), "a LoRA adapter", err);
-    if (code) return code;
-    lay_out_lora(l, c, rank, alpha, &a);
-    l->block = block;
-    return TTMM_OK;
+    return allocate_lora(l, c, NULL, rank, alpha, err);
 }
 
 void ttmm_lora_free(ttmm_lora *l)
@@ -1473,7 +1482,7 @@ void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream)
     }
 }
 
-static size_t largest_rank(const ttmm_lora *l)
+size_t ttmm_lora_rank(const ttmm_lora *l)
 {
     int most = 0;
     for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) most = l->matrix[i].rank > most ? l->matrix[i].rank : most;
@@ -1968,7 +1977,7 @@ void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, rea
 size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
 {
     size_t ranks = 0, widest = 0;
-    for (size_t k = 0; k < mix->n; k++) ranks += largest_rank(mix->lora[k]);
+    for (size_t k = 0; k < mix->n; k++) ranks += ttmm_lora_rank(mix->lora[k]);
     for (int kind = 0; kind < TTMM_MATRICES; kind++) {
         size_t sides = kind_rows(c, kind) + kind_cols(c, kind);
         widest = sides > widest ? sides : widest;
@@ -2012,7 +2021,7 @@ static ttmm_pass_size training_pass_size(const ttmm_config *c, const ttmm_lora *
     size.tokens = mul_size(size.sequences, size.longest);
     size.logits = 1 + (1 << 22) / (size_t)c->vocab; /* about 16 MiB of floats at a time */
     size.logits = size.logits < size.tokens ? size.logits : size.tokens;
-    size.rank = lora ? largest_rank(lora) : 0;
+    size.rank = lora ? ttmm_lora_rank(lora) : 0;
     size.backward = 1;
     return size;
 }
@@ -2952,17 +2961,27 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
     return code;
 }
 
+static void module_name(char name[96], int i) /* of matrix i: model.layers.0.self_attn.q_proj */
+{
+    snprintf(name, 96, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
+    *strrchr(name, '.') = 0; /* without .weight */
+}
+
+static void adapter_name(char name[160], int i, int side) /* of its A (0) or B (1), PEFT's */
+{
+    char module[96];
+    module_name(module, i);
+    snprintf(name, 160, "base_model.model.%s.lora_%c.weight", module, side ? 'B' : 'A');
+}
+
 size_t ttmm_lora_tensors(const ttmm_lora *l) { return (size_t)l->n_layers * TTMM_MATRICES * 2; }
 
 ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i)
 {
     const ttmm_lora_matrix *m = &l->matrix[i / 2];
     const size_t R = (size_t)m->rank;
-    char module[96];
     ttmm_array a = {{0}, i % 2 ? m->out : R, i % 2 ? R : m->in, i % 2 ? m->b : m->a, NULL};
-    snprintf(module, sizeof module, tensor_table[i / 2 % TTMM_MATRICES].name, (int)(i / 2 / TTMM_MATRICES));
-    *strrchr(module, '.') = 0; /* without .weight */
-    snprintf(a.name, sizeof a.name, "base_model.model.%s.lora_%c.weight", module, i % 2 ? 'B' : 'A');
+    adapter_name(a.name, (int)(i / 2), (int)(i % 2));
     return a;
 }
 
@@ -2973,7 +2992,12 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     ttmm_array *tensor = malloc(n * sizeof *tensor);
     int code = tensor ? ttmm_make_folder(folder, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) tensor[i] = ttmm_lora_tensor_at(l, i);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        tensor[i] = ttmm_lora_tensor_at(l, i);
+        if (l->matrix[i / 2].rank != l->matrix[0].rank || l->matrix[i / 2].scale != l->matrix[0].scale)
+            code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
+                        folder);
+    }
     snprintf(text, sizeof text,
              "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
              "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
@@ -2989,39 +3013,114 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     return code;
 }
 
+/* The ranks of an adapter's matrices, by the shapes of its tensors; a matrix may have none: 0. Every tensor must be of
+ * one of the matrices. */
+static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error *err)
+{
+    char name[160];
+    size_t known = 0;
+    for (int i = 0; i < matrices; i++) {
+        adapter_name(name, i, 0);
+        const stored *a = find_tensor(s, name);
+        adapter_name(name, i, 1);
+        const stored *b = find_tensor(s, name);
+        if (a == NULL && b == NULL) continue;
+        if (a == NULL) adapter_name(name, i, 0);
+        if (a == NULL || b == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
+        const size_t R = a->dim[0];
+        if (R < 1 || R > 4096 || b->dim[1] != R)
+            return fail(err, TTMM_BAD_INPUT,
+                        "%s: tensor %s has %zu columns, its lora_A %zu rows: expected a rank of 1 to "
+                        "4096",
+                        s->path, name, b->dim[1], R);
+        rank[i] = (int)R;
+        known += 2;
+    }
+    for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
+        int i = 0;
+        for (; i < 2 * matrices; i++) {
+            adapter_name(name, i / 2, i % 2);
+            if (strcmp(s->tensor[t].name, name) == 0) break;
+        }
+        if (i == 2 * matrices)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
+                        s->path, s->tensor[t].name);
+    }
+    return known ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%s: holds no LoRA matrix", s->path);
+}
+
+/* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot, as PEFT
+ * matches keys without regular expressions; else `common`. */
+static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
+{
+    const int pattern = json_find(j, 0, "alpha_pattern");
+    *alpha = common;
+    for (int k = pattern < 0 ? -1 : j->node[pattern].child; k >= 0; k = j->node[j->node[k].next].next) {
+        const char *key = j->text + j->node[k].start + 1;
+        const size_t length = j->node[k].end - j->node[k].start - 2, all = strlen(module);
+        for (size_t i = 0; i < length; i++)
+            if (strchr("^$*+?()[]{}|\\", key[i]))
+                return fail(err, TTMM_BAD_INPUT,
+                            "%s: alpha_pattern has the regular expression %.*s, which is not supported", j->path,
+                            (int)length, key);
+        const int ends = length <= all && memcmp(module + all - length, key, length) == 0;
+        if (!ends || (length < all && module[all - length - 1] != '.')) continue;
+        if (json_number(j, j->node[k].next, alpha)) return TTMM_OK;
+        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %.*s", j->path,
+                    (int)length, key);
+    }
+    return TTMM_OK;
+}
+
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES], *text = NULL;
+    const int matrices = c->n_layers * TTMM_MATRICES;
+    char path[PATH_BYTES], tensors[PATH_BYTES], module[96], *text = NULL;
     json j;
-    safetensors s;
-    uint64_t rank = 0;
-    double alpha = 0;
+    safetensors s = {0};
+    uint64_t r = 0;
+    double common = 0, alpha;
     memset(l, 0, sizeof *l);
+    int *rank = calloc((size_t)matrices, sizeof *rank);
+    if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
     int code = json_open(&j, &text, folder, "adapter_config.json", path, err);
-    if (code == TTMM_OK && (!json_integer(&j, json_find(&j, 0, "r"), &rank) || rank < 1 || rank > 4096))
+    if (code == TTMM_OK && (!json_integer(&j, json_find(&j, 0, "r"), &r) || r < 1 || r > 4096))
         code = fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", path);
-    if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &alpha))
+    if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &common))
         code = fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", path);
-    /* set, these would change the result */
-    const char *plain[] = {"use_rslora",   "use_dora",      "fan_in_fan_out",  "lora_bias",
-                           "rank_pattern", "alpha_pattern", "modules_to_save", "bias"};
-    for (size_t i = 0; i < sizeof plain / sizeof *plain && code == TTMM_OK; i++) {
-        const int node = json_find(&j, 0, plain[i]);
-        const int unset = node < 0 || (i < 4 ? j.node[node].type == 'f' : j.node[node].child < 0);
-        if (i < 7 ? !unset : !(node < 0 || json_equal(&j, node, "none")))
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, plain[i]);
+    const char *refused[] = {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save",
+                             "bias"}; /* alter the result */
+    for (size_t i = 0; i < sizeof refused / sizeof *refused && code == TTMM_OK; i++) {
+        const int node = json_find(&j, 0, refused[i]);
+        const int unset = node < 0 || (i < 3 ? j.node[node].type == 'f' : j.node[node].child < 0);
+        if (i < 4 ? !unset : !(node < 0 || json_equal(&j, node, "none")))
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, refused[i]);
     }
-    free(j.node);
-    free(text);
-    if (code == TTMM_OK) code = ttmm_lora_new(l, c, (int)rank, alpha, err);
-    if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK && (code = open_safetensors(&s, path, err)) == TTMM_OK) {
-        for (size_t i = 0; i < ttmm_lora_tensors(l) && code == TTMM_OK; i++) {
-            const ttmm_array a = ttmm_lora_tensor_at(l, i);
+    const int rslora = code ? -1 : json_find(&j, 0, "use_rslora"), rooted = rslora >= 0 && j.node[rslora].type == 't';
+    const int pattern = code ? -1 : json_find(&j, 0, "rank_pattern"),
+              one_rank = pattern < 0 || j.node[pattern].child < 0;
+    if (code == TTMM_OK) code = join_path(tensors, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK) code = open_safetensors(&s, tensors, err);
+    if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
+    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, common, err);
+    for (int i = 0; i < matrices && code == TTMM_OK; i++) {
+        if (rank[i] == 0) continue;
+        module_name(module, i);
+        if (one_rank && (uint64_t)rank[i] != r) {
+            code = fail(err, TTMM_BAD_INPUT, "%s: r is %d, but %s has rank %d", path, (int)r, module, rank[i]);
+            break;
+        }
+        code = alpha_of(&alpha, common, &j, module, err);
+        l->matrix[i].scale = (real)(alpha / (rooted ? sqrt((double)rank[i]) : rank[i])); /* Kalajdzievski 2023 */
+        for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
+            const ttmm_array a = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
             code = read_tensor(&s, a.name, (real *)a.data, DTYPE_REAL, a.rows, a.cols, err);
         }
-        close_safetensors(&s);
     }
+    close_safetensors(&s);
+    free(j.node);
+    free(text);
+    free(rank);
     if (code) ttmm_lora_free(l);
     return code;
 }
@@ -3313,6 +3412,17 @@ static void name_gradient(ttmm_array *a, const int *expert)
     else snprintf(a->name, sizeof a->name, "grad.%.120s", name);
 }
 
+/* An adapter of the ranks of `like`, all zero. */
+static int new_gradients(ttmm_lora *l, const ttmm_config *c, const ttmm_lora *like, ttmm_error *err)
+{
+    int *ranks = calloc((size_t)c->n_layers * TTMM_MATRICES, sizeof *ranks);
+    if (ranks == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) ranks[i] = like->matrix[i].rank;
+    int code = allocate_lora(l, c, ranks, 0, like->alpha, err);
+    free(ranks);
+    return code;
+}
+
 /* Differentiate the loss of p's last pass, and list the gradients as arrays from t->array[t->n] on. */
 static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *expert,
                            ttmm_error *err)
@@ -3322,16 +3432,17 @@ static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, con
         t->dl = calloc(mix->n, sizeof *t->dl);
         if (t->dl == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
         for (t->n_dl = 0; t->n_dl < mix->n && code == TTMM_OK; t->n_dl++)
-            code = ttmm_lora_new(&t->dl[t->n_dl], &m->config, (int)largest_rank(mix->lora[t->n_dl]),
-                                 mix->lora[t->n_dl]->alpha, err);
+            code = new_gradients(&t->dl[t->n_dl], &m->config, mix->lora[t->n_dl], err);
     } else code = ttmm_model_new(&t->dm, &m->config, err);
     if (code) return code;
     ttmm_backward(p, m, mix, t->dl ? NULL : &t->dm, t->dl);
     for (size_t k = 0; k < t->n_dl; k++)
         for (size_t i = 0; i < ttmm_lora_tensors(&t->dl[k]); i++) {
-            ttmm_array *a = &t->array[t->n++];
+            ttmm_array *a = &t->array[t->n];
             *a = ttmm_lora_tensor_at(&t->dl[k], i);
+            if (t->dl[k].matrix[i / 2].rank == 0) continue;
             name_gradient(a, expert ? expert + k : NULL);
+            t->n++;
         }
     for (size_t i = 0; t->dl == NULL && i < ttmm_n_tensors(&m->config); i++) {
         ttmm_array *a = &t->array[t->n++];
@@ -3355,7 +3466,7 @@ int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, cons
     if (cached && gradients) return fail(err, TTMM_BAD_USE, "a trace through the cache has no gradients");
     size.backward = gradients;
     for (size_t k = 0; mix && k < mix->n; k++) {
-        size.rank = size.rank > largest_rank(mix->lora[k]) ? size.rank : largest_rank(mix->lora[k]);
+        size.rank = size.rank > ttmm_lora_rank(mix->lora[k]) ? size.rank : ttmm_lora_rank(mix->lora[k]);
         most += ttmm_lora_tensors(mix->lora[k]);
     }
     int code = ttmm_pass_new(&p, &m->config, &size, err);

@@ -276,6 +276,7 @@ size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
                   ttmm_error *err); /* all seven; all zero */
 void ttmm_lora_free(ttmm_lora *l);
+size_t ttmm_lora_rank(const ttmm_lora *l); /* the largest of its matrices' */
 /* A uniform in (-1/sqrt(in), 1/sqrt(in)) as PEFT draws it, B = 0. `stream` separates the adapters of one seed. */
 void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream);
 
@@ -427,6 +428,8 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err);
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
+/* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. What else
+ * would alter the result (DoRA, biases, saved modules ...) is refused by name. */
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err);
 int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err);
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err);

@@ -452,15 +452,55 @@ static void lora_folder(void)
     for (int i = 0; i < 21; i++) CHECK(r.matrix[i].rank == 3 && r.matrix[i].scale == (real)(12.5 / 3));
     ttmm_lora_free(&r);
     refuses("adapter_config.json", "adapter_config.json", peft,
-            "dora': false|dora': true|use_dora; rslora': false|rslora': true|use_rslora; out': false|out': true|fan_; "
+            "dora': false|dora': true|use_dora; out': false|out': true|fan_; "
             "'r': 3, ||r ; : 3|: 0|r ; : 3|: -3|r ; : 3|: 3.5|r ; : 3|: '3'|r ; : 3|: 5000|r ; : 16|: 1e|; "
             "'lora_alpha': 16, ||lora_alpha; : 16|: '16'|lora_alpha; : 16|: 1e999|lora_alpha; "
-            "alpha_pattern': {}|alpha_pattern': {'q_proj': 32}|alpha_pattern");
-    refuses("adapter_config.json", "adapter_model.safetensors", peft,
-            ": 3|: 2|layers.0.self_attn.q_proj.lora_A.weight is [3, 8], expected [2, 8]");
+            "alpha_pattern': {}|alpha_pattern': {'.*q_proj': 32}|.*q_proj; "
+            "alpha_pattern': {}|alpha_pattern': {'q_proj': '32'}|q_proj; : 3|: 2|r is 2, but "
+            "model.layers.0.self_attn.q_proj");
     refuses_numbers("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight; "
                                                  "base_model.model.model.layers.2.mlp.down_proj.lora_B.weight; "
                                                  "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight 4 nan");
+}
+
+/* Another's adapter: only two matrices, of different ranks, with alphas of their own, in proportion to the root. */
+static void lora_of_parts(void)
+{
+    const char *config = "{'r': 2, 'rank_pattern': {'up_proj': 1}, 'lora_alpha': 6, 'use_rslora': true, "
+                         "'alpha_pattern': {'proj': 1, 'layers.1.self_attn.q_proj': 8, 'q_proj': 3}}";
+    real x[64];
+    const ttmm_array part[] = {{"base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight", 2, 8, x, NULL},
+                               {"base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight", 8, 2, x + 16, NULL},
+                               {"base_model.model.model.layers.2.mlp.up_proj.lora_A.weight", 1, 8, x + 32, NULL},
+                               {"base_model.model.model.layers.2.mlp.up_proj.lora_B.weight", 6, 1, x + 40, NULL},
+                               {"base_model.model.model.embed_tokens.lora_embedding_A", 2, 2, x, NULL}};
+    const ttmm_config *c = &tiny;
+    const size_t heads = (size_t)c->n_heads * (size_t)c->head_dim;
+    ttmm_array own[5];
+    ttmm_lora r;
+    memcpy(own, part, sizeof own);
+    own[0].cols = (size_t)c->dim, own[1].rows = heads, own[2].cols = (size_t)c->dim,
+    own[3].rows = (size_t)c->intermediate;
+    test_fill(x, 64, "parts", 0);
+    put("adapter_config.json", 0, config, "", 0);
+    DONE(ttmm_arrays_write(own, 4, at("adapter_model.safetensors"), "", &err));
+    if (!DONE(ttmm_lora_read(&r, c, FOLDER, &err))) return;
+    for (int i = 0; i < 21; i++) CHECK_EQUAL(r.matrix[i].rank, i == 7 + TTMM_Q ? 2 : i == 14 + TTMM_UP ? 1 : 0);
+    CHECK_EQUAL(ttmm_lora_rank(&r), 2);
+    CHECK_RELATIVE(r.matrix[7 + TTMM_Q].scale, 8 / sqrt(2), 1e-7, 0), CHECK_EQUAL(r.matrix[14 + TTMM_UP].scale, 6);
+    CHECK(memcmp(r.matrix[7 + TTMM_Q].b, own[1].data, heads * 2 * sizeof(real)) == 0);
+    CHECK(memcmp(r.matrix[14 + TTMM_UP].a, own[2].data, own[2].cols * sizeof(real)) == 0);
+    GIVES("to write", ttmm_lora_write(&r, FOLDER, "", &err), TTMM_BAD_USE, "different ranks", "");
+    ttmm_lora_free(&r);
+    DONE(ttmm_arrays_write(own, 5, at("adapter_model.safetensors"), "",
+                           &err)); /* an embedding's adapter is none of these */
+    GIVES("embedding", ttmm_lora_read(&r, c, FOLDER, &err), TTMM_BAD_INPUT, "lora_embedding_A", "");
+    own[3].cols = 2, own[3].rows = 3; /* the halves disagree */
+    DONE(ttmm_arrays_write(own, 4, at("adapter_model.safetensors"), "", &err));
+    GIVES("halves", ttmm_lora_read(&r, c, FOLDER, &err), TTMM_BAD_INPUT, "up_proj.lora_B", "");
+    DONE(ttmm_arrays_write(own, 3, at("adapter_model.safetensors"), "", &err)); /* a half is missing */
+    GIVES("half", ttmm_lora_read(&r, c, FOLDER, &err), TTMM_BAD_INPUT, "up_proj.lora_B", "");
+    DONE(ttmm_lora_write(&lora, FOLDER, "", &err));
 }
 
 /* Texts, with built-in, outside or no embeddings, clustered or not, come back as they were. One number out of place, or
@@ -702,7 +742,8 @@ int main(void)
     DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
     RUN(json_valid), RUN(json_malformed), RUN(tensors_by_hand), RUN(tensors_round_trip), RUN(tensors_of_halves);
     RUN(tensors_of_floats), RUN(tensors_malformed), RUN(model_round_trip), RUN(model_format), RUN(config_defaults);
-    RUN(model_refused), RUN(lora_folder), RUN(corpus_folder), RUN(noise), RUN(checkpoints), RUN(notes), RUN(writing);
+    RUN(model_refused), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise), RUN(checkpoints),
+        RUN(notes), RUN(writing);
     RUN(options), RUN(sizes);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     return system(clear) != 0 || test_end("files");
