@@ -321,8 +321,8 @@ static inline real sqrt_real(real x) { return (real)sqrt((double)x); } /* exact 
 /* log(x) = n ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)). With s = f / (2 + f), z = s^2,
  *   log(1 + f) = 2 atanh(s) = 2 s + s R,   R = 2 z/3 + 2 z^2/5 + ...  (to z^10: off by less than 1e-18),
  * and 2 s = f - f^2/2 + s f^2/2 leads with f, which is exact.
- * Errors: 0.88 ulp. Five floats miss, with 0.5000000009 ulp at most instead of 0.5: there the double nearest to the true
- * value is the middle of two floats. test/functions.c lists them. */
+ * Errors: 0.88 ulp. Five floats miss, with 0.5000000009 ulp at most instead of 0.5: there the double nearest to the
+ * true value is the middle of two floats. test/functions.c lists them. */
 double ttmm_log(double x)
 {
     if (!(x > 0)) return x == 0 ? -INFINITY : x < 0 ? NAN : x;

@@ -18,8 +18,8 @@
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
  * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints (but
- * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new or *_read function allocates what *_free releases;
- * training and decoding steps allocate nothing. The same inputs give the same bits on every IEEE-754 machine, compiler,
+ * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new or
+ * *_read function allocates what *_free releases; training and decoding steps allocate nothing. The same inputs give the same bits on every IEEE-754 machine, compiler,
  * optimisation level and number of threads (how: the head of ttmm.c). */
 #ifndef TTMM_H
 #define TTMM_H
@@ -416,7 +416,7 @@ typedef struct {
 
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences
  * of t's corpus; t's recipe has batch 1 and shuffle 0: one step per neighbour and pass, the nearest (SIFT: the first
- * chosen) last.     index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
+ * chosen) last.    index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 
