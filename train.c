@@ -116,7 +116,8 @@ static int print_summary(void)
         fprintf(stderr, "  %s\n", summary[i].what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
-    if (option.tsv && (f == NULL || fclose(f) != 0))
+    const int bad = f && ferror(f);
+    if (option.tsv && (f == NULL || fclose(f) != 0 || bad))
         return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
     return TTMM_OK;
 }
@@ -524,6 +525,6 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
     if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);
     if (code == TTMM_OK) code = print_summary();
-    if (code) fprintf(stderr, "train: %s\n", err.text);
+    if (code) clear_line(), fprintf(stderr, "train: %s\n", err.text);
     return -code;
 }

@@ -18,9 +18,10 @@
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
  * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints (but
- * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new or
- * *_read function allocates what *_free releases; training and decoding steps allocate nothing. The same inputs give the same bits on every IEEE-754 machine, compiler,
- * optimisation level and number of threads (how: the head of ttmm.c). */
+ * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new
+ * or *_read function allocates what *_free releases; training and decoding steps allocate nothing. The same inputs
+ * give the same bits on every IEEE-754 machine, compiler, optimisation level and number of threads (how: the head of
+ * ttmm.c). */
 #ifndef TTMM_H
 #define TTMM_H
 

@@ -1,6 +1,6 @@
-/* exhaustive.c - the float build's exp, log, sin and cos are correctly rounded for every float there is (sin and cos: up
- * to 2^22, beyond it they are NaN), but for log at five and sin at two of them. It computes (float)ttmm_exp((double)x)
- * and so on; here that is compared with the true value, rounded once, for all 2^32 x.
+/* exhaustive.c - the float build's exp, log, sin and cos are correctly rounded for every float there is (sin and cos:
+ * up to 2^22, beyond it they are NaN), but for log at five and sin at two of them. It computes
+ * (float)ttmm_exp((double)x) and so on; here that is compared with the true value, rounded once, for all 2^32 x.
  *
  * The true value is the C library's in long double. If the float would be another were that value off by 2^-44 of
  * itself (some 2^-61 is usual), or if it contradicts ttmm, it is computed anew with 113 bits and granted 2^-100.

@@ -1,11 +1,11 @@
 /* functions.c - tests of exp, log, sin and cos (section 2 of ttmm.c).
  *
- * As doubles they are within the bounds stated beside them: at the arguments of test/vectors/functions.txt (hard cases,
- * all exponents, the worst that a search found), whose values mpmath computed (test/functions.py), and at random ones
- * against the C library's long double. As floats they are correctly rounded (sin and cos up to 2^22), but for log at
- * five and sin at two: here a sample of arguments and those seven, in test/exhaustive.c all 2^32. Special values are to
- * the bit those of C99's Annex F; sin and cos give NaN beyond 2^22. Symmetries are exact, and no step goes the wrong way where a formula
- * changes. */
+ * As doubles they are within the bounds stated beside them: at the arguments of test/vectors/functions.txt (hard
+ * cases, all exponents, the worst that a search found), whose values mpmath computed (test/functions.py), and at
+ * random ones against the C library's long double. As floats they are correctly rounded (sin and cos up to 2^22),
+ * but for log at five and sin at two: here a sample of arguments and those seven, in test/exhaustive.c all 2^32.
+ * Special values are to the bit those of C99's Annex F; sin and cos give NaN beyond 2^22. Symmetries are exact, and
+ * no step goes the wrong way where a formula changes. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "test.h"
 

@@ -1,7 +1,8 @@
 /* vectors.c - ttmm against an independent float64 implementation: everything that test/README.md lists, and the
- * optimiser, the schedules, clustering and SIFT, computed with the library and compared with test/vectors (made by test/oracle.py
- * with PyTorch, scikit-learn and numpy). In the double build values agree to 1e-12 and gradients to 1e-10 of a tensor's
- * largest number; in the float build each kind of tensor of each file is held to 4 times its own error, as measured.
+ * optimiser, the schedules, clustering and SIFT, computed with the library and compared with test/vectors (made by
+ * test/oracle.py with PyTorch, scikit-learn and numpy). In the double build values agree to 1e-12 and gradients to
+ * 1e-10 of a tensor's largest number; in the float build each kind of tensor of each file is held to 4 times its own
+ * error, as measured.
  *     test/build/vectors-f64            compare with test/vectors
  *     test/build/vectors-f64 FOLDER     write the files that test/README.md lists into FOLDER (make vectors)
  *     test/build/vectors-f32 errors > test/vectors/float-errors.txt    measure the float build's errors */
