@@ -3029,9 +3029,7 @@ static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error 
         if (a == NULL || b == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
         const size_t R = a->dim[0];
         if (R < 1 || R > 4096 || b->dim[1] != R)
-            return fail(err, TTMM_BAD_INPUT,
-                        "%s: tensor %s has %zu columns, its lora_A %zu rows: expected a rank of 1 to "
-                        "4096",
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %zu columns, its lora_A %zu rows: expected 1 to 4096",
                         s->path, name, b->dim[1], R);
         rank[i] = (int)R;
         known += 2;
@@ -3091,14 +3089,20 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     const char *refused[] = {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save",
                              "bias"}; /* alter the result */
     for (size_t i = 0; i < sizeof refused / sizeof *refused && code == TTMM_OK; i++) {
-        const int node = json_find(&j, 0, refused[i]);
-        const int unset = node < 0 || (i < 3 ? j.node[node].type == 'f' : j.node[node].child < 0);
-        if (i < 4 ? !unset : !(node < 0 || json_equal(&j, node, "none")))
+        const int at = json_find(&j, 0, refused[i]);
+        const int unset = at < 0 || (i < 3 ? j.node[at].type == 'f' : j.node[at].child < 0);
+        if (i < 4 ? !unset : !(at < 0 || json_equal(&j, at, "none")))
             code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, refused[i]);
     }
-    const int rslora = code ? -1 : json_find(&j, 0, "use_rslora"), rooted = rslora >= 0 && j.node[rslora].type == 't';
-    const int pattern = code ? -1 : json_find(&j, 0, "rank_pattern"),
-              one_rank = pattern < 0 || j.node[pattern].child < 0;
+    const char *used[] = {"use_rslora", "rank_pattern", "alpha_pattern"};
+    int node[3] = {-1, -1, -1};
+    for (size_t i = 0; i < 3 && code == TTMM_OK; i++) {
+        node[i] = json_find(&j, 0, used[i]);
+        if (node[i] >= 0 && strchr(i ? "{" : "tf", j.node[node[i]].type) == NULL)
+            code = fail(err, TTMM_BAD_INPUT, "%s: %s is not %s", path, used[i], i ? "an object" : "true or false");
+    }
+    const int rooted = node[0] >= 0 && j.node[node[0]].type == 't';
+    const int one_rank = node[1] < 0 || j.node[node[1]].child < 0;
     if (code == TTMM_OK) code = join_path(tensors, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = open_safetensors(&s, tensors, err);
     if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);

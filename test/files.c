@@ -455,7 +455,9 @@ static void lora_folder(void)
             "dora': false|dora': true|use_dora; out': false|out': true|fan_; "
             "'r': 3, ||r ; : 3|: 0|r ; : 3|: -3|r ; : 3|: 3.5|r ; : 3|: '3'|r ; : 3|: 5000|r ; : 16|: 1e|; "
             "'lora_alpha': 16, ||lora_alpha; : 16|: '16'|lora_alpha; : 16|: 1e999|lora_alpha; "
-            "alpha_pattern': {}|alpha_pattern': {'.*q_proj': 32}|.*q_proj; "
+            "alpha_pattern': {}|alpha_pattern': {'.*q_proj': 32}|.*q_proj; alpha_pattern': {}|alpha_pattern': "
+            "[1]|alpha_pattern; "
+            "rank_pattern': {}|rank_pattern': 3|rank_pattern; rslora': false|rslora': 1|use_rslora; "
             "alpha_pattern': {}|alpha_pattern': {'q_proj': '32'}|q_proj; : 3|: 2|r is 2, but "
             "model.layers.0.self_attn.q_proj");
     refuses_numbers("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight; "
