@@ -2941,22 +2941,52 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
     return code;
 }
 
+/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that of
+ * `tensor` in s, if it is not the one that is open: *shard, the node of its name. path [PATH_BYTES] is s's. */
+static int open_shard(safetensors *s, int *shard, char *path, const json *index, const char *folder, const char *tensor,
+                      ttmm_error *err)
+{
+    char name[256];
+    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
+    if (node < 0 || index->node[node].type != '"')
+        return fail(err, TTMM_BAD_INPUT, "%s: weight_map has no file for %s", index->path, tensor);
+    const size_t start = index->node[node].start + 1, length = index->node[node].end - start - 1;
+    snprintf(name, sizeof name, "%.*s", (int)length, index->text + start);
+    if (length >= sizeof name || strpbrk(name, "/\\") != NULL)
+        return fail(err, TTMM_BAD_INPUT, "%s: %s is in %s, expected the name of a file in this folder", index->path,
+                    tensor, name);
+    if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
+    close_safetensors(s);
+    *shard = node;
+    int code = join_path(path, folder, name, err);
+    return code ? code : open_safetensors(s, path, err);
+}
+
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], index_path[PATH_BYTES], *text = NULL;
     ttmm_config c;
-    safetensors s;
+    safetensors s = {0};
+    json index = {0};
+    int shard = -1;
     memset(m, 0, sizeof *m);
     int code = read_config(&c, folder, err);
-    if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
-    if (code) return code;
-    if ((code = open_safetensors(&s, path, err)) != TTMM_OK) return code;
-    code = ttmm_model_new(m, &c, err);
-    for (size_t i = 0; i < ttmm_n_tensors(&c) && code == TTMM_OK; i++) {
-        ttmm_tensor t = ttmm_tensor_at(&c, i);
-        code = read_tensor(&s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
+    const int sharded = code == TTMM_OK && !ttmm_exists(folder, "model.safetensors") &&
+                        ttmm_exists(folder, "model.safetensors.index.json");
+    if (sharded) code = json_open(&index, &text, folder, "model.safetensors.index.json", index_path, err);
+    else {
+        if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
+        if (code == TTMM_OK) code = open_safetensors(&s, path, err);
+    }
+    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&c, i);
+        if (sharded) code = open_shard(&s, &shard, path, &index, folder, t.name, err);
+        if (code == TTMM_OK) code = read_tensor(&s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
     }
     close_safetensors(&s);
+    free(index.node);
+    free(text);
     if (code) ttmm_model_free(m);
     return code;
 }

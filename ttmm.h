@@ -427,6 +427,7 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
  * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text, kept
  * in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err);
+/* model.safetensors, or the files that model.safetensors.index.json names. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
 /* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. What else

@@ -434,6 +434,46 @@ static void model_refused(void)
                                          "lm_head.weight; model.layers.2.self_attn.v_proj.weight");
 }
 
+/* A checkpoint in two files, its tensors by turns in the one and the other, is the same model; an index that names no
+ * file, or one elsewhere, is refused. */
+static void model_in_shards(void)
+{
+    const size_t n = ttmm_n_tensors(&tiny);
+    const char *const file[] = {"one.safetensors", "two.safetensors"};
+    static char index[8000], wrong[8000];
+    ttmm_array part[2][64];
+    size_t parts[2] = {0, 0}, length = 0;
+    ttmm_model r;
+    length += (size_t)snprintf(index, sizeof index, "{'metadata': {'total_size': 1}, 'weight_map': {");
+    for (size_t i = 0; i < n; i++) {
+        part[i % 2][parts[i % 2]++] = ttmm_model_tensor_at(&model, i);
+        length += (size_t)snprintf(index + length, sizeof index - length, "%s'%s': '%s'", i ? ", " : "",
+                                   ttmm_model_tensor_at(&model, i).name, file[i % 2]);
+    }
+    snprintf(index + length, sizeof index - length, "}}");
+    DONE(ttmm_model_write(&model, at("shards"), "", &err));
+    DONE(ttmm_arrays_write(part[0], parts[0], at("shards/one.safetensors"), "", &err));
+    DONE(ttmm_arrays_write(part[1], parts[1], at("shards/two.safetensors"), "", &err));
+    CHECK(ttmm_remove(at("shards"), "model.safetensors"));
+    put("shards/model.safetensors.index.json", 0, index, "", 0);
+    if (!DONE(ttmm_model_read(&r, at("shards"), &err))) return;
+    CHECK(r.n == model.n && memcmp(r.data, model.data, r.n * sizeof(real)) == 0);
+    ttmm_model_free(&r);
+    const char *const change[][3] = {{"'model.norm.weight'", "'model.gnorm.weigh'", "no file for model.norm.weight"},
+                                     {"'two.safetensors'", "'../.safetensors'", "expected the name of a file"},
+                                     {"'two.safetensors'", "'six.safetensors'", "six.safetensors"},
+                                     {"'weight_map'", "'weight-map'", "no file for"},
+                                     {"'two.safetensors'", "  2              ", "no file for"}};
+    for (size_t i = 0; i < sizeof change / sizeof *change; i++) {
+        snprintf(wrong, sizeof wrong, "%s", index);
+        char *found = strstr(wrong, change[i][0]);
+        CHECK(found != NULL && strlen(change[i][0]) <= strlen(change[i][1]));
+        if (found) memcpy(found, change[i][1], strlen(change[i][0]));
+        put("shards/model.safetensors.index.json", 0, wrong, "", 0);
+        GIVES(change[i][1], ttmm_model_read(&r, at("shards"), &err), TTMM_BAD_INPUT, change[i][2], "");
+    }
+}
+
 /* An adapter comes back as it was, under PEFT's names. PEFT's own config is read; one that would change the result, or
  * that does not fit the tensors, is refused. */
 static void lora_folder(void)
@@ -744,8 +784,8 @@ int main(void)
     DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
     RUN(json_valid), RUN(json_malformed), RUN(tensors_by_hand), RUN(tensors_round_trip), RUN(tensors_of_halves);
     RUN(tensors_of_floats), RUN(tensors_malformed), RUN(model_round_trip), RUN(model_format), RUN(config_defaults);
-    RUN(model_refused), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise), RUN(checkpoints),
-        RUN(notes), RUN(writing);
+    RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
+        RUN(checkpoints), RUN(notes), RUN(writing);
     RUN(options), RUN(sizes);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     return system(clear) != 0 || test_end("files");
