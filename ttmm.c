@@ -2941,8 +2941,8 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, 
     return code;
 }
 
-/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that of
- * `tensor` in s, if it is not the one that is open: *shard, the node of its name. path [PATH_BYTES] is s's. */
+/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that
+ * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. path [PATH_BYTES] is s's. */
 static int open_shard(safetensors *s, int *shard, char *path, const json *index, const char *folder, const char *tensor,
                       ttmm_error *err)
 {
