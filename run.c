@@ -11,8 +11,8 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
-    int route, cached, grad;
-    const char *merge, *adapter, *query, *file, *ids, *select, *output, *tsv;
+    int route, cached, grad, print_ids, context;
+    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn"};
 /* clang-format on */
@@ -28,6 +28,9 @@ static const ttmm_option options[] = {
     {"active", 'i', &option.active, 1, 1e6, ROUTED, "exactly so many experts, the nearest (eval: in the row ttmm)"},
     {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
+    {"experts", 's', &option.experts, 0, 0, ROUTED, "folder of the experts 0, 1 ... (MODEL/experts)"},
+    {"centroids", 's', &option.centroids, 0, 0, ROUTED,
+     "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
     {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
      "dense (into the weights), lowrank (beside them) or ensemble"},
     {"adapter", 's', &option.adapter, 0, 0, " generate trace ", "folder of one adapter, instead of routing"},
@@ -51,6 +54,10 @@ static const ttmm_option options[] = {
     {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
     {"file", 's', &option.file, 0, 0, " generate route merge trace tokenize ", "take the prompt from a file"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
+    {"print-ids", 'b', &option.print_ids, 0, 1, " generate ", "the ids of the new tokens, instead of text"},
+    {"context", 'i', &option.context, 2, 1 << 22, " eval info ",
+     "eval: longest sequence (the model's, at most 1024); info: of prompt and answer together"},
+    {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32 (as computed), f16 or bf16"},
     {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
@@ -88,8 +95,9 @@ static void clear_line(void)
 static struct {
     const char *folder;
     ttmm_model base, merged;
-    ttmm_corpus corpus; /* of the training text; n_sequences is 0 if there is none */
-    real *centroid;     /* [K, E] */
+    ttmm_tokenizer *tokenizer; /* NULL: bytes, or not loaded */
+    ttmm_corpus corpus;        /* of the training text; n_sequences is 0 if there is none */
+    real *centroid;            /* [K, E] */
     size_t K, E;
     ttmm_lora *expert;        /* [K], loaded when they are first chosen (matrix is NULL before) */
     const ttmm_lora **chosen; /* [K] of a route ... */
@@ -118,10 +126,17 @@ static int load_corpus(void)
     return code;
 }
 
+static void path_of_expert(char path[4096], size_t k)
+{
+    snprintf(path, 4096, "%s%s/%zu", option.experts ? option.experts : model.folder, option.experts ? "" : "/experts",
+             k);
+}
+
 static int load_centroids(void)
 {
     char path[4096];
-    snprintf(path, sizeof path, "%s/centroids.safetensors", model.folder);
+    snprintf(path, sizeof path, "%s%s", option.centroids ? option.centroids : model.folder,
+             option.centroids ? "" : "/centroids.safetensors");
     int code = ttmm_array_read(&model.centroid, &model.K, &model.E, path, "embeddings", &err);
     if (code) return code;
     const size_t K = model.K;
@@ -139,14 +154,16 @@ static int load_expert(size_t k)
 {
     char folder[4096];
     if (model.expert[k].matrix) return TTMM_OK;
-    snprintf(folder, sizeof folder, "%s/experts/%zu", model.folder, k);
+    path_of_expert(folder, k);
     return ttmm_lora_read(&model.expert[k], &model.base.config, folder, &err);
 }
 
 static int has_experts(void)
 {
-    return ttmm_exists(model.folder, "centroids.safetensors") &&
-           ttmm_exists(model.folder, "experts/0/adapter_config.json");
+    char first[4096];
+    path_of_expert(first, 0);
+    return (option.centroids || ttmm_exists(model.folder, "centroids.safetensors")) &&
+           ttmm_exists(first, "adapter_config.json");
 }
 
 /* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
@@ -163,14 +180,17 @@ static int load_query(const int *token, size_t T)
     }
     if (model.corpus.idf == NULL)
         return ttmm_fail(&err, TTMM_BAD_INPUT,
-                         "%s: was indexed with outside embeddings: the prompt's must come by --query", model.folder);
+                         "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
     if (model.E != TTMM_EMBED_DIM)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d",
                          model.folder, model.E, TTMM_EMBED_DIM);
+    const size_t prefix = T < (size_t)option.prefix ? T : (size_t)option.prefix;
+    int *byte = malloc((ttmm_to_bytes(NULL, model.tokenizer, token, prefix) + 1) * sizeof *byte);
     if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
-    if (model.query == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
-    ttmm_embed(model.query, token, T < (size_t)option.prefix ? T : (size_t)option.prefix, model.corpus.idf);
-    return TTMM_OK;
+    if (byte && model.query)
+        ttmm_embed(model.query, byte, ttmm_to_bytes(byte, model.tokenizer, token, prefix), model.corpus.idf);
+    free(byte);
+    return byte && model.query ? TTMM_OK : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
 }
 
 static int merge_is(const char *how) { return strcmp(option.merge ? option.merge : "dense", how) == 0; }
@@ -193,8 +213,7 @@ static int route(size_t active)
 /* All that routing a prompt needs, and the route: model.chosen, model.weight. */
 static int load_and_route(const int *token, size_t T)
 {
-    const int needs_text = !option.query || ttmm_exists(model.folder, "corpus.safetensors");
-    int code = needs_text ? load_corpus() : TTMM_OK;
+    int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
     if (code == TTMM_OK) code = load_centroids();
     if (code == TTMM_OK) code = load_query(token, T);
     return code ? code : route((size_t)option.active);
@@ -237,7 +256,7 @@ static int load_ttt(void)
     const size_t wanted = (size_t)option.neighbours, all = model.corpus.n_sequences;
     if (model.corpus.dim == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
-    snprintf(folder, sizeof folder, "%s/experts/0", model.folder);
+    path_of_expert(folder, 0);
     if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
         int read = ttmm_lora_read(&like, &model.base.config, folder, &err);
         if (read) return read;
@@ -318,16 +337,18 @@ static int load_prompt(const char *argument)
     }
     if (code) return code;
     if (argument && !text) n = strlen(argument);
-    prompt_tokens = 0;
-    prompt = n < SIZE_MAX / sizeof *prompt ? malloc((n + 1) * sizeof *prompt) : NULL;
-    if (prompt == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
-    else if (option.ids) code = parse_ids(text, n, name);
-    else if (model.base.config.vocab != TTMM_BYTES)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes: give the prompt as --ids",
-                         model.folder);
-    else prompt_tokens = ttmm_tokenize(prompt, text ? text : argument, n);
+    if (option.ids) {
+        ttmm_error none; /* ids are all that is needed: without a tokenizer they are what is printed, too */
+        prompt = n < SIZE_MAX / sizeof *prompt ? malloc((n + 1) * sizeof *prompt) : NULL;
+        code = prompt ? parse_ids(text, n, name) : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
+        option.print_ids = ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK || option.print_ids;
+    } else {
+        code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
+        if (code == TTMM_OK)
+            code = ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, text ? text : argument, n, &err);
+    }
     free(text);
-    if (code == TTMM_OK && prompt_tokens == 0) code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s is empty", name);
+    if (code == TTMM_OK && (n == 0 || prompt_tokens == 0)) code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s is empty", name);
     return code;
 }
 
@@ -389,11 +410,43 @@ static int verb_route(const char *const *argument, size_t n)
 
 /* ---- generate ---------------------------------------------------------------------------------------------------- */
 
+static int is_end(int token)
+{
+    const ttmm_config *c = &model.base.config;
+    int i = 0;
+    while (i < c->n_ends && c->end[i] != token) i++;
+    return i < c->n_ends;
+}
+
+/* A token as text; only whole characters are printed. token < 0: what is left at the end. */
 static void put_token(int token)
 {
-    if (token < TTMM_END && model.base.config.vocab == TTMM_BYTES) putchar(token);
-    else if (model.base.config.vocab != TTMM_BYTES) printf("%d ", token);
+    static ttmm_utf8 waiting;
+    static int byte[1024];
+    char out[8];
+    const size_t n = token < 0 ? 1 : ttmm_to_bytes(NULL, model.tokenizer, &token, 1);
+    byte[0] = -1;
+    if (token >= 0 && n <= sizeof byte / sizeof *byte) ttmm_to_bytes(byte, model.tokenizer, &token, 1);
+    for (size_t i = 0; i < n && byte[i] != TTMM_END; i++) fwrite(out, 1, ttmm_put_utf8(out, &waiting, byte[i]), stdout);
     fflush(stdout);
+}
+
+/* The tokens after those before, at most PIECE at a time; returns how many the last piece has. */
+enum { PIECE = 256 };
+static size_t forward_pieces(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
+{
+    size_t n = 0;
+    for (size_t from = 0; from < T; from += n) {
+        const size_t start[2] = {0, n = T - from < PIECE ? T - from : PIECE};
+        ttmm_forward(p, m, mix, token + from, start, 1);
+    }
+    return n;
+}
+
+static ttmm_pass_size decoding_size(size_t tokens, size_t positions, size_t rank)
+{
+    return (ttmm_pass_size){
+        .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
 }
 
 /* Decode from the prompt: one pass with mix beside the weights, or (ensemble) one pass for each adapter of mix, whose
@@ -407,38 +460,40 @@ static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
     const ttmm_sampler sampler = {option.temperature, option.top_p, (size_t)option.top_k};
     ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
     for (size_t k = 0; mix && k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
-    const ttmm_pass_size size = {.tokens = prompt_tokens, .sequences = 1, .cache = cache, .logits = 1, .rank = rank};
+    const ttmm_pass_size size = decoding_size(prompt_tokens, cache, rank);
     ttmm_pass **pass = calloc(n, sizeof *pass);
     real *mean = malloc(V * sizeof *mean);
     void *scratch = malloc(ttmm_sample_scratch(V));
     int code = pass && mean && scratch ? TTMM_OK : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for decoding");
     for (size_t k = 0; k < n && code == TTMM_OK; k++) code = ttmm_pass_new(&pass[k], &m->config, &size, &err);
-    for (size_t t = 0; t < prompt_tokens && code == TTMM_OK; t++) put_token(prompt[t]);
+    for (size_t t = 0; t < prompt_tokens && code == TTMM_OK && !option.print_ids; t++) put_token(prompt[t]);
     const int *token = prompt;
     int next = -1;
     const double began = ttmm_seconds();
     while (code == TTMM_OK && generated < limit && generated < room) {
-        const size_t T = generated ? 1 : prompt_tokens, start[2] = {0, T};
+        const size_t T = generated ? 1 : prompt_tokens;
         const real *logits = NULL;
         if (ensemble) memset(mean, 0, V * sizeof *mean);
         for (size_t k = 0; k < n; k++) {
             const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
-            ttmm_forward(pass[k], m, ensemble ? &alone : mix, token, start, 1);
-            logits = ttmm_logits(pass[k], m, T - 1, 1);
+            const size_t rows = forward_pieces(pass[k], m, ensemble ? &alone : mix, token, T);
+            logits = ttmm_logits(pass[k], m, rows - 1, 1);
             if (ensemble) ttmm_add_probabilities(mean, logits, V, mix->weight[k]);
         }
         if (ensemble)
             for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
         next = ttmm_sample(ensemble ? mean : logits, V, &sampler, &g, scratch);
         generated++;
-        if (next == TTMM_END && V == TTMM_BYTES) break;
-        put_token(next);
+        if (option.print_ids) printf("%s%d", generated > 1 ? " " : "", next), fflush(stdout);
+        if (is_end(next)) break;
+        if (!option.print_ids) put_token(next);
         token = &next;
     }
+    if (code == TTMM_OK && !option.print_ids) put_token(-1);
     if (code == TTMM_OK) printf("\n");
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "%zu tokens, %.0f a second%s\n", generated, (double)generated / (ttmm_seconds() - began),
-                next == TTMM_END && V == TTMM_BYTES ? "; the text ended"
+                generated && is_end(next)           ? "; the text ended"
                 : generated == room && room < limit ? "; the context is full"
                                                     : "");
     for (size_t k = 0; k < n && pass; k++) ttmm_pass_free(pass[k]);
@@ -515,10 +570,19 @@ static int verb_merge(const char *const *argument, size_t n)
         return ttmm_fail(&err, TTMM_BAD_USE,
                          "%s: holds a model with its experts, which would be lost: choose another folder",
                          option.output);
+    const char *d = option.dtype ? option.dtype : "";
+    const int type = strcmp(d, "f16") == 0    ? TTMM_F16
+                     : strcmp(d, "bf16") == 0 ? TTMM_BF16
+                     : strcmp(d, "f32") == 0  ? TTMM_F32
+                                              : TTMM_REAL;
     int code = load_and_route(prompt, prompt_tokens);
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
     if (code == TTMM_OK) code = merge_into(&model.base, &mix);
-    if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, "merged", &err);
+    if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
+    static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                       "generation_config.json"};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept && code == TTMM_OK; i++)
+        if (ttmm_exists(model.folder, kept[i])) code = ttmm_copy(option.output, model.folder, kept[i], &err);
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
     return code;
@@ -677,8 +741,11 @@ static int load_eval(const char *const *file, size_t n_files)
     const size_t prefix = (size_t)option.prefix;
     char folder[4096];
     size_t rank = 0;
-    if (c->vocab != TTMM_BYTES) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
-    int code = ttmm_corpus_from_files(&eval.text, file, n_files, c->context, &err);
+    const int context = option.context && option.context < c->context ? option.context
+                        : c->context < 1024                           ? c->context
+                                                                      : 1024;
+    int code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
+    if (code == TTMM_OK) code = ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err);
     const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
     if (code == TTMM_OK && corpus) code = load_corpus();
     if (code == TTMM_OK && corpus && model.corpus.idf == NULL)
@@ -709,7 +776,8 @@ static int load_eval(const char *const *file, size_t n_files)
     eval.probability = malloc(T * sizeof *eval.probability);
     eval.equal = malloc((model.K + 1) * sizeof *eval.equal);
     eval.count = malloc((model.corpus.n_files + 1) * sizeof *eval.count);
-    int room = eval.count && eval.prompt && eval.probability && eval.sorted && eval.equal;
+    int *byte = malloc((ttmm_to_bytes(NULL, model.tokenizer, eval.text.token, eval.text.n_tokens) + 1) * sizeof *byte);
+    int room = eval.count && eval.prompt && eval.probability && eval.sorted && eval.equal && byte;
     for (int m = 0; m < METHODS; m++) {
         eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
         eval.method[m].ran = calloc(all, 1);
@@ -721,8 +789,10 @@ static int load_eval(const char *const *file, size_t n_files)
         if (to - from <= prefix) continue;
         const char *name = eval.text.file[eval.text.document_file[eval.text.sequence_document[i]]];
         eval.prompt[eval.n++] = (eval_prompt){eval.text.token + from, to - from - prefix, name};
-        for (size_t t = from + prefix; t < to; t++) eval.bytes += eval.text.token[t] < TTMM_END;
+        const size_t bytes = ttmm_to_bytes(byte, model.tokenizer, eval.text.token + from + prefix, to - from - prefix);
+        for (size_t b = 0; b < bytes; b++) eval.bytes += byte[b] < TTMM_END;
     }
+    free(byte);
     if (eval.n == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", prefix);
     if (!option.quiet) {
@@ -887,9 +957,8 @@ static int verb_tokenize(const char *const *argument, size_t n)
     (void)argument, (void)n;
     ttmm_corpus text = {0};
     if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
-    if (model.base.config.vocab != TTMM_BYTES)
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: its vocabulary is not bytes", model.folder);
-    int code = ttmm_corpus_from_files(&text, &option.file, 1, model.base.config.context, &err);
+    int code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
+    if (code == TTMM_OK) code = ttmm_corpus_from_files(&text, model.tokenizer, &option.file, 1, 1 << 30, &err);
     FILE *f = code ? NULL : option.output ? fopen(option.output, "w") : stdout;
     if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
     for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
@@ -925,9 +994,9 @@ static int verb_info(const char *const *argument, size_t n)
                model.corpus.dim);
     size_t trained = 0, numbers = 0, rank = 8;
     for (size_t k = 0; k < model.K; k++) {
-        char name[64];
-        snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
-        trained += (size_t)ttmm_exists(model.folder, name);
+        char folder[4096];
+        path_of_expert(folder, k);
+        trained += (size_t)ttmm_exists(folder, "adapter_model.safetensors");
     }
     if (trained && load_expert(0) == TTMM_OK) numbers = model.expert[0].n, rank = ttmm_lora_rank(&model.expert[0]);
     if (model.K)
@@ -991,6 +1060,7 @@ int main(int argc, char **argv)
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
     if (code == TTMM_OK && option.merge) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
+    if (code == TTMM_OK && option.dtype) code = is_one_of(option.dtype, "f32", "f16", "bf16", "dtype");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
     if (option.threads) ttmm_set_threads(option.threads);
     if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0) code = load_base(argument[0]);

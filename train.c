@@ -251,6 +251,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     const size_t n = text->n_sequences, batch = (size_t)option.batch;
     const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
     ttmm_config c = {.vocab = TTMM_BYTES, .tied = !option.untied, .norm_eps = 1e-5, .rope_theta = 10000};
+    c.n_ends = 1, c.end[0] = TTMM_END;
     c.dim = option.dim, c.n_layers = option.layers, c.n_heads = option.heads, c.intermediate = option.intermediate;
     c.n_kv_heads = option.kv_heads ? option.kv_heads : option.heads;
     c.head_dim = option.head_dim ? option.head_dim : option.dim / option.heads, c.context = option.context;
@@ -280,7 +281,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
         ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
         code = run_trainer(&j);
     }
-    if (code == TTMM_OK) code = ttmm_model_write(&m, folder, j.settings, &err);
+    if (code == TTMM_OK) code = ttmm_model_write(&m, folder, TTMM_REAL, j.settings, &err);
     if (code == TTMM_OK) {
         remove_checkpoint(folder, j.checkpoint);
         clear_line();
@@ -310,7 +311,7 @@ static int refuse_if_experts(const char *folder, const char *stage)
                               "%.300s: holds experts of another %s: use another folder, or remove them", folder, stage);
 }
 
-static int stage_index(const char *folder, ttmm_corpus *text)
+static int stage_index(const char *folder, ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
     char settings[512], note[1024], embeddings[32] = "built-in";
     const double began = ttmm_seconds();
@@ -332,7 +333,7 @@ static int stage_index(const char *folder, ttmm_corpus *text)
     code = found_before(note, folder, "corpus.safetensors", settings);
     if (code == SAME) return done_before("index");
     if (code == OTHER) code = refuse_if_experts(folder, "text");
-    if (code == TTMM_OK && !option.embeddings) code = ttmm_corpus_embed(text, &err);
+    if (code == TTMM_OK && !option.embeddings) code = ttmm_corpus_embed(text, tokenizer, &err);
     if (code) return code;
     ttmm_remove(folder, "centroids.safetensors"); /* of the text before */
     code = ttmm_corpus_write(text, folder, settings, &err);
@@ -514,13 +515,17 @@ int main(int argc, char **argv)
     const char *folder = argument[0], *verb = v < program.n_verbs ? verbs[v].name : "";
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};
-    if (code == TTMM_OK && n > 1) code = ttmm_corpus_from_files(&text, argument + 1, n - 1, option.context, &err);
+    ttmm_tokenizer *tokenizer = NULL; /* a base is trained on bytes */
+    if (code == TTMM_OK && strcmp(verb, "index") == 0) code = ttmm_tokenizer_read(&tokenizer, folder, &err);
+    if (code == TTMM_OK && n > 1)
+        code = ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err);
     if (code == TTMM_OK && !option.quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
     if (code == TTMM_OK && (all || strcmp(verb, "base") == 0)) code = stage_base(folder, &text);
-    if (code == TTMM_OK && (all || strcmp(verb, "index") == 0)) code = stage_index(folder, &text);
+    if (code == TTMM_OK && (all || strcmp(verb, "index") == 0)) code = stage_index(folder, &text, tokenizer);
     ttmm_corpus_free(&text);
+    ttmm_tokenizer_free(tokenizer);
     if (code == TTMM_OK && (all || strcmp(verb, "cluster") == 0)) code = stage_cluster(folder, 1 << 28);
     if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
     if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);

@@ -2,7 +2,7 @@
  * shapes, is ttmm.h; this file has the same sections in the same order, and a section calls only sections above it.
  *
  * It is a reference: written to be read, and to give the same bits everywhere. It is not a framework: no graph, no GPU,
- * no quantisation, one model family.
+ * no quantisation, one family of models: Llama and Qwen2.
  *
  * Why the bits are the same everywhere.
  *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is
@@ -693,6 +693,9 @@ static const struct {
     {"model.layers.%d.mlp.down_proj.weight", 'D', 'F'},
     {"model.layers.%d.input_layernorm.weight", 'D', '1'},
     {"model.layers.%d.post_attention_layernorm.weight", 'D', '1'},
+    {"model.layers.%d.self_attn.q_proj.bias", 'H', '1'},
+    {"model.layers.%d.self_attn.k_proj.bias", 'G', '1'},
+    {"model.layers.%d.self_attn.v_proj.bias", 'G', '1'},
     {"model.embed_tokens.weight", 'V', 'D'},
     {"model.norm.weight", 'D', '1'},
     {"lm_head.weight", 'V', 'D'},
@@ -712,7 +715,8 @@ static size_t dimension(const ttmm_config *c, char letter)
 
 static size_t kind_rows(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].rows); }
 static size_t kind_cols(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].cols); }
-static int is_gain(int kind) { return tensor_table[kind].cols == '1'; }
+static int is_vector(int kind) { return tensor_table[kind].cols == '1'; } /* gains and biases */
+static int layer_kinds(const ttmm_config *c) { return c->biases ? TTMM_LAYER_KINDS : TTMM_Q_BIAS; }
 static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_rows(c, kind), kind_cols(c, kind)); }
 
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
@@ -734,16 +738,32 @@ int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
         return fail(err, TTMM_BAD_INPUT, "heads is %d, expected a multiple of kv-heads, %d", c->n_heads, c->n_kv_heads);
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
         return fail(err, TTMM_BAD_INPUT, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
-    if (!(c->rope_theta > 0 && c->rope_theta < 1e300))
-        return fail(err, TTMM_BAD_INPUT, "rope_theta is %g, expected a positive number", c->rope_theta);
+    const struct {
+        const char *name;
+        double value;
+        int used;
+    } positive[] = {
+        {"rope_theta", c->rope_theta, 1},
+        {"the rotary factor", c->rope_factor, c->rope != TTMM_ROPE_DEFAULT},
+        {"low_freq_factor", c->rope_low, c->rope == TTMM_ROPE_LLAMA3},
+        {"high_freq_factor", c->rope_high, c->rope == TTMM_ROPE_LLAMA3},
+        {"original_max_position_embeddings", c->rope_before, c->rope == TTMM_ROPE_LLAMA3},
+    };
+    for (size_t i = 0; i < sizeof positive / sizeof *positive; i++)
+        if (positive[i].used && !(positive[i].value > 0 && positive[i].value < 1e300))
+            return fail(err, TTMM_BAD_INPUT, "%s is %g, expected a positive number", positive[i].name,
+                        positive[i].value);
+    if (c->rope == TTMM_ROPE_LLAMA3 && !(c->rope_low < c->rope_high))
+        return fail(err, TTMM_BAD_INPUT, "low_freq_factor is %g, expected less than high_freq_factor, %g", c->rope_low,
+                    c->rope_high);
     return TTMM_OK;
 }
 
 static void lay_out_model(ttmm_model *m, const ttmm_config *c)
 {
+    memset(m, 0, sizeof *m);
     m->config = *c;
-    m->n = m->stride = 0;
-    for (int kind = 0; kind < TTMM_LAYER_KINDS; kind++) {
+    for (int kind = 0; kind < layer_kinds(c); kind++) {
         m->offset[kind] = m->stride;
         m->stride = add_size(m->stride, kind_size(c, kind));
     }
@@ -762,16 +782,16 @@ size_t ttmm_n_weights(const ttmm_config *c)
     return m.n;
 }
 
-size_t ttmm_n_tensors(const ttmm_config *c) { return (size_t)c->n_layers * TTMM_LAYER_KINDS + (c->tied ? 2 : 3); }
+size_t ttmm_n_tensors(const ttmm_config *c) { return (size_t)c->n_layers * (size_t)layer_kinds(c) + (c->tied ? 2 : 3); }
 
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
 {
     ttmm_model m;
     ttmm_tensor t;
-    size_t in_layers = (size_t)c->n_layers * TTMM_LAYER_KINDS;
+    const size_t kinds = (size_t)layer_kinds(c), in_layers = (size_t)c->n_layers * kinds;
     lay_out_model(&m, c);
-    t.layer = i < in_layers ? (int)(i / TTMM_LAYER_KINDS) : 0;
-    t.kind = i < in_layers ? (int)(i % TTMM_LAYER_KINDS) : TTMM_EMBED + (int)(i - in_layers);
+    t.layer = i < in_layers ? (int)(i / kinds) : 0;
+    t.kind = i < in_layers ? (int)(i % kinds) : TTMM_EMBED + (int)(i - in_layers);
     t.rows = kind_rows(c, t.kind), t.cols = kind_cols(c, t.kind);
     t.offset = m.offset[t.kind] + (size_t)t.layer * m.stride;
     if (t.kind < TTMM_LAYER_KINDS) snprintf(t.name, sizeof t.name, tensor_table[t.kind].name, t.layer);
@@ -782,7 +802,7 @@ ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
 ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i)
 {
     const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
-    ttmm_array a = {{0}, t.rows, is_gain(t.kind) ? 0 : t.cols, m->data + t.offset, NULL};
+    ttmm_array a = {{0}, t.rows, is_vector(t.kind) ? 0 : t.cols, m->data + t.offset, NULL};
     memcpy(a.name, t.name, sizeof t.name);
     return a;
 }
@@ -826,9 +846,10 @@ void ttmm_model_init(ttmm_model *m, uint64_t seed)
         ttmm_tensor t = ttmm_tensor_at(&m->config, i);
         ttmm_rng g = ttmm_stream(seed, t.name, 0);
         int into_residual = t.kind == TTMM_O || t.kind == TTMM_DOWN;
-        double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
+        const double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
+        const int bias = t.kind >= TTMM_Q_BIAS && t.kind <= TTMM_V_BIAS;
         for (size_t k = 0; k < t.rows * t.cols; k++)
-            m->data[t.offset + k] = is_gain(t.kind) ? 1 : (real)(deviation * ttmm_normal(&g));
+            m->data[t.offset + k] = is_vector(t.kind) ? !bias : (real)(deviation * ttmm_normal(&g));
     }
 }
 
@@ -895,13 +916,31 @@ static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, r
     for (size_t i = 0; i < N * R; i++) u[i] *= s;
 }
 
-/* Linear layer with the adapters that take part:   y = W x + sum_k B_k u_k,   u_k = weight_k scale_k A_k x.
+/* y_t += b,   db = sum_t dy_t.        y, dy [N, out]    b, db [out] added into */
+static void bias_forward(real *y, const real *b, size_t N, size_t out)
+{
+    OMP(omp parallel for if (N * out > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++)
+        for (size_t i = 0; i < out; i++) y[t * out + i] += b[i];
+}
+
+static void bias_backward(real *db, const real *dy, size_t N, size_t out)
+{
+    for (size_t t = 0; t < N; t++)
+        for (size_t i = 0; i < out; i++) db[i] += dy[t * out + i];
+}
+
+static int has_bias(const ttmm_config *c, int kind) { return c->biases && kind <= TTMM_V; }
+
+/* Linear layer with the adapters that take part:   y = W x + b + sum_k B_k u_k,   u_k = weight_k scale_k A_k x; b of q,
+ * k and v where the model has it.
  *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] scratch */
 static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
                            int kind, size_t N)
 {
     size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
     forward_product(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
+    if (has_bias(&m->config, kind)) bias_forward(y, ttmm_weight(m, layer, TTMM_Q_BIAS + kind), N, out);
     for (size_t k = 0; mix && k < mix->n; k++) {
         const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
         if (l->rank == 0) continue;
@@ -923,6 +962,7 @@ static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, co
     if (dm) {
         real *dw = ttmm_weight(dm, layer, kind);
         row_product(dw, dw, dy, 1, x, out, in, N);
+        if (has_bias(&m->config, kind)) bias_backward(ttmm_weight(dm, layer, TTMM_Q_BIAS + kind), dy, N, out);
     }
     for (size_t k = 0; mix && k < mix->n; k++) {
         const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
@@ -943,19 +983,36 @@ static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, co
     }
 }
 
-/* Rotary positions: the pair (x_i, x_{i+S/2}) of each head turns by the angle p theta^(-2i/S) at position p.
+/* Rotary positions: the pair (x_i, x_{i+S/2}) of each head turns by the angle p f_i at position p, f_i = theta^(-2i/S).
  * (Su et al. 2021, eq. 34, paired as in Hugging Face's Llama.) With odd S the last component stays as it is.
- * The backward pass turns by the negative angle: a rotation's transpose is its inverse. */
-static void rotary_table(real *cosine, real *sine, size_t from, size_t to, size_t S, double theta)
+ * The backward pass turns by the negative angle: a rotation's transpose is its inverse.
+ *
+ * For contexts longer than the model was first trained for, frequencies are divided by a factor: all of them (linear;
+ * Chen et al. 2023), or (llama3) those that turn fewer than `low` times in the context of before, and those that turn
+ * up to `high` times in part. */
+static double rotary_frequency(const ttmm_config *c, size_t i)
 {
-    size_t half = S / 2;
-    for (size_t p = from; p < to; p++)
-        for (size_t i = 0; i < half; i++) {
-            double s, c;
-            sin_cos(&s, &c, (double)p * ttmm_exp(-2.0 * (double)i / (double)S * ttmm_log(theta)));
-            cosine[p * half + i] = (real)c;
-            sine[p * half + i] = (real)s;
+    const double f = ttmm_exp(-2.0 * (double)i / (double)c->head_dim * ttmm_log(c->rope_theta));
+    if (c->rope == TTMM_ROPE_DEFAULT) return f;
+    if (c->rope == TTMM_ROPE_LINEAR) return f / c->rope_factor;
+    const double turns = c->rope_before * f / 6.283185307179586;
+    const double kept = (turns - c->rope_low) / (c->rope_high - c->rope_low);
+    return kept >= 1 ? f : kept <= 0 ? f / c->rope_factor : (1 - kept) * f / c->rope_factor + kept * f;
+}
+
+static void rotary_table(real *cosine, real *sine, size_t positions, const ttmm_config *c)
+{
+    const size_t half = (size_t)c->head_dim / 2;
+    OMP(omp parallel for if (positions * half > WORTH_THREADS / 16))
+    for (size_t i = 0; i < half; i++) {
+        const double f = rotary_frequency(c, i);
+        for (size_t p = 0; p < positions; p++) {
+            double sine_p, cosine_p;
+            sin_cos(&sine_p, &cosine_p, (double)p * f);
+            cosine[p * half + i] = (real)cosine_p;
+            sine[p * half + i] = (real)sine_p;
         }
+    }
 }
 
 /* x [T, heads, S] changed in place, row t at position first + t; direction 1 forward, -1 backward */
@@ -1195,7 +1252,7 @@ int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *
     ttmm_pass *p = *pass = take(&a, 1, sizeof *p);
     p->block = block, p->config = *c, p->size = *size;
     lay_out_pass(p, &a);
-    rotary_table(p->cosine, p->sine, 0, p->positions, (size_t)c->head_dim, c->rope_theta);
+    rotary_table(p->cosine, p->sine, p->positions, c);
     return TTMM_OK;
 }
 
@@ -1516,13 +1573,679 @@ static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_er
     return code;
 }
 
+/* UTF-8 (RFC 3629). The length that a character's first byte announces, 0 if no character begins so. */
+static int utf8_length(unsigned first)
+{
+    return first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+}
+
+/* Whether `byte` can be the one at place `at` > 0: no overlong forms, no surrogates, nothing past U+10FFFF. */
+static int utf8_continues(unsigned first, int at, int byte)
+{
+    const int least = at > 1 ? 0x80 : first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+    const int most = at > 1 ? 0xbf : first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+    return byte >= least && byte <= most;
+}
+
+/* The character at the beginning of s [n], n > 0. A byte that is not part of one stands for itself, beyond Unicode. */
+enum { NOT_UTF8 = 0x110000 };
+static uint32_t utf8_get(const unsigned char *s, size_t n, size_t *length)
+{
+    const int whole = utf8_length(s[0]);
+    uint32_t c = whole < 2 ? s[0] : s[0] & (0x7fu >> whole);
+    *length = 1;
+    if (whole == 1) return c;
+    for (int i = 1; i < whole; i++) {
+        if ((size_t)i >= n || !utf8_continues(s[0], i, s[i])) return NOT_UTF8 + s[0];
+        c = c << 6 | (s[i] & 0x3f);
+    }
+    if (whole == 0) return NOT_UTF8 + s[0];
+    *length = (size_t)whole;
+    return c;
+}
+
+static size_t utf8_put(char *out, uint32_t c) /* out [4]; returns how many */
+{
+    if (c < 0x80 || c >= NOT_UTF8) {
+        out[0] = (char)(unsigned char)(c % 0x100);
+        return 1;
+    }
+    const size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(unsigned char)(0x80 | (c & 0x3f));
+    out[0] = (char)(unsigned char)(0xf00u >> n | c);
+    return n;
+}
+
+size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte)
+{
+    size_t n = 0;
+    if (waiting->n > 0) {
+        const unsigned first = waiting->byte[0];
+        if (utf8_continues(first, waiting->n, byte)) {
+            waiting->byte[waiting->n++] = (unsigned char)byte;
+            if (waiting->n < utf8_length(first)) return 0;
+            n = (size_t)waiting->n;
+            memcpy(out, waiting->byte, n);
+            waiting->n = 0;
+            return n;
+        }
+        n = utf8_put(out, 0xfffd);
+        waiting->n = 0;
+    }
+    if (byte < 0) return n;
+    if (utf8_length((unsigned)byte) > 1) waiting->byte[waiting->n++] = (unsigned char)byte;
+    else n += utf8_put(out + n, byte < 0x80 ? (uint32_t)byte : 0xfffd);
+    return n;
+}
+
+/* Tables of Unicode, made by test/unicode.py, which says how a number is written. */
+/* clang-format off */
+/* Where they begin and end in turn, each as the distance from the one before. */
+static const char *const packed_letters[] = {
+    "R7=)=R%$-$'$(:$C$[+'/1(*$$$SK($%%'$$)$$&$$$7$RJ$T'+TC$J%$)MR=>''R#OG%$S,$$2%*%-&%$3$$BARP.$;E,%'$(9'$,$&$:<*.(;$)",
+    "4NR0R,&$5$*-23'+%%%9$*$$&'&$3$0%$&1%-$+)'%%9$*$%$%$%C'$$6&3,$&$9$*$%$(&$5$2%:$.+%%%9$*$%$(&$B%$&2$4$$)&&$'&%$$$%&",
+    "%&&&/9$R*+$&$:$3&$=&%$%%B$'+$&$:$-$(&$C%$%2%4,$&$M%$3$(&+&;)(5&;$,$$%*R0R&$%/*R0%$$$($;$$$-$%,$%($$8'D$R5+$H>(S<O",
+    "7$3)''&$&%*&'0/$4J$$($%O$X5$'%*$$$'%M$'%E$'%*$$$'%2$R/$'%R9I33RM%)&_G%4$=(RB)+*5061510$&2R*G$'$R9RP*(%F$$(R<-CR'B",
+    "%(.P'=R,:,R+RI$S&R%4+R,B0%-P=HM&-H%.(O%&M'$)$%&$(U/R6W+%)%J%)%+$$$$$$$C%R+$*$$&&$*&'%)'0(&$*S=$0$30S.$'$%-$$&()$$",
+    "$$$$'$.%'(('$R*%R`@V')'&%/J$$($%R.*$3:,*$*$*$*$*$*$*$*RG$[6%N((%'RM)&$S#$'(O$S'4DR&3]4T]9R6[|4R9R$%VP&3-%7R%3C%R<",
+    "R',%S0%R9%%$$$+83$&$'$:AR*1R(R4)&$$%.@-:<A*R%@$3($--($M:&$+7:&$&R($$&%%(%$$$;&%.*&/)%)%),*$*$O$1)S<AVi//:'R'UXIY)",
+    "%S3J*/(($$-$0$($$$%$%$S5EY&5R6%R,L/S=($T#H=)=.RP&)%)%)%&G/$=$6$%$2%1FSEYAA&R'R%D07$+)J-B%H'+R&T:5H'H'L+R*/.$2$*$%",
+    "$.$2$*$%&R*/WM,9-+;)$N$,R;)%$$P$%&$%:-:,CR76$%-9-=R<R.)%R6$2'$&$ANA&AG+$@>R,-9-605S7R@R-R)0R)0HJ@,:V<N)%3&R1A-$+9",
+    "N5R$8>:/R+R/%%$0R#D<=HA$%$+G&$/R&1'8$$$G5$<6%R5*$$$'$2$-*R%J+%%%9$*$%$(&$5$/(B-$$%$$J$$<$$$PR+5'7&BR&7%$$U'R%M'HR",
+    "&7$R1O0$R=>I*U(PS=R6C+%$%+$%$;2$$$S'+%K3$$$@$-L*$8$.R$6$5R@U6EC,$I4$R'BS9*$%$J8$<)$%$D1$X/62$$0$FSF$RFf9V(U3R_=S*",
+    "2iI4)<R}G(^OTc$By*^A*C4RF4B5R&3'C8(6Z>R#UCR6SJRB($R80R6%$$@TR3+m:M-Ud<'$*$%$W82$A&%$1'+YHRW0S4(0&,*-S}(RL$R=$%%$%",
+    "%%'$/$$$*$R7$'%+$*$@$'$($$&*$X<%<$<$C$<$C$<$C$<$C$<$+zPC))VHR4T.R#-*3$X)B5P[F@V&B%$]#*$'$%$2$U4R1R:*$lF'$>$%$$%$$",
+    "-$'$$$$)$'$$$$$$&$%$$%$$$$$$$$$$%$$%'$*$'$'$$$-$4(&$($4SY-gU2DSS1)UN%Sx%1Tq&2_IRZH^%s8SeF(ST*",
+    NULL};
+/* Where they begin and end in turn, each as the distance from the one before. */
+static const char *const packed_numbers[] = {
+    "R&-SB%($%&r$-SP-U5-Z*-S@-')S5-S@-S@-%)S70S<-+*S0-S1**6S6-S)-S@-R<7VO-R<-aP7e=&V1-)-9-WB-SJ.TB-)-U%-RM-SP-)-i.$&))",
+    "-U5R)%(b)R2RE9`#BpG$c/$<,1&X@'T&-B+$2D-K2`l3-U+-X()T6-J-U5-9-RM-Z$-[hB-[OR#/R/4%X=>H'A$+$SP(U9-fN+<*K,RB(9)T<%%3%",
+    "R$R6,R*%B&RB(S1+;+M*X2)R&-)-W+CT:-N'S9*SPBSJ-R2-T,-*7V=-X>-S@-Y1-S/-)7RC/Z26S&-`D-RMAV%-R<-Z4-S/8iDS8Xp@-RX%-RM-S",
+    "P-$*]C-VI:]{E-rJ7/7S5<jAR(RX@-Z4-]*-V9-aM,SJ-c=R1$&$'RCR#$2g40RbN-",
+    NULL};
+/* Distance, canonical combining class: of the code points from there on. */
+static const char *const packed_combining[] = {
+    "c&V(8V*$UL'V*$UH$UL(U9%UL'U9%UL.$(UL'V(+V2$V($UL&V(&UL%#$V(&UL'V($V*$UL%V($V+$V,%V+$V,%V+$V(0#W(V((#VLUL$V('UL$V(",
+    "&UN$UL$V()UL)V(%UL$V(%UN$V&$V($-$.$/$0$1$2$3$4$5$6%7$8$9$#$:$#$;$<$#$V($UL$#$5$#R>V(+B$C$D$#R&>$@$A$B$C$D$E$F$V(%",
+    "UL%V((UL$V(%UL$#3G$#S.V(*#%V('UL$V($#%V(%#$UL$V(%UL$#GH$#BV($UL$V(%UL$V(%UL&V($UL%V($UL$V(&UL$V($UL$V($UL$V($UL$V",
+    "(%#T<V(*UL$V($#FV('#$V(,#$V(&#$V((#OUL&#SBV(1#$UL$V(%UL$V(%UL$V(&UL&>$@$A$V(&UL$V(%UL%V((#R2*$#3,$#&V($UL$V(%#S0*",
+    "$#3,$#S7*$#3,$#S7*$#3,$#S7*$#3,$#SI,$#SI,$#*RK$S$$#S.*$#3,$#SI,$#SF,$#S6S0%,$#0S4'#S5S@%#1SD'#RCUL%#>UL$#$UL$#$UH",
+    "$#R-SK$SL$#$SN$#(SL'#%SL$#$V(%,$#$V(%#R4UL$#S9*$#$,%#RIUL$#aPV(&#g&,$#C,$#T9,$#-V($#U:V&$#T+UN$V($UL$#UKV($UL$#R=",
+    ",$#7V(+#%UL$#R&V((UL)V(%UL$#S@*$#2,$#JV($UL$V(*#R,,%#R0*$#.,%#R9*$#T4V(&#$$$UL(V(%UL'V($#$$*#'UL$#)V($#&V(%#U5V(%",
+    "UL$V(*UL$V(%V,$UF$UL$U9$V(I#(V($V+$UL$V($UL$#b#V(%$%V('$&V(%#'V($#&$%V($UL$V($$%UL'V($#Ri-V(&#T),$#S)V(D#^1UJ$V&$",
+    "V*$UN$UP%#S2+%#`z1V($#'V(-#DV(%#RGV(%#W),$#U,,$#>V(5#R/UL&#I,$#S(*$#/,$#V1V($#$V(%UL$#%V(%#(V(%#$V($#R*,$#V8,$#[Q",
+    "9=$#c'V(*UL*V(%#g@UL$#V$UL$#T1V((#w4UL$#$V($#LV($$$UL$#',$#TBV($UL$#p<,$#R.,$#R/,$*$#R;V(&#R&,%#R4*$#RC,$#,*$#S3,",
+    "$*$#TO*$,$#RH*$#3,$#;V(*#&V((#U<,$#&*$#SE,$*$#V=,$*$#SH,$#S@,$*$#S<,$#nK,$#Z|A$(#R1V(*#[_'$$#Sn+UH%$&#&V$$UH(#+UL",
+    "+#%V((UL%#BV('#T0V(&#Rs(V(*#$V(4#%V(*#$V(%#$V((#RU+UL*#S6V()*$#",
+    NULL};
+/* Distance, what it decomposes to. */
+static const char *const packed_singles[] = {
+    "d9c&$c'%c9R'a9-R1,U&TiHfL%fM%fN%fO%g>%g@%gAR4f%&g+.f'%f(+f/+f)+fP+f-&f$$S)-f+%f.%U#&US'$US(W:fI'RB$U4]2WT.$WT/mR9",
+    "cs%$_QC$dS1$cuL$`Q6$ZyJ$[m/$fY#$fY#$]_($de;$[v<$]^M$^c0$`}@$bV7$b}D$cX)$c`,$d^4$_d&$_uC$`]P$`o*$br0$dc.$efF$Z{@$[",
+    "jG$_iH$`e)$b}1$e~:$]uJ$`WC$b{+$cb>$^gP$bdB$cZ4$]~.$_R8$_w7$`j)$d_G$[S5$[`K$[g6$^s.$_hD$`dL$aR6$bY,$b|7$b~3$c|7$eV",
+    ")$eo.$e}D$a[G$ab+$ayB$boD$dl3$fRB$cjI$][=$^Q;$ar<$b[P$`fD$a^*$cuF$eTI$][6$]p<$_d7$_yN$`RH$aw*$a}$$eQ#$[g*$b]/$[aC",
+    "$[a2$aeB$az2$bp>$eQN$cn>$^h($_d&$ckD$Zz#$]mI$^W;$`m-$`x'$[hC$a_.$[TB$^U,$Zy$$_sN$^w.$avK$[l:$]XD$aS#$br<$ciJ$_mJ$",
+    "dX6$_r6$^i*$bjA$^lF$`wJ$Z|>$[_)$[a/$_Z:$au<$bh$$cjE$de9$[gN$[o2$]_K$^Q#$^xO$`X($a`0$d{9$ei7$fS,$fT6$[eN$^~B$_l3$d",
+    "VC$]|2$^a$$^c:$^r1$`S.$``8$`rO$acJ$a{;$b[A$dU3$bv-$dZP$dmM$[c#$[f($[r&$`]>$c_#$ciJ$]~-$^VL$^kN$_m=$aqH$`lI$Z}H$[~",
+    "G$]mI$]x,$^WF$`n+$`r.$bVM$bZE$dgE$eTH$eV@$e[.$[S:$ac-$ddL$eS6$^])$Z{D$[ZO$]mP$]oG$^wP$_d&$`c6$`|F$bv;$d]O$fXB$^}0",
+    "$d~3$[e;$_TC$_W3$_v;$_~.$`p($`w=$a[%$av8$e]H$[_-$^d;$eR#$[W&$]t@$_z0$dU7$^T;$^_2$_X*$`m-$eR1$[c5$[n,$]p@$^zC$_SC$",
+    "_[4$_t9$`p%$`z@$bV+$c_0$c_C$de6$eT3$[i=$_~M$[n:$`c8$`s0$b|+$eRO$et5$fS4$_U1$_y>$be$$ai<$ak7$asB$`hH$`[<$cmD$Z}#$b",
+    "l7$[cG$[bA$]}7$^h,$au+$]kA$_uF$^~/$dUI$c[4$eQ%$cc8$]~7$[^-$[wI&]X@%^|J&[aE$`k*$aQG$a`C$aa7$aa>$ab;$eVN$atA$bWC%b|",
+    "D%ck=&d[7$d`I'ea$$ea1$eb0$e|*$d`)$eS5$[T0$[[.$[^:$[fO$[g<$[iP$[w%$[y4$[{<$]X%$]Z3$]p>$]pI$^Z6$^`)$^`P$^c,$^v2$^y>",
+    "$^}9$_Z>$_wE$_{3$`S-$`a0$`e9$`pB$a[L$a`E$a`P$a`O$aa)$aa/$aa6$ab9$ab:$af8$agM$ao#$a{;$a|#$a}.$bV$$bY0$be)$bh.$bh.$",
+    "brK$c`E$ccD$ckG$cm$$cv)$cw1$dX<$d[7$eT4$eZC$e]$$^YE$RnY8$bf'&Zy=$[`I$[_($[S/$[^2$[_A$[fM$[h%$[w%$[u7$[vO$[x=$]X@$",
+    "]Z>$]^I$]_+$]e+$]i=$]~6$]~=$^SG$^U0$^[N$^_<$^^#$^`P$^_O$^c,$^dB$^m<$^o:$^pD$^v9$^|J$_R8$_R<$_SK$_l5$_mJ$_v;$`QA$`",
+    "Q0$`S-$`XI$`a0$aVC$`eD$`h6$`k*$`r6$`uE$`vM$`{N$`{P$aQG$aR*$aRD$aT@$aT5$a^,$ahP$ao#$as*$ax)$a{;$bTK$bY0$bm&$bp<$cV",
+    "C$caI$cc3$ccD$cj1$ck=$cj=$ckG$ckD$ck2$cm$$cnI$cw1$dUF$d]E$dd0$di,$eR'$eT4$eVN$eYL$eZC$eZO$e]$$em+$fY#$RjvM$RjvG$R",
+    "l^=$Xj)$YU@$YV3$RpVI$RqfD$Rut,$fW$$fXCReb:Zz'$ZyP$Zz+$Rey*$[R<$[T0$[T=$[V*$[XI$[Y:$[[.$[ZD$Wo2$Rfi)$[^:$[^B$[_$$[",
+    "_7$RfbG$WoN$[_'$[_N$RfcI$[`*$[`7$Z}/$[`@$[`I$RxX<$[b.$[b<$WpG$[cH$[d%$[e$$[e)$WqP$[fM$[fO$[g<$[h%$[h0$[h1$[hC$[iH",
+    "$[iP$[j+$[jE$[jO$[k#$[k#$[k#$RgQ=$`ZA$[lB$[m)$RgX9$[m5$[m;$[n#$[q4$[o($[o8$[p+$[q8$[s2$[sM$[u5$[uF$[v9$[v9$[vO$[w",
+    "3$[w;$[wK$]Q6$[y4$]Q7$[{%$[{I$[bA$][M$]U:$]V3$]VM$]T$$]WE$]WD$]Z7$Rhb<$]]#$]]($]]7$]]L$]^&$]_9$Rhl>$Rhn&$]b<$]c>$",
+    "]cK$]b($]e/$W|9$W|H$]hK$]j&$]j&$Rh~4$]m$$]m9$]mI$]n'$RiWJ$]n3$]n:$^S0$]o)$XQF$]p:$]pI$]rA$]q:$RihF$]u<$RihH$]v:$]",
+    "v7$]vI$]y&$]y'$XU@$]yC$]zA$]{($]|'$XVF$Ri}3$XW2$]}B$]}E$]}H$]~.$Rzd.$^Q5$RjXM$RjXM$be=$^R,$^R,$XY#$RlW.$RrU4$^S@$",
+    "^SI$XY@$^TK$^V#$^V-$^VP$^Z#$X[<$XZL$^Z6$Rjn>$^[<$^_6$^_:$^_<$^_:$^`;$^`P$^aG$^a8$^aD$^bF$^c,$^c0$^cK$^d($^e=$^g7$",
+    "^h-$^jP$RkX>$^j<$^i($^k:$^l($^n/$Rk^C$^oA$^m=$^lO$XaP$^q-$^qC$^r4$^q;$Xc3$^v2$^vP$Rkv#$^y@$_QG$^{L$Xg,$^}9$XfI$Xf",
+    "$$[`%$[`($_QO$^}E$b^$$YkP$_R8$_R<$_RC$_T%$_SH$Rl^+$Xh/$_W:$_TM$_Y8$_Z>$RlaO$_ZH$_X2$_^G$Xj)$__H$_aO$_c;$_gF$Rln;$",
+    "_hL$XlK$_j7$Rlz#$_k=$Xn&$_l.$_m.$_mJ$_mK$RmVH$RicN$RmY-$_q)$Rmd-$_sA$_sO$_qC$_u=$_v8$_wE$_v;$_w6$_wF$_x%$Rmf5$_v.",
+    "$_{I$_}-$Xs*$`Q0$`Q,$Rmp&$_z@$`TM$Rms,$Rmt/$`VK$`Y6$`XI$`XF$Xu3$`YH$`ZN$`ZH$`]#$RfbP$``4$RnV4$`b1$Rn^B$`e6$`eD$`f",
+    "1$Rnl($`g4$`gJ$RnrH$RnwF$`lN$`m1$X{;$`mL$X{H$X{H$`q9$`qO$`r6$`rK$`t5$X~#$`v5$Rob/$`vP$Rod1$`x'$Ri}P$`{A$RouD$Rov-",
+    "$Roy2$YU#$YU/$aRD$Ro}-$Ro},$Ro~&$Ro~A$aSA$aSB$aSB$aT@$YV3$aV&$YVA$YX6$Rpb-$aZ5$a[G$a^,$YZ)$RpmH$aa/$Rpp4$Rpq2$ab;",
+    "$ad=$Y[I$af8$afC$afH$RqRG$RqY6$RqY6$aj2$Ya:$Rq`,$ao)$ao,$Yb2$RqdN$au'$Ye$$au=$au8$av($Rqv)$ax1$Yg+$az;$a{J$a}2$Yh",
+    "1$RrW($RrWH$Yi)$Rr[%$bV,$Rr^0$bVH$bY%$bY0$Rrg7$Rri&$b[1$Rrl$$b[B$RlZO$YkL$b^)$b_N$Ym'$ba.$]g$$Rrw4$RrwC$Rl]($Rl]1",
+    "$be=$beA$dX$$Yo-$bhG$bhA$bi%$[f8$bi9$bi;$biF$bjB$Rs^F$bjA$bkL$bm7$bo'$bl$$bo7$bp4$brK$bm'$boE$boG$bp)$Rsd1$Rsk+$R",
+    "sgJ$Ys9$bv0$bv2$bw($Rtb6$bxJ$Rsu*$Yt>$YtC$Rsx($Rs~;$YtM$b~'$b~3$b~>$b~A$cR&$cQ2$cT1$cS2$cVC$cTL$cV4$cVP$Yw1$cY#$c",
+    "YD$Yx&$c[I$c[L$Rtq0$c_8$c_@$Yy5$c`.$WoP$Rt~.$RuT2$Y|7$Y|A$ci@$ck2$cnI$cs2$RugK$cu.$cuE$cwE$cyG$Ruv.$Rfs1$c{A$c{1$",
+    "c|8$Rfx*$dS;$dUF$Rvo#$Rvo>$d^9$d`<$da/$RvvE$da9$dgI$dk3$dk4$di2$dqH$dr6$Rwe$$dzE$Z_>$d{D$Rwm9$Za5$eSB$]x$$eUH$RxU",
+    ")$RxYK$Zd6$Zd>$eZ#$RxeL$ZeN$Rxi#$eZO$eZO$e[@$Rxo5$e`E$ZhH$eb1$ee($eeD$eg%$Zl.$Rya<$em+$esL$ex'$ZqN$Zr@$ez7$RzS:$Z",
+    "rK$RzTE$RzZ@$Rz^;$fT#$ZtO$fU4$fU9$fUA$fUK$fV$$fVJ$Rzr&",
+    NULL};
+/* 2 distance + (1: and back), the two it decomposes to, as differences from those before. */
+static const char *const packed_pairs[] = {
+    "Y<SLt)&#%&#%&#%&#-&#'('R0&'RD&#%&#%&#/&+2&#%&#%&#/(-,&%(&#%&#%&#%&#-*/2&#%&#%&#/&+0*3$&#%&#%&#%&#-&#'('R0&'RD&#%&",
+    "#%&#/&+2&#%&#%&#/(-,&%(&#%&#%&#%&#-*/2&#%&#%&#/&+0(#1&S8*&R6#&R5'&R6#&R5R:&R6#&R1RD&R6#&R5%&R6#&R5-&R6#&R5-&R6#&R",
+    "3#&R6#*R32&R6#&R5'&R6#&R5%&R6#&R5R8&R6#&R5R-&R6#&R16&R6#&R5+&R6#&R5%&R6#&R5R6&R6#&R3R@&R6#*R3%&R6#&R5%&R6#&R5'&R6",
+    "#&R5R:&R6#&R5R7,%,&R6#&R3RA&R6#(R3RB&R6#&R5RC&R6#&R5R+&R6#.R18&R6#&R5RC&R6#&R5R+&R6#,R32&R6#&R5'&R6#&R5-&R6#*R/6&",
+    "R6#&R5RC&R6#&R5R+&R6#&R38&R6#&R5%&R6#&R5RA&R6#&R5R+&R6#&R3R,&R6#&R5R+&R6#*R34&R6#&R5%&R6#&R5'&R6#&R5+&R6#&R5%&R6#",
+    "&R5R0&R6#&R1RB&R6#&R1#&R6#&R5/&%0&R6#&R5/&R6#&R5-&R6#R;RLB&R6#AR)#&R6#R1S0A&R6#&R%#&R6#&R)#&R6#&R)#&R6#&U=2&R6#&R",
+    "5(&R6#&R59&R6#&R5:&R6#(S8+&R6#&`1#&%#&aB#&R6#*X%3&R6#&R-#&R6#&R-R.&R6#&bJR=&%#&S03&ZE#&j:#,R;8&R6#*R'$&R6#&TK%&R6",
+    "#&R3#&R6#&>#&R6#&Y(@&R6#&R5'&R6#&R-&&R6#&R5'&R6#&R-&&R6#&R5'&R6#&R)&&R6#&R5'&R6#&R/&&R6#&R5'&R6#&R/&&R6#&R5'&R6#&",
+    "R9N&R6#&R3#&R6#*RNR)&R6#2RD,&R6#&R-R6&R6#&V$R;&R6#&R7#&R6#&X3)&R6#&eK(&%#&fK#&R6#^)o((SMm##&s(#(+#&'#&'#(/#(/#&+#",
+    "&R8#R+S*1&;#&;0&+#&'#&'#&H#R+G1&;#&.0&/#&+#.5#&#1RPSP2&#3(&0,<1.L0&&$&9/:8#R7R6#R%(.&#3(&0,R<1.R-0&&$&9/R'S+5&%#T",
+    "1U,4&R6#ARB#&R6#&R5'&R6#*R+&&R6#*X.'&%#&YA#&R6#&R3#&R6#*R3*&R6#&R5+&R6#&R)#&R6#*X<#&%#&Y2#&R6#&RJ*&R6#&R5+&R6#&R5",
+    ")&R6#&R-(&R6#*R-#&R6#_-g*w8&#%&R8#&R7%&R<$WKW+#(K#GF#l>l=s&43#*)#R>R1#%%#%%#%-#%-#%%#%5#%+#UIWFVG&#R(DRBR+%%#'=#T",
+    "EVIVC)/#R<R9#%%#%-#)B#[6^@^;*#R%&#R(DRBR+%%#S8UPWLS6S1R'&%#&$R(V;VCVAV3V4VA21#&#%(#K&+JVBV:UB&%#&$R(W2W;V((#-&),&",
+    "(NaKb%fP77#--#--#--#=R+&7S+SO'#'%SL;'%#5SM#HR8S777#--#--#--#=R+&UKW@V4SsFSsESu8('#('#('#('#,+#RJRI#('#*'#&%#()#q+",
+    "Ww-WTF&R6#&R3R1&R6#&R5R.&R6#&R5@&R6#&U9S(&R6#&X-/&R6#&R5R.&R6#&R5@&R6#&R56&R6#&R5/&R6#&XERP&%#&$%&%#&Z)RO&R6#&R5)",
+    "&R6#&f%RJ&%#&g7%&R6#&R3(&R6#&R3)&R6#&R5R.&R6#&R5R+&R6#&R5R4&R6#&R51&R6#&R3'&R6#&U;S&&R6#&X/#&R6#&R5R:&R6#&R5@&R6#",
+    "&R3>&R6#&XiNR3&%#&Xk4S#&R6#&R5*&R6#&R3RN&R6#&R5/&R6#&R5R.&R6#&R3R-&R6#&R5R.&R6#&R5@&R6#&R5*&R6#&U=RN&R6#&R51&R6#&",
+    "TK2&%#&$%&%#&]-#&R6#&R5/&R6#&R1#&R6#&R5R.&R6#&Xk/R3&%#&XlDS#&R6#&R3RJ&R6#&R5R.&R6#&[/R-&%#&-#&%#&Xa##&%#&XlP#&R6#",
+    "&R5R.&R6#&R5@&R6#&R5*&R6#&R34&R6#&R5;&R6#&R5(&R6#&[HRN&%#&%1&%#&^0,&R6#&R5R6&R6#&R3R;&R6#&R5%&R6#&R51&R6#&R5$&R6#",
+    "&R5R.&R6#&R3R-&R6#&R5%&R6#&R3$&R6#&R3,&R6#&R5R8&R6#&R5@&R6#&G#&;RH&)'&'#(]A(.`(R.&R6#&R5R)&R6#&U12&R6#&R5$&R6#&R5",
+    "5&R6#&R5.&R6#&Xi5$&%#&Xh#$&%#&$$&%#&$5&%#&$.&%#&XgN)&%#&Xp5R0&R6#&R5R)&R6#&R5.&R6#&U9&&R6#&R5$&R6#&R55&R6#&R5.&R6",
+    "#&Xj($&%#&Xq01&R6#&R5R*&R6#&R)#&R6#&R5R)&R6#&U92&R6#&R5$&R6#&R55&R6#&R5.&R6#&Xj<$&%#&XbN$&%#&$$&%#&$5&%#&$.&%#&$R",
+    "6&%#&`E#&R6#&R5R)&R6#&_O2&%#&$$&%#&$5&%#&$.&%#&$R6&%#&a-R;&R6#&R5R<&R6#&R5R)&R6#&R5.&R6#2v@D&#%&WzDK&%#&$%&%#&$SL",
+    "&%#&W|*S&&#%&W|9K&%#&$%&%#&$SL&%#&WzMS&&#%&W{.K&%#&$%&%#*W|CH&#%&W}$K&%#&$%&%#*W{;H&#%&W{KK&%#&$%&%#&$SL&%#&W}1S&",
+    "&#%&W}AK&%#&$%&%#&$SL&%#&W|*S&&#%&W|9K&%#&$%&%#&$SL&%#&W}NS&&#%&W~/K&%#&$%&%#&$SL&%#&W|>S&&#%&W|NK&%#&$%&%#*W~4H&",
+    "#%&W~DK&%#&$%&%#*W}%H&#%&W}4K&%#&$%&%#&$SL&%#(W~IS$(XQ,K(#%(#SL&W}=S&&#%&W}MK&%#&$%&%#&$SL&%#&XQ3S&&#%&XQCK&%#&$%",
+    "&%#&$SL&%#&XQ3SM(+#('#('#(/#(/#(+#,WyAT&&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&F#&%#&%#&%#&%#&%#&%#&%#&%#&",
+    "%#&%#&%#&%#&%#&%#&%#&S+#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&%#&XQ@SG&#&&XQCSL&XQB#&,#(-(&XTH)&XV,SG&#&&#*(",
+    "#T&.s'(&Xu5)&XQ=#&4#(5(&XU.)&XVET%('#(#T&&XV3T%&#%&#SL&XTISA&#&&F*,ESN&F#&S*SA&#&&#**XY&#&#%&#SL&XW'SA&#&&/*(6J&#",
+    "%&+S%&/#&RBSA&#&&#*(*L&sHK.XuFT&&XQ)#&-#(,(&XV=)&XX6T%(7#(#T&d6Xk-<&'#K'#R5SB#&+#&&#S4S+#.-#*)#R'R&#('#R-R$#*1#*'",
+    "#()#R%Ym1#(Yn7#:K#&Ym=#&'#&Yn;#&%#*=#&%#*)#&%#2)#&%#*1#&%#*)#&%#R=R,#&/#&%#&'#S,S&#&%#&L#&%#2R6#&%#&%#&%#SQ/SSH#R",
+    "bLRbG]g1('#('#('#('#('#('#('#('#('#('#('#*)#('#('#21#&#%()$&#%()$&#%()$&#%()$&#%R%S2$8TK#A@#('#('#('#('#('#('#('#",
+    "('#('#('#('#*)#('#('#21#&#%()$&#%()$&#%()$&#%()$&#%R%S2$*T.#&%#&%#&%#,9#RWUC[zI[x$'R()947%#%%RcRI$%#%%RcSM8%#%%#+",
+    "%%#%%#%%#%%#%%#%%#''#%%#%%#%%#%%#''#''#%%#''#%%#''#%%#%%#%%#%%#%M(%*/%7#%5#Vc2Rhe;RhhA('#C7#VJW-UJ&%#j$iCiG&#R(b2",
+    "b7aG&#6(#=]-]2[F&%#RSeLRSeBRSfE%%#%15%#%%#%%#%%#%TKU#<%%#%%5%%#%$%%%#",
+    NULL};
+/* clang-format on */
+
+/* The numbers of a table. out NULL: counts only. Returns how many. */
+static size_t unpack(uint32_t *out, const char *const *packed)
+{
+    size_t n = 0;
+    uint32_t number = 0;
+    for (; *packed; packed++)
+        for (const char *p = *packed; *p; p++) {
+            const uint32_t digit = (uint32_t)(*p - '#' - (*p > '?') - (*p > '\\'));
+            number = number * 45 + digit % 45;
+            if (digit >= 45) continue; /* another digit follows */
+            if (out) out[n] = number;
+            n++, number = 0;
+        }
+    return n;
+}
+
+typedef struct { /* code = first, or first and then second, in NFD's form */
+    uint32_t code, first, second;
+} mapping;
+
+typedef struct {
+    uint32_t *letters, *numbers; /* where they begin and end in turn, ascending */
+    uint32_t *combining;         /* from where on, canonical combining class; ascending */
+    size_t n_letters, n_numbers, n_combining;
+    mapping *decomposing, *composing; /* by code; by first and second */
+    size_t n_decomposing, n_composing;
+} unicode;
+
+/* The last i with x[i * step] <= c, plus 1; 0: none. */
+static size_t find_step(const uint32_t *x, size_t n, size_t step, uint32_t c)
+{
+    size_t from = 0, to = n;
+    while (from < to) {
+        const size_t middle = (from + to) / 2;
+        if (x[middle * step] <= c) from = middle + 1;
+        else to = middle;
+    }
+    return from;
+}
+
+static int by_code(const void *a, const void *b)
+{
+    const mapping *x = a, *y = b;
+    return (x->code > y->code) - (x->code < y->code);
+}
+
+static int by_parts(const void *a, const void *b)
+{
+    const mapping *x = a, *y = b;
+    return x->first != y->first ? (x->first > y->first ? 1 : -1) : (x->second > y->second) - (x->second < y->second);
+}
+
+static uint32_t unzigzag(uint32_t u) { return u / 2 ^ (0 - (u & 1)); } /* 0 1 2 3 4 is 0 -1 1 -2 2, mod 2^32 */
+
+static void lay_out_unicode(unicode *u, arena *a)
+{
+    u->letters = take(a, u->n_letters = unpack(NULL, packed_letters), sizeof *u->letters);
+    u->numbers = take(a, u->n_numbers = unpack(NULL, packed_numbers), sizeof *u->numbers);
+    u->combining = take(a, u->n_combining = unpack(NULL, packed_combining), sizeof *u->combining);
+    const size_t singles = unpack(NULL, packed_singles), pairs = unpack(NULL, packed_pairs);
+    u->n_combining /= 2, u->n_decomposing = singles / 2 + pairs / 3, u->n_composing = 0;
+    u->decomposing = take(a, u->n_decomposing, sizeof *u->decomposing);
+    u->composing = take(a, u->n_decomposing, sizeof *u->composing);
+    uint32_t *number = take(a, singles > pairs ? singles : pairs, sizeof *number);
+    if (a->base == NULL) return;
+    unpack(u->letters, packed_letters), unpack(u->numbers, packed_numbers), unpack(u->combining, packed_combining);
+    for (size_t i = 1; i < u->n_letters; i++) u->letters[i] += u->letters[i - 1];
+    for (size_t i = 1; i < u->n_numbers; i++) u->numbers[i] += u->numbers[i - 1];
+    for (size_t i = 1; i < u->n_combining; i++) u->combining[2 * i] += u->combining[2 * i - 2];
+    mapping m = {0, 0, 0}, *to = u->decomposing;
+    unpack(number, packed_singles);
+    for (size_t i = 0; i < singles; i += 2) {
+        m.code += number[i], m.first = number[i + 1];
+        *to++ = m;
+    }
+    unpack(number, packed_pairs);
+    m = (mapping){0, 0, 0};
+    for (size_t i = 0; i < pairs; i += 3) {
+        m.code += number[i] / 2, m.first += unzigzag(number[i + 1]), m.second += unzigzag(number[i + 2]);
+        *to++ = m;
+        if (number[i] % 2) u->composing[u->n_composing++] = m;
+    }
+    qsort(u->decomposing, u->n_decomposing, sizeof m, by_code);
+    qsort(u->composing, u->n_composing, sizeof m, by_parts);
+}
+
+static uint32_t combining_class(const unicode *u, uint32_t c)
+{
+    const size_t i = c < 0x300 ? 0 : find_step(u->combining, u->n_combining, 2, c);
+    return i ? u->combining[2 * i - 1] : 0;
+}
+
+/* Hangul syllables follow from arithmetic (Unicode 16, section 3.12). */
+enum { SYLLABLES = 0xac00, LEADING = 0x1100, VOWELS = 0x1161, TRAILING = 0x11a7 };
+
+static uint32_t *decompose(const unicode *u, uint32_t *out, uint32_t c)
+{
+    const mapping key = {c, 0, 0};
+    if (c - SYLLABLES < 19 * 21 * 28) {
+        const uint32_t i = c - SYLLABLES;
+        *out++ = LEADING + i / (21 * 28), *out++ = VOWELS + i / 28 % 21;
+        if (i % 28) *out++ = TRAILING + i % 28;
+        return out;
+    }
+    const mapping *m = c < 0xc0 ? NULL : bsearch(&key, u->decomposing, u->n_decomposing, sizeof key, by_code);
+    if (m == NULL) {
+        *out++ = c;
+        return out;
+    }
+    out = decompose(u, out, m->first);
+    if (m->second) *out++ = m->second; /* has no decomposition itself */
+    return out;
+}
+
+static uint32_t compose(const unicode *u, uint32_t first, uint32_t second) /* 0: they do not */
+{
+    const mapping key = {0, first, second};
+    if (first - LEADING < 19 && second - VOWELS < 21)
+        return SYLLABLES + ((first - LEADING) * 21 + second - VOWELS) * 28;
+    if (first - SYLLABLES < 19 * 21 * 28 && (first - SYLLABLES) % 28 == 0 && second - TRAILING - 1 < 27)
+        return first + second - TRAILING;
+    const mapping *m = bsearch(&key, u->composing, u->n_composing, sizeof key, by_parts);
+    return m ? m->code : 0;
+}
+
+/* Normalisation form C (Unicode Standard Annex 15): decompose, put combining marks in order of their class, compose
+ * what can be. *out [*m] is text itself if nothing below U+0300 is in it, else allocated; NULL: no memory. */
+static void normalise_text(char **out, size_t *m, const unicode *u, const char *text, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t i = 0, codes = 0, length;
+    while (i < n && s[i] < 0xcc) i++; /* U+0300 begins with this byte */
+    *out = (char *)text, *m = n;
+    if (i == n) return;
+    uint32_t *code = malloc(mul_size(mul_size(2, n) + 4, sizeof *code)); /* 2 bytes give up to 3, 3 bytes up to 4 */
+    if ((*out = (char *)code) == NULL) return;
+    for (i = 0; i < n; i += length) {
+        const uint32_t c = utf8_get(s + i, n - i, &length);
+        codes = (size_t)(decompose(u, code + codes, c) - code);
+    }
+    size_t starter = SIZE_MAX, kept = 0;
+    for (i = 1; i < codes; i++) { /* insertion sort among the marks after a starter */
+        const uint32_t c = code[i], class = combining_class(u, c);
+        size_t j = i;
+        for (; class > 0 && j > 0 && combining_class(u, code[j - 1]) > class; j--) code[j] = code[j - 1];
+        code[j] = c;
+    }
+    uint32_t last = 0; /* class of the last mark kept after the starter; 0: none */
+    for (i = 0; i < codes; i++) {
+        const uint32_t class = combining_class(u, code[i]);
+        const int beside = starter != SIZE_MAX && (kept == starter + 1 || (last != 0 && last < class));
+        const uint32_t whole = beside ? compose(u, code[starter], code[i]) : 0;
+        if (whole) {
+            code[starter] = whole;
+            continue;
+        }
+        if (class == 0) starter = kept;
+        last = class;
+        code[kept++] = code[i];
+    }
+    char four[4];
+    for (i = 0, *m = 0; i < kept; i++) *m += utf8_put(four, code[i]);
+    *out = malloc(*m + 1);
+    for (i = 0, length = 0; *out && i < kept; i++) length += utf8_put(*out + length, code[i]);
+    free(code);
+}
+
+/* Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019). A text is cut at the added tokens spelled out in it, then
+ * into words by a regular expression; a word begins as the tokens of its bytes, and of all pairs of neighbours that
+ * have a merge the one of lowest rank is merged, the leftmost of equal ones, until there is none.
+ *
+ * The three expressions, SPLIT_LINE for none:
+ *   GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *   LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
+ *           \s+(?!\S)|\s+
+ *   QWEN2   as LLAMA3, with \p{N} instead of \p{N}{1,3} */
+enum { SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2, MOST_AROUND = 8 };
+
+typedef struct {
+    int left, right, result, rank; /* tokens; left < 0: an empty place of the table */
+} merge_rule;
+
+typedef struct {
+    const char *text;
+    size_t length;
+    int token, normalised; /* 1: is looked for after normalisation */
+} added_token;
+
+struct ttmm_tokenizer {
+    void *block;
+    int split, nfc, ignore_merges;
+    int end;                                /* the token after a document, -1: none */
+    size_t n;                               /* tokens are below this */
+    char *text;                             /* of all tokens ... */
+    size_t *at;                             /* [n] ... where that of each begins */
+    size_t *length;                         /* [n]; 0: there is no such token */
+    char *special;                          /* [n] */
+    int byte[256];                          /* the token of each byte */
+    int *word;                              /* [word_room] hash table of tokens by their text, -1: empty */
+    merge_rule *merge;                      /* [merge_room] hash table by left and right */
+    size_t word_room, merge_room, n_merges; /* rooms are powers of 2 */
+    added_token *added;
+    size_t n_added;
+    unsigned char begins[256];                                      /* whether an added token begins with that byte */
+    int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
+    unicode unicode;
+};
+
+void ttmm_tokenizer_free(ttmm_tokenizer *k)
+{
+    if (k) free(k->block);
+}
+
+static uint64_t hash_bytes(const char *s, size_t n)
+{
+    uint64_t h = n;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
+    return mix_bits(h);
+}
+
+/* The place in the table of the token with that text, or the empty one where it belongs. */
+static int *find_word(const ttmm_tokenizer *k, const char *s, size_t n)
+{
+    size_t i = (size_t)hash_bytes(s, n) & (k->word_room - 1);
+    while (k->word[i] >= 0 && !(k->length[k->word[i]] == n && memcmp(k->text + k->at[k->word[i]], s, n) == 0))
+        i = (i + 1) & (k->word_room - 1);
+    return &k->word[i];
+}
+
+static merge_rule *find_merge(const ttmm_tokenizer *k, int left, int right)
+{
+    size_t i = (size_t)mix_bits((uint64_t)left << 32 | (uint64_t)right) & (k->merge_room - 1);
+    while (k->merge[i].left >= 0 && !(k->merge[i].left == left && k->merge[i].right == right))
+        i = (i + 1) & (k->merge_room - 1);
+    return &k->merge[i];
+}
+
+typedef struct { /* a merge that may be done at a place of the word */
+    const merge_rule *rule;
+    int at;
+} candidate_merge;
+
+typedef struct { /* a text on its way to tokens */
+    const ttmm_tokenizer *k;
+    int *token;
+    size_t n, room;
+    int *symbol, *next, *before; /* [word_room] of one word: tokens, a doubly linked list */
+    candidate_merge *heap;       /* [2 word_room] the first is the next to be done */
+    size_t word_room, n_heap;
+    int failed; /* no memory */
+} encoder;
+
+static void put_token(encoder *e, int token)
+{
+    if (e->n == e->room) {
+        const size_t room = 2 * e->room + 64;
+        int *more = e->failed ? NULL : realloc(e->token, mul_size(room, sizeof *more));
+        e->failed = more == NULL;
+        if (e->failed) return;
+        e->token = more, e->room = room;
+    }
+    e->token[e->n++] = token;
+}
+
+static int comes_before(const candidate_merge *a, const candidate_merge *b)
+{
+    return a->rule->rank != b->rule->rank ? a->rule->rank < b->rule->rank : a->at < b->at;
+}
+
+/* The merge of the symbol at `at` and the one after it, if there is one, goes on the heap. */
+static void push_merge(encoder *e, int at)
+{
+    if (at < 0 || e->next[at] < 0) return;
+    const candidate_merge c = {find_merge(e->k, e->symbol[at], e->symbol[e->next[at]]), at};
+    if (c.rule->left < 0) return;
+    size_t i = e->n_heap++;
+    for (; i > 0 && comes_before(&c, &e->heap[(i - 1) / 2]); i = (i - 1) / 2) e->heap[i] = e->heap[(i - 1) / 2];
+    e->heap[i] = c;
+}
+
+static candidate_merge pop_merge(encoder *e)
+{
+    const candidate_merge top = e->heap[0], last = e->heap[--e->n_heap];
+    size_t i = 0, child;
+    while ((child = 2 * i + 1) < e->n_heap) {
+        if (child + 1 < e->n_heap && comes_before(&e->heap[child + 1], &e->heap[child])) child++;
+        if (!comes_before(&e->heap[child], &last)) break;
+        e->heap[i] = e->heap[child], i = child;
+    }
+    e->heap[i] = last;
+    return top;
+}
+
+static void encode_word(encoder *e, const char *s, size_t n)
+{
+    const ttmm_tokenizer *k = e->k;
+    if (k->ignore_merges) {
+        const int token = *find_word(k, s, n);
+        if (token >= 0) {
+            put_token(e, token);
+            return;
+        }
+    }
+    if (k->n_merges == 0) {
+        for (size_t i = 0; i < n; i++) put_token(e, k->byte[(unsigned char)s[i]]);
+        return;
+    }
+    if (n > e->word_room) {
+        free(e->symbol), free(e->heap);
+        e->word_room = 2 * n;
+        e->symbol = malloc(mul_size(3 * e->word_room, sizeof *e->symbol));
+        e->heap = malloc(mul_size(2 * e->word_room, sizeof *e->heap)); /* every merge removes one, and adds up to two */
+        e->failed = e->failed || n > INT_MAX || e->symbol == NULL || e->heap == NULL;
+    }
+    if (e->failed) return;
+    e->next = e->symbol + e->word_room, e->before = e->next + e->word_room;
+    for (size_t i = 0; i < n; i++) {
+        e->symbol[i] = k->byte[(unsigned char)s[i]];
+        e->before[i] = (int)i - 1, e->next[i] = i + 1 < n ? (int)i + 1 : -1;
+    }
+    e->n_heap = 0;
+    for (size_t i = 0; i < n; i++) push_merge(e, (int)i);
+    while (e->n_heap > 0) {
+        const candidate_merge c = pop_merge(e);
+        const int at = c.at, right = e->next[at];
+        if (e->symbol[at] != c.rule->left || right < 0 || e->symbol[right] != c.rule->right)
+            continue; /* since merged */
+        e->symbol[at] = c.rule->result, e->symbol[right] = -1;
+        e->next[at] = e->next[right];
+        if (e->next[right] >= 0) e->before[e->next[right]] = at;
+        push_merge(e, e->before[at]);
+        push_merge(e, at);
+    }
+    for (int i = 0; i >= 0; i = e->next[i]) put_token(e, e->symbol[i]);
+}
+
+enum { LETTER = 1, NUMBER = 2, SPACE = 4, NEWLINE = 8, OTHER = 16 }; /* NEWLINE: CR and LF, SPACE: the rest of \s */
+
+static int class_of(const unicode *u, uint32_t c)
+{
+    if (c == '\n' || c == '\r') return NEWLINE;
+    if ((c >= 9 && c <= 12) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+        c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000)
+        return SPACE;
+    if (find_step(u->letters, u->n_letters, 1, c) % 2) return LETTER;
+    return find_step(u->numbers, u->n_numbers, 1, c) % 2 ? NUMBER : OTHER;
+}
+
+/* Where the run of characters of these classes ends that begins at `at`; at most `most` characters. *last: where its
+ * last one begins. */
+static size_t run_of(const ttmm_tokenizer *k, const unsigned char *s, size_t n, size_t at, int classes, size_t most,
+                     size_t *last)
+{
+    size_t length;
+    for (; at < n && most > 0; at += length, most--) {
+        if (!(class_of(&k->unicode, utf8_get(s + at, n - at, &length)) & classes)) break;
+        *last = at;
+    }
+    return at;
+}
+
+/* 's 't 're 've 'm 'll 'd: the length, or 0. With any case the long s, U+017F, counts as an s. */
+static size_t contraction(const unsigned char *s, size_t n, int any_case)
+{
+    static const char *const ending[] = {"s", "t", "re", "ve", "m", "ll", "d"};
+    if (n < 2 || s[0] != '\'') return 0;
+    if (any_case && n > 2 && s[1] == 0xc5 && s[2] == 0xbf) return 3;
+    for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
+        const size_t length = strlen(ending[i]);
+        size_t j = 0;
+        while (j < length && 1 + j < n &&
+               (s[1 + j] == ending[i][j] || (any_case && s[1 + j] == ending[i][j] - 'a' + 'A')))
+            j++;
+        if (j == length) return 1 + length;
+    }
+    return 0;
+}
+
+/* The length of the first word of s [n], n > 0: the alternatives of the expression in their order. */
+static size_t word_length(const ttmm_tokenizer *k, const unsigned char *s, size_t n)
+{
+    const int gpt2 = k->split == SPLIT_GPT2;
+    const size_t blank = s[0] == ' ', digits = k->split == SPLIT_LLAMA3 ? 3 : 1;
+    size_t end = contraction(s, n, !gpt2), last = 0, first;
+    if (end > 0) return end;
+    const int class = class_of(&k->unicode, utf8_get(s, n, &first));
+    const size_t before_letters = gpt2 ? blank : class & (SPACE | OTHER) ? first : 0;
+    if ((end = run_of(k, s, n, before_letters, LETTER, SIZE_MAX, &last)) > before_letters) return end;
+    const size_t before_digits = gpt2 ? blank : 0;
+    if ((end = run_of(k, s, n, before_digits, NUMBER, gpt2 ? SIZE_MAX : digits, &last)) > before_digits) return end;
+    if ((end = run_of(k, s, n, blank, OTHER, SIZE_MAX, &last)) > blank)
+        return gpt2 ? end : run_of(k, s, n, end, NEWLINE, SIZE_MAX, &last);
+    end = run_of(k, s, n, 0, SPACE | NEWLINE, SIZE_MAX, &last);
+    for (size_t i = gpt2 ? 0 : end; i > 0; i--)
+        if (s[i - 1] == '\n' || s[i - 1] == '\r') return i;
+    return end < n && last > 0 ? last : end;
+}
+
+static void encode_words(encoder *e, const char *text, size_t n)
+{
+    for (size_t at = 0, length; at < n && !e->failed; at += length) {
+        length = e->k->split ? word_length(e->k, (const unsigned char *)text + at, n - at) : n - at;
+        encode_word(e, text + at, length);
+    }
+}
+
+/* The longest added token that text begins with, or NULL. */
+static const added_token *added_at(const ttmm_tokenizer *k, const char *text, size_t n, int normalised)
+{
+    const added_token *found = NULL;
+    if (!k->begins[(unsigned char)*text]) return NULL;
+    for (const added_token *a = k->added; a < k->added + k->n_added; a++)
+        if (a->normalised == normalised && a->length <= n && (found == NULL || a->length > found->length) &&
+            memcmp(a->text, text, a->length) == 0)
+            found = a;
+    return found;
+}
+
+/* Cut a text at the added tokens that are looked for in it as it stands; what is between them is normalised and cut at
+ * those that are looked for then; what is between these are words. */
+static void encode_text(encoder *e, const char *text, size_t n, int normalised)
+{
+    char *form = (char *)text;
+    size_t length = n, from = 0;
+    if (normalised && e->k->nfc) normalise_text(&form, &length, &e->k->unicode, text, n);
+    if (form == NULL) e->failed = 1;
+    for (size_t at = 0; at <= length && !e->failed;) {
+        const added_token *a = at < length ? added_at(e->k, form + at, length - at, normalised) : NULL;
+        if (at < length && a == NULL) {
+            at++;
+            continue;
+        }
+        if (at > from && normalised) encode_words(e, form + from, at - from);
+        else if (at > from) encode_text(e, form + from, at - from, 1);
+        if (a) put_token(e, a->token);
+        from = at += a ? a->length : 1;
+    }
+    if (form != text) free(form);
+}
+
 static const char SEPARATOR[] = "<|endoftext|>";
+enum { MARK = sizeof SEPARATOR - 1 };
+
+int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *k, const char *text, size_t bytes, ttmm_error *err)
+{
+    encoder e = {0};
+    e.k = k;
+    put_token(&e, 0), e.n = 0; /* an empty text has an array, too */
+    for (size_t i = 0; k == NULL && i < bytes && !e.failed; i++) {
+        const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
+        put_token(&e, mark ? TTMM_END : (unsigned char)text[i]);
+        if (mark) i += MARK - 1;
+    }
+    if (k) {
+        for (int i = 0; i < k->n_before; i++) put_token(&e, k->before[i]);
+        encode_text(&e, text, bytes, 0);
+        for (int i = 0; i < k->n_after; i++) put_token(&e, k->after[i]);
+    }
+    free(e.symbol);
+    free(e.heap);
+    *token = e.token, *n = e.n;
+    if (!e.failed) return TTMM_OK;
+    free(e.token);
+    *token = NULL;
+    return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+}
+
+size_t ttmm_to_bytes(int *byte, const ttmm_tokenizer *k, const int *token, size_t n)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const size_t t = (size_t)token[i];
+        const int text = k ? t < k->n && k->length[t] > 0 && !k->special[t] : t < TTMM_END;
+        const size_t length = text && k ? k->length[t] : 1;
+        for (size_t b = 0; byte && b < length; b++)
+            byte[count + b] = !text ? TTMM_END : k ? (unsigned char)k->text[k->at[t] + b] : (int)t;
+        count += length;
+    }
+    return count;
+}
 
 /* The document that begins at text[at]: its length, and in *next where the one after it begins (bytes: there is none).
  * It ends before the next line that holds the separator alone. */
 static size_t document_length(const char *text, size_t bytes, size_t at, size_t *next)
 {
-    const size_t mark = sizeof SEPARATOR - 1;
+    const size_t mark = MARK;
     for (size_t line = at; line < bytes;) {
         const char *newline = memchr(text + line, '\n', bytes - line);
         size_t end = newline ? (size_t)(newline - text) : bytes, length = end - line;
@@ -1535,12 +2258,6 @@ static size_t document_length(const char *text, size_t bytes, size_t at, size_t 
     }
     *next = bytes;
     return bytes - at;
-}
-
-size_t ttmm_tokenize(int *token, const char *text, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) token[i] = (unsigned char)text[i];
-    return bytes;
 }
 
 static void lay_out_corpus(ttmm_corpus *c, arena *a, size_t name_bytes)
@@ -1576,64 +2293,108 @@ static const char *base_name(const char *path, size_t *length)
     return name;
 }
 
-/* One file's documents: counted into c if c->block is NULL, else also written. */
-static int add_file(ttmm_corpus *c, const char *path, int file, const char *text, size_t bytes, int context,
-                    ttmm_error *err)
+/* What is known of a text before there is a corpus for it: the tokens of its documents. */
+typedef struct {
+    int *token;
+    size_t n, room;
+    size_t *end; /* [n_documents] of each in token */
+    int *file;   /* [n_documents] */
+    size_t n_documents, documents_room;
+} documents;
+
+static int add_document(documents *d, const ttmm_tokenizer *k, int file, const char *text, size_t bytes,
+                        ttmm_error *err)
 {
-    if (bytes == 0) return fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
-    const char *zero = memchr(text, 0, bytes);
-    if (zero) return fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
-    for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
-        size_t length = document_length(text, bytes, at, &next), tokens = length + 1;
-        if (length == 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
-                        path, number, SEPARATOR);
-        size_t pieces = (tokens + (size_t)context - 1) / (size_t)context;
-        if (c->block) {
-            int *token = c->token + c->n_tokens;
-            token[ttmm_tokenize(token, text + at, length)] = TTMM_END;
-            c->document[c->n_documents] = c->n_tokens;
-            c->document_file[c->n_documents] = file;
-            for (size_t i = 0; i < pieces; i++) {
-                c->sequence[c->n_sequences + i] = c->n_tokens + (size_t)((double)tokens * (double)i / (double)pieces);
-                c->sequence_document[c->n_sequences + i] = (int)c->n_documents;
-            }
-        }
-        c->n_tokens += tokens, c->n_documents++, c->n_sequences += pieces;
+    int *token;
+    size_t n;
+    const int end = k ? k->end : TTMM_END;
+    int code = ttmm_tokenize(&token, &n, k, text, bytes, err);
+    if (code) return code;
+    if (d->n + n + 1 > d->room) {
+        const size_t room = add_size(mul_size(2, d->room), n + 1);
+        int *more = realloc(d->token, mul_size(room, sizeof *more));
+        if (more) d->token = more, d->room = room;
+        else code = fail(err, TTMM_NO_ROOM, "out of memory for a text of %zu tokens", d->n + n);
     }
-    return TTMM_OK;
+    if (d->n_documents == d->documents_room) {
+        const size_t room = 2 * d->documents_room + 64;
+        size_t *ends = realloc(d->end, mul_size(room, sizeof *ends));
+        if (ends) d->end = ends;
+        int *files = realloc(d->file, mul_size(room, sizeof *files));
+        if (files) d->file = files;
+        if (ends && files) d->documents_room = room;
+        else code = fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu documents", room);
+    }
+    if (code == TTMM_OK) {
+        memcpy(d->token + d->n, token, n * sizeof *token);
+        d->n += n;
+        if (end >= 0 && (n == 0 || token[n - 1] != end)) d->token[d->n++] = end;
+        d->end[d->n_documents] = d->n, d->file[d->n_documents++] = file;
+    }
+    free(token);
+    return code;
 }
 
-int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, int context, ttmm_error *err)
+static int add_file(documents *d, const ttmm_tokenizer *k, const char *path, int file, ttmm_error *err)
+{
+    char *text;
+    size_t bytes = 0;
+    int code = read_whole_file(&text, &bytes, path, err);
+    const char *zero = code ? NULL : memchr(text, 0, bytes);
+    if (code == TTMM_OK && bytes == 0) code = fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
+    if (zero) code = fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
+    for (size_t at = 0, next, number = 1; code == TTMM_OK && at < bytes; at = next, number++) {
+        const size_t length = document_length(text, bytes, at, &next);
+        if (length == 0)
+            code = fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
+                        path, number, SEPARATOR);
+        else code = add_document(d, k, file, text + at, length, err);
+    }
+    free(text);
+    return code;
+}
+
+int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *k, const char *const *path, size_t n, int context,
+                           ttmm_error *err)
 {
     int code = TTMM_OK;
     size_t name_bytes = 0, length;
+    documents d = {0};
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
-    char **text = calloc(n, sizeof *text);
-    size_t *bytes = calloc(n, sizeof *bytes);
-    if (!text || !bytes) code = fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu files", n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) { /* read and count */
-        code = read_whole_file(&text[i], &bytes[i], path[i], err);
-        if (code == TTMM_OK) code = add_file(c, path[i], (int)i, text[i], bytes[i], context, err);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        code = add_file(&d, k, path[i], (int)i, err);
         base_name(path[i], &length);
         name_bytes += length + 1;
     }
-    c->n_files = n;
+    c->n_files = n, c->n_documents = d.n_documents, c->n_tokens = d.n;
+    for (size_t i = 0, from = 0; i < d.n_documents; from = d.end[i++])
+        c->n_sequences += (d.end[i] - from + (size_t)context - 1) / (size_t)context;
     if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
-    c->n_tokens = c->n_documents = c->n_sequences = 0;
-    char *name = c->names;
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) { /* write */
-        code = add_file(c, path[i], (int)i, text[i], bytes[i], context, err);
-        const char *base = base_name(path[i], &length);
-        c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
-        name += length + 1;
+    if (code == TTMM_OK) {
+        char *name = c->names;
+        size_t sequence = 0;
+        memcpy(c->token, d.token, d.n * sizeof *d.token);
+        memcpy(c->document_file, d.file, d.n_documents * sizeof *d.file);
+        for (size_t i = 0, from = 0; i < d.n_documents; from = d.end[i++]) {
+            const size_t tokens = d.end[i] - from, pieces = (tokens + (size_t)context - 1) / (size_t)context;
+            c->document[i] = from;
+            for (size_t p = 0; p < pieces; p++) {
+                c->sequence[sequence] = from + (size_t)((double)tokens * (double)p / (double)pieces);
+                c->sequence_document[sequence++] = (int)i;
+            }
+        }
+        c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
+        for (size_t i = 0; i < n; i++) {
+            const char *base = base_name(path[i], &length);
+            c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
+            name += length + 1;
+        }
     }
-    for (size_t i = 0; text && i < n; i++) free(text[i]);
-    free(text);
-    free(bytes);
+    free(d.token);
+    free(d.end);
+    free(d.file);
     if (code) ttmm_corpus_free(c);
-    else c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
     return code;
 }
 
@@ -1710,19 +2471,28 @@ static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *
     return TTMM_OK;
 }
 
-int ttmm_corpus_embed(ttmm_corpus *c, ttmm_error *err)
+int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *k, ttmm_error *err)
 {
     const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
-    int code = allocate_embeddings(c, E, 1, err);
-    if (code) return code;
+    int *byte = malloc(mul_size(ttmm_to_bytes(NULL, k, c->token, c->n_tokens) + 1, sizeof *byte));
+    size_t *at = malloc(mul_size(n + 1, sizeof *at)); /* where in byte a sequence begins */
+    int code = byte && at ? allocate_embeddings(c, E, 1, err)
+                          : fail(err, TTMM_NO_ROOM, "out of memory for the bytes of %zu tokens", c->n_tokens);
+    if (code) {
+        free(byte), free(at);
+        return code;
+    }
+    at[0] = 0;
+    for (size_t i = 0; i < n; i++)
+        at[i + 1] = at[i] + ttmm_to_bytes(byte + at[i], k, c->token + c->sequence[i], sequence_length(c, i));
     OMP(omp parallel for)
-    for (size_t i = 0; i < n; i++) hash_ngrams(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i));
+    for (size_t i = 0; i < n; i++) hash_ngrams(c->embedding + i * E, byte + at[i], at[i + 1] - at[i]);
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < E; b++) c->idf[b] += c->embedding[i * E + b] != 0;
     for (size_t b = 0; b < E; b++) c->idf[b] = (real)ttmm_log((2 + (double)n) / (1 + (double)c->idf[b]));
     OMP(omp parallel for)
-    for (size_t i = 0; i < n; i++)
-        ttmm_embed(c->embedding + i * E, c->token + c->sequence[i], sequence_length(c, i), c->idf);
+    for (size_t i = 0; i < n; i++) ttmm_embed(c->embedding + i * E, byte + at[i], at[i + 1] - at[i], c->idf);
+    free(byte), free(at);
     return TTMM_OK;
 }
 
@@ -2088,7 +2858,7 @@ int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, con
         t->dmodel.data = t->grad;
         for (size_t i = 0; i < t->n_spans; i++) {
             ttmm_tensor w = ttmm_tensor_at(c, i);
-            t->spans[i] = (span){w.offset, w.rows * w.cols, is_gain(w.kind)};
+            t->spans[i] = (span){w.offset, w.rows * w.cols, is_vector(w.kind)};
         }
     }
     if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
@@ -2264,15 +3034,31 @@ static int output_close(output *o, ttmm_error *err)
     return TTMM_OK;
 }
 
-static int write_text(const char *folder, const char *name, const char *text, ttmm_error *err)
+static int write_bytes(const char *folder, const char *name, const char *bytes, size_t n, ttmm_error *err)
 {
     char path[PATH_BYTES];
     output o;
     int code = join_path(path, folder, name, err);
     if (code == TTMM_OK) code = output_open(&o, path, err);
     if (code) return code;
-    fputs(text, o.f);
+    fwrite(bytes, 1, n, o.f);
     return output_close(&o, err);
+}
+
+static int write_text(const char *folder, const char *name, const char *text, ttmm_error *err)
+{
+    return write_bytes(folder, name, text, strlen(text), err);
+}
+
+int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err)
+{
+    char path[PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    int code = join_path(path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(&text, &n, path, err);
+    if (code == TTMM_OK) code = write_bytes(to_folder, name, text, n, err);
+    free(text);
+    return code;
 }
 
 /* JSON (RFC 8259): parsed into a flat array of nodes. An object's children are key, value, key, value ... */
@@ -2381,6 +3167,32 @@ static int json_find(const json *j, int object, const char *key) /* the key's va
     return -1;
 }
 
+/* The text of a string node, its escapes resolved: no longer than the node. Returns its length, 0 if it is another
+ * kind of node. */
+static size_t json_text(char *out, const json *j, int node)
+{
+    static const char escapes[] = "b\bf\fn\nr\rt\t";
+    size_t n = 0;
+    if (j->node[node].type != '"') return 0;
+    const char *p = j->text + j->node[node].start + 1, *end = j->text + j->node[node].end - 1;
+    while (p < end) {
+        unsigned c, low;
+        if (*p != '\\') {
+            out[n++] = *p++;
+        } else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &c) == 1) {
+            p += 6;
+            if (c >= 0xd800 && c < 0xdc00 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
+                c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00), p += 6;
+            n += utf8_put(out + n, c >= 0xd800 && c < 0xe000 ? 0xfffd : c);
+        } else {
+            const char *known = memchr(escapes, p[1], sizeof escapes - 1);
+            out[n++] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
+            p += 2;
+        }
+    }
+    return n;
+}
+
 static int json_number(const json *j, int node, double *x) /* 1 if the node is a finite number, read whole */
 {
     if (node < 0 || j->node[node].type != '0') return 0;
@@ -2402,12 +3214,17 @@ static int json_integer(const json *j, int node, uint64_t *x)
 }
 
 /* Numbers in files: little-endian, whatever the machine. */
-enum { F64, F32, F16, BF16, I64, I32, U8, DTYPES };
+enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, U8, DTYPES };
 static const struct {
-    const char *name;
+    const char *name, *torch;
     size_t bytes;
-} dtype_table[DTYPES] = {{"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"U8", 1}};
-static const int DTYPE_REAL = sizeof(real) == 4 ? F32 : F64;
+    int digits, least; /* of a floating-point type: bits of the significand, exponent of the smallest number */
+} dtype_table[DTYPES] = {
+    {"F64", "float64", 8, 53, -1074}, {"F32", "float32", 4, 24, -149}, {"F16", "float16", 2, 11, -24},
+    {"BF16", "bfloat16", 2, 8, -133}, {"I64", "int64", 8, 0, 0},       {"I32", "int32", 4, 0, 0},
+    {"U8", "uint8", 1, 0, 0},
+};
+static const int DTYPE_REAL = TTMM_REAL;
 
 static uint64_t load_bytes(const unsigned char *p, size_t bytes)
 {
@@ -2448,16 +3265,46 @@ static double decode_number(uint64_t u, int dtype)
     }
 }
 
+/* The unit in the last place of x as a floating-point type has it: 2^(e - digits + 1) with 2^e <= |x| < 2^(e+1), and
+ * no less than the type's smallest number. */
+static double ulp_of(double x, int dtype)
+{
+    const int digits = dtype_table[dtype].digits, least = dtype_table[dtype].least;
+    int e;
+    frexp(x, &e); /* x = m 2^e, 1/2 <= |m| < 1 */
+    return ldexp(1, x == 0 || e - digits < least ? least : e - digits);
+}
+
+/* x as F16 or BF16: rounded to nearest, ties to even. */
+static uint64_t encode_half(double x, int dtype)
+{
+    const uint64_t sign = to_bits(x) >> 63 << 15;
+    const double size = fabs(x), ulp = size - size == 0 ? ulp_of(size, dtype) : 1;
+    double rounded = size - size == 0 ? ((size / ulp + ROUND) - ROUND) * ulp : size; /* size / ulp < 2^11 is exact */
+    if (dtype == BF16) {
+        const float f = (float)rounded; /* exact, or infinity */
+        uint32_t u;
+        memcpy(&u, &f, sizeof u);
+        return sign | u >> 16;
+    }
+    if (!(rounded < 65536)) return sign | (rounded == rounded ? 0x7c00 : 0x7e00);
+    if (rounded < 0x1p-14) return sign | (uint64_t)(rounded * 0x1p24);
+    return sign | ((to_bits(rounded) >> 42) - ((uint64_t)(1023 - 15) << 10));
+}
+
 /* What is stored of one number of memory: a real, an int, a size_t or a byte, by its dtype. */
 static uint64_t encode_number(const void *data, size_t i, int dtype)
 {
     switch (dtype) {
-    case F64: return to_bits(((const double *)data)[i]);
+    case F64: return to_bits((double)((const real *)data)[i]);
     case F32: {
+        const float x = (float)((const real *)data)[i];
         uint32_t u;
-        memcpy(&u, (const float *)data + i, sizeof u);
+        memcpy(&u, &x, sizeof u);
         return u;
     }
+    case F16:
+    case BF16: return encode_half((double)((const real *)data)[i], dtype);
     case I64: return (uint64_t)((const size_t *)data)[i];
     case I32: return (uint32_t)((const int *)data)[i];
     default: return ((const unsigned char *)data)[i];
@@ -2810,29 +3657,117 @@ static const char *shortest(char text[32], double x) /* the fewest digits that r
     return text;
 }
 
-static int write_config(const ttmm_config *c, const char *folder, ttmm_error *err)
+static const char *const rope_types[] = {"default", "linear", "llama3"};
+
+static int write_config(const ttmm_config *c, const char *folder, int type, ttmm_error *err)
 {
-    char text[2048], eps[32], theta[32];
+    char text[4096], rope[512] = "null", ends[256] = "null", number[6][32];
+    size_t n = 0;
+    if (c->rope != TTMM_ROPE_DEFAULT)
+        n = (size_t)snprintf(rope, sizeof rope, "{\"rope_type\": \"%s\", \"factor\": %s", rope_types[c->rope],
+                             shortest(number[0], c->rope_factor));
+    if (c->rope == TTMM_ROPE_LLAMA3)
+        n += (size_t)snprintf(rope + n, sizeof rope - n,
+                              ", \"low_freq_factor\": %s, \"high_freq_factor\": %s, "
+                              "\"original_max_position_embeddings\": %s",
+                              shortest(number[1], c->rope_low), shortest(number[2], c->rope_high),
+                              shortest(number[3], c->rope_before));
+    if (n) snprintf(rope + n, sizeof rope - n, "}");
+    n = 0;
+    for (int i = 0; i < c->n_ends; i++)
+        n += (size_t)snprintf(ends + n, sizeof ends - n, "%s%d", i ? ", " : c->n_ends > 1 ? "[" : "", c->end[i]);
+    if (c->n_ends > 1) snprintf(ends + n, sizeof ends - n, "]");
     snprintf(text, sizeof text,
-             "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+             "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
              "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
              "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
              "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
-             "  \"rope_theta\": %s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n"
-             "  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n"
-             "  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n",
-             c->dim, c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
-             shortest(eps, c->norm_eps), shortest(theta, c->rope_theta), c->tied ? "true" : "false",
-             c->vocab == TTMM_BYTES ? "256" : "null", DTYPE_REAL == F32 ? "float32" : "float64");
+             "  \"rope_theta\": %s,\n  \"rope_scaling\": %s,\n  \"hidden_act\": \"silu\",\n"
+             "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n"
+             "  \"bos_token_id\": null,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n",
+             c->biases ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->biases ? "qwen2" : "llama", c->dim,
+             c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
+             shortest(number[4], c->norm_eps), shortest(number[5], c->rope_theta), rope, c->tied ? "true" : "false",
+             ends, dtype_table[type].torch);
     return write_text(folder, "config.json", text, err);
 }
 
-static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
+/* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. */
+static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
 {
-    char path[PATH_BYTES], *text = NULL;
-    json j;
-    int code = json_open(&j, &text, folder, "config.json", path, err);
-    memset(c, 0, sizeof *c);
+    int rope = json_find(j, 0, "rope_scaling"), theta;
+    if (rope < 0) rope = json_find(j, 0, "rope_parameters");
+    if (rope >= 0 && j->node[rope].type != '{')
+        return fail(err, TTMM_BAD_INPUT, "%s: rope_scaling or rope_parameters is not an object", j->path);
+    theta = json_find(j, rope, "rope_theta");
+    if (theta < 0) theta = json_find(j, 0, "rope_theta");
+    if (theta >= 0 && !json_number(j, theta, &c->rope_theta))
+        return fail(err, TTMM_BAD_INPUT, "%s: rope_theta is not a number", j->path);
+    int part = json_find(j, rope, "partial_rotary_factor"), type = json_find(j, rope, "rope_type");
+    double x;
+    if (part < 0) part = json_find(j, 0, "partial_rotary_factor");
+    if (part >= 0 && !(json_number(j, part, &x) && x == 1))
+        return fail(err, TTMM_BAD_INPUT, "%s: partial_rotary_factor is set, which is not supported", j->path);
+    if (type < 0) type = json_find(j, rope, "type");
+    if (type < 0) return TTMM_OK;
+    while (c->rope <= TTMM_ROPE_LLAMA3 && !json_equal(j, type, rope_types[c->rope])) c->rope++;
+    if (c->rope > TTMM_ROPE_LLAMA3)
+        return fail(err, TTMM_BAD_INPUT, "%s: rope_type is %.*s, expected default, linear or llama3", j->path,
+                    (int)(j->node[type].end - j->node[type].start), j->text + j->node[type].start);
+    const struct {
+        const char *key;
+        double *value;
+        int of; /* this type and those after it */
+    } field[] = {{"factor", &c->rope_factor, TTMM_ROPE_LINEAR},
+                 {"low_freq_factor", &c->rope_low, TTMM_ROPE_LLAMA3},
+                 {"high_freq_factor", &c->rope_high, TTMM_ROPE_LLAMA3},
+                 {"original_max_position_embeddings", &c->rope_before, TTMM_ROPE_LLAMA3}};
+    c->rope_before = c->context; /* if it is not said */
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        const int at = json_find(j, rope, field[i].key), optional = field[i].value == &c->rope_before;
+        if (c->rope >= field[i].of && !(at < 0 && optional) && !json_number(j, at, field[i].value))
+            return fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a number", j->path, field[i].key);
+    }
+    return TTMM_OK;
+}
+
+/* Attention must see all positions before: no sliding window in any layer (transformers' Qwen2Config). */
+static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const int types = json_find(j, 0, "layer_types"), use = json_find(j, 0, "use_sliding_window");
+    const int most = json_find(j, 0, "max_window_layers");
+    uint64_t before = 28;
+    for (int i = types < 0 ? -1 : j->node[types].child; i >= 0; i = j->node[i].next)
+        if (!json_equal(j, i, "full_attention"))
+            return fail(err, TTMM_BAD_INPUT, "%s: layer_types has %.*s, expected \"full_attention\"", j->path,
+                        (int)(j->node[i].end - j->node[i].start), j->text + j->node[i].start);
+    if (types >= 0 || !c->biases || use < 0 || j->node[use].type != 't') return TTMM_OK; /* Llama has none */
+    if (json_find(j, 0, "sliding_window") < 0) return TTMM_OK;
+    if (most >= 0 && !json_integer(j, most, &before)) before = 0;
+    return before >= (uint64_t)c->n_layers
+               ? TTMM_OK
+               : fail(err, TTMM_BAD_INPUT, "%s: use_sliding_window is true, which is not supported", j->path);
+}
+
+/* eos_token_id: one token or several. */
+static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const int ends = json_find(j, 0, "eos_token_id");
+    if (ends < 0) return TTMM_OK;
+    const int list = j->node[ends].type == '[';
+    uint64_t id;
+    c->n_ends = 0;
+    for (int i = list ? j->node[ends].child : ends; i >= 0; i = list ? j->node[i].next : -1) {
+        if (c->n_ends == TTMM_ENDS || !json_integer(j, i, &id) || id >= (uint64_t)c->vocab)
+            return fail(err, TTMM_BAD_INPUT, "%s: eos_token_id is not up to %d tokens of the vocabulary", j->path,
+                        TTMM_ENDS);
+        c->end[c->n_ends++] = (int)id;
+    }
+    return TTMM_OK;
+}
+
+static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
+{
     const struct {
         const char *key;
         int *value, fallback; /* 0: the key must be there */
@@ -2846,52 +3781,73 @@ static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
         {"intermediate_size", &c->intermediate, 0},
         {"max_position_embeddings", &c->context, 2048},
     };
-    for (size_t i = 0; i < sizeof field / sizeof *field && code == TTMM_OK; i++) {
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
         uint64_t u;
-        const int node = json_find(&j, 0, field[i].key);
+        const int node = json_find(j, 0, field[i].key);
         if (node < 0 && field[i].fallback) *field[i].value = field[i].fallback;
-        else if (json_integer(&j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
-        else code = fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a count", path, field[i].key);
+        else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
+        else return fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a count", j->path, field[i].key);
     }
+    c->biases = json_equal(j, json_find(j, 0, "model_type"), "qwen2");
     const struct {
         const char *key, *only; /* what would change the result if it had another value */
-    } fixed[] = {{"model_type", "\"llama\""}, {"hidden_act", "\"silu\""},      {"attention_bias", "false"},
-                 {"mlp_bias", "false"},       {"quantization_config", "null"}, {"rope_scaling", "null"}};
-    for (size_t i = 0; i < sizeof fixed / sizeof *fixed && code == TTMM_OK; i++) {
-        const int node = json_find(&j, 0, fixed[i].key);
+    } fixed[] = {{"model_type", c->biases ? "\"qwen2\"" : "\"llama\""},
+                 {"hidden_act", "\"silu\""},
+                 {"mlp_bias", "false"},
+                 {"quantization_config", "null"},
+                 {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
+    for (size_t i = 0; i < (c->biases ? 4 : 5); i++) {
+        const int node = json_find(j, 0, fixed[i].key);
         if (node < 0 && i > 0) continue;
-        const size_t length = node < 0 ? 0 : j.node[node].end - j.node[node].start;
-        if (length != strlen(fixed[i].only) || memcmp(text + j.node[node].start, fixed[i].only, length) != 0)
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s", path, fixed[i].key,
-                        node < 0 ? 7 : (int)length, node < 0 ? "missing" : text + j.node[node].start, fixed[i].only);
+        const size_t length = node < 0 ? 0 : j->node[node].end - j->node[node].start;
+        if (length != strlen(fixed[i].only) || memcmp(j->text + j->node[node].start, fixed[i].only, length) != 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s%s", j->path, fixed[i].key,
+                        node < 0      ? 7
+                        : length < 60 ? (int)length
+                                      : 60,
+                        node < 0 ? "missing" : j->text + j->node[node].start, fixed[i].only, i ? "" : " or \"qwen2\"");
     }
-    if (code == TTMM_OK) {
-        const int rope = json_find(&j, 0, "rope_parameters"), tied = json_find(&j, 0, "tie_word_embeddings");
-        const int eps = json_find(&j, 0, "rms_norm_eps");
-        int theta = json_find(&j, 0, "rope_theta");
-        if (theta < 0) theta = json_find(&j, rope, "rope_theta");
-        if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
-        if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-        c->tied = tied >= 0 && j.node[tied].type == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
-        if (tied >= 0 && j.node[tied].type != 't' && j.node[tied].type != 'f')
-            code = fail(err, TTMM_BAD_INPUT, "%s: tie_word_embeddings is not true or false", path);
-        else if (eps >= 0 && !json_number(&j, eps, &c->norm_eps))
-            code = fail(err, TTMM_BAD_INPUT, "%s: rms_norm_eps is not a number", path);
-        else if (theta >= 0 && !json_number(&j, theta, &c->rope_theta))
-            code = fail(err, TTMM_BAD_INPUT, "%s: rope_theta is not a number", path);
-        else if (json_find(&j, rope, "rope_type") >= 0 && !json_equal(&j, json_find(&j, rope, "rope_type"), "default"))
-            code = fail(err, TTMM_BAD_INPUT, "%s: rope_parameters.rope_type is not \"default\"", path);
-        ttmm_error why;
-        if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK)
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s", path, why.text);
-    }
+    const int tied = json_find(j, 0, "tie_word_embeddings"), eps = json_find(j, 0, "rms_norm_eps");
+    if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
+    if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
+    c->tied = tied >= 0 && j->node[tied].type == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
+    if (tied >= 0 && j->node[tied].type != 't' && j->node[tied].type != 'f')
+        return fail(err, TTMM_BAD_INPUT, "%s: tie_word_embeddings is not true or false", j->path);
+    if (eps >= 0 && !json_number(j, eps, &c->norm_eps))
+        return fail(err, TTMM_BAD_INPUT, "%s: rms_norm_eps is not a number", j->path);
+    int code = read_rope(c, j, err);
+    if (code == TTMM_OK) code = check_window(c, j, err);
+    if (code == TTMM_OK) code = read_ends(c, j, err);
+    ttmm_error why;
+    if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK)
+        code = fail(err, TTMM_BAD_INPUT, "%s: %s", j->path, why.text);
+    return code;
+}
+
+/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
+static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    char path[PATH_BYTES], *text = NULL;
+    json j;
+    memset(c, 0, sizeof *c);
+    int code = json_open(&j, &text, folder, "config.json", path, err);
+    if (code == TTMM_OK) code = read_config_json(c, &j, err);
+    free(j.node);
+    free(text);
+    if (code || !ttmm_exists(folder, "generation_config.json")) return code;
+    text = NULL;
+    code = json_open(&j, &text, folder, "generation_config.json", path, err);
+    if (code == TTMM_OK) code = read_ends(c, &j, err);
     free(j.node);
     free(text);
     return code;
 }
 
-/* tokenizer.json of the byte vocabulary: token b is byte b, under the printable name that byte-level tokenizers give it
- * (the printable bytes of Latin-1 stand for themselves, the others are U+0100, U+0101 ...), and <|endoftext|>. */
+/* In the names of byte-level tokens the printable bytes of Latin-1 stand for themselves, U+0100, U+0101 ... for the
+ * others. */
+static int is_printable(unsigned b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+
+/* tokenizer.json of the byte vocabulary: token b is byte b, and <|endoftext|>. */
 static int write_tokenizer(const char *folder, ttmm_error *err)
 {
     char text[8192];
@@ -2909,34 +3865,62 @@ static int write_tokenizer(const char *folder, ttmm_error *err)
         "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
         TTMM_END, SEPARATOR);
     for (unsigned b = 0; b < 256; b++) {
-        int printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-        n += (size_t)snprintf(text + n, sizeof text - n, "\"\\u%04x\": %u, ", printable ? b : other++, b);
+        n += (size_t)snprintf(text + n, sizeof text - n, "\"\\u%04x\": %u, ", is_printable(b) ? b : other++, b);
     }
     snprintf(text + n, sizeof text - n, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
-    return write_text(folder, "tokenizer.json", text, err);
+    int code = write_text(folder, "tokenizer.json", text, err);
+    snprintf(text, sizeof text, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"%s\"}\n",
+             SEPARATOR);
+    return code ? code : write_text(folder, "tokenizer_config.json", text, err);
 }
 
-static int check_finite(const real *x, size_t n, const char *folder, ttmm_error *err)
+/* That the weights can be written as that type. */
+static int check_finite(const real *x, size_t n, int type, const char *folder, ttmm_error *err)
 {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         if (!(x[i] - x[i] == 0))
             return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite, the training diverged", folder);
+        const double rounded = type == DTYPE_REAL ? 0 : decode_number(encode_number(x, i, type), type);
+        if (!(rounded - rounded == 0))
+            return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is %g, too large for %s", folder, (double)x[i],
+                        dtype_table[type].name);
+    }
     return TTMM_OK;
 }
 
-int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err)
+static int write_arrays(const ttmm_array *array, size_t n, int type, const char *path, const char *note,
+                        ttmm_error *err)
+{
+    stored *t = malloc((n + 1) * sizeof *t);
+    if (t == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n; i++) {
+        const ttmm_array *a = &array[i];
+        t[i] = store(a->name, a->integer ? I32 : type, a->cols ? 2 : 1, a->rows, a->cols ? a->cols : 1,
+                     a->integer ? (const void *)a->integer : a->data);
+    }
+    int code = write_safetensors(path, t, n, note, err);
+    free(t);
+    return code;
+}
+
+int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
+{
+    return write_arrays(array, n, DTYPE_REAL, path, note, err);
+}
+
+int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_n_tensors(&m->config);
     char path[PATH_BYTES];
     ttmm_array *tensor = malloc(n * sizeof *tensor);
-    int code = tensor ? ttmm_make_folder(folder, err)
+    int code = tensor ? check_finite(m->data, m->n, type, folder, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) tensor[i] = ttmm_model_tensor_at(m, i);
-    if (code == TTMM_OK) code = check_finite(m->data, m->n, folder, err);
-    if (code == TTMM_OK) code = write_config(&m->config, folder, err);
+    if (code == TTMM_OK) code = ttmm_make_folder(folder, err);
+    if (code == TTMM_OK) code = write_config(&m->config, folder, type, err);
     if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
-    if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
+    if (code == TTMM_OK) code = write_arrays(tensor, n, type, path, note, err);
     free(tensor);
     return code;
 }
@@ -2991,6 +3975,313 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
     return code;
 }
 
+/* tokenizer.json, as Hugging Face's tokenizers write it, to a ttmm_tokenizer. What this file cannot express faithfully
+ * is refused by name. */
+
+/* The bytes that a token's name stands for; 0 if it has characters that stand for none, and then out is the name as it
+ * is. */
+static int bytes_of_name(char *out, size_t *length, const char *name, size_t n)
+{
+    unsigned char byte_of[256 + 68];
+    size_t count = 0, step;
+    for (unsigned b = 0, other = 256; b < 256; b++) byte_of[is_printable(b) ? b : other++] = (unsigned char)b;
+    for (size_t i = 0; i < n; i += step) {
+        const uint32_t c = utf8_get((const unsigned char *)name + i, n - i, &step);
+        if (c >= sizeof byte_of || (c < 256 && !is_printable(c))) {
+            memcpy(out, name, *length = n);
+            return 0;
+        }
+        out[count++] = (char)byte_of[c];
+    }
+    *length = count;
+    return 1;
+}
+
+static int json_true(const json *j, int node) { return node >= 0 && j->node[node].type == 't'; }
+
+/* {"type": ...} */
+static int has_type(const json *j, int node, const char *type)
+{
+    return json_equal(j, json_find(j, node, "type"), type);
+}
+
+static int refuse_type(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
+{
+    const int type = json_find(j, node, "type"), shown = type < 0 ? node : type;
+    return fail(
+        err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s; --ids still takes token ids", j->path, what,
+        shown < 0
+            ? 7
+            : (int)(j->node[shown].end - j->node[shown].start < 60 ? j->node[shown].end - j->node[shown].start : 60),
+        shown < 0 ? "missing" : j->text + j->node[shown].start, expected);
+}
+
+static int read_normalizer(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (node < 0) return TTMM_OK;
+    if (has_type(j, node, "Sequence")) {
+        const int list = json_find(j, node, "normalizers");
+        for (int i = list < 0 ? -1 : j->node[list].child; i >= 0 && code == TTMM_OK; i = j->node[i].next)
+            code = read_normalizer(k, j, i, err);
+        return code;
+    }
+    k->nfc = has_type(j, node, "NFC");
+    return k->nfc ? TTMM_OK : refuse_type(j, "the normalizer", node, "NFC or none", err);
+}
+
+/* ByteLevel, with GPT-2's expression or none. */
+static int read_byte_level(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
+{
+    const int regex = json_find(j, node, "use_regex"), space = json_find(j, node, "add_prefix_space");
+    if (!has_type(j, node, "ByteLevel")) return refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err);
+    if (space < 0 || json_true(j, space))
+        return fail(err, TTMM_BAD_INPUT, "%s: add_prefix_space is not false, which is not supported", j->path);
+    k->split = regex < 0 || json_true(j, regex) ? SPLIT_GPT2 : SPLIT_NONE;
+    return TTMM_OK;
+}
+
+static int read_pre_tokenizer(ttmm_tokenizer *k, const json *j, ttmm_error *err)
+{
+#define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+    static const char *const expression[] = {
+        "", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+        WORDS "\\p{N}{1,3}" REST, WORDS "\\p{N}" REST};
+#undef WORDS
+#undef REST
+    const int node = json_find(j, 0, "pre_tokenizer");
+    if (!has_type(j, node, "Sequence")) return read_byte_level(k, j, node, err);
+    const int list = json_find(j, node, "pretokenizers"), split = list < 0 ? -1 : j->node[list].child;
+    const int bytes = split < 0 ? -1 : j->node[split].next;
+    if (bytes < 0)
+        return split < 0 ? refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err)
+                         : read_byte_level(k, j, split, err);
+    if (!has_type(j, split, "Split")) return refuse_type(j, "the first pre_tokenizer", split, "Split", err);
+    int code = read_byte_level(k, j, bytes, err);
+    if (code) return code;
+    if (k->split != SPLIT_NONE || j->node[bytes].next >= 0)
+        return fail(err, TTMM_BAD_INPUT, "%s: the pre_tokenizer goes on after Split and ByteLevel without regex",
+                    j->path);
+    const int regex = json_find(j, json_find(j, split, "pattern"), "Regex");
+    char text[512];
+    const size_t length = regex < 0 || j->node[regex].end - j->node[regex].start >= sizeof text
+                              ? 0
+                              : json_text(text, j, regex);
+    text[length] = 0;
+    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, json_find(j, split, "invert")))
+        for (k->split = SPLIT_QWEN2; k->split > SPLIT_NONE && strcmp(text, expression[k->split]) != 0;) k->split--;
+    return k->split
+               ? TTMM_OK
+               : fail(err, TTMM_BAD_INPUT,
+                      "%s: the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
+                      j->path, length ? text : "something else than a regular expression");
+}
+
+/* TemplateProcessing: special tokens before and after a text. ByteLevel alters offsets only. */
+static int read_post_processor(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (node < 0 || has_type(j, node, "ByteLevel")) return TTMM_OK;
+    if (has_type(j, node, "Sequence")) {
+        const int list = json_find(j, node, "processors");
+        for (int i = list < 0 ? -1 : j->node[list].child; i >= 0 && code == TTMM_OK; i = j->node[i].next)
+            code = read_post_processor(k, j, i, err);
+        return code;
+    }
+    if (!has_type(j, node, "TemplateProcessing"))
+        return refuse_type(j, "the post_processor", node, "TemplateProcessing, ByteLevel or none", err);
+    const int single = json_find(j, node, "single"), tokens = json_find(j, node, "special_tokens");
+    int after = 0;
+    for (int i = single < 0 ? -1 : j->node[single].child; i >= 0; i = j->node[i].next) {
+        const int name = json_find(j, json_find(j, i, "SpecialToken"), "id");
+        char key[256];
+        if (name < 0) {
+            after = 1; /* the text */
+            continue;
+        }
+        snprintf(key, sizeof key, "%.*s", (int)(j->node[name].end - j->node[name].start - 2),
+                 j->text + j->node[name].start + 1);
+        const int ids = json_find(j, json_find(j, tokens, key), "ids");
+        for (int id = ids < 0 ? -1 : j->node[ids].child; id >= 0; id = j->node[id].next) {
+            uint64_t token;
+            int *n = after ? &k->n_after : &k->n_before;
+            if (*n == MOST_AROUND || !json_integer(j, id, &token) || token >= k->n || k->length[token] == 0)
+                return fail(err, TTMM_BAD_INPUT, "%s: the post_processor's ids of %s are not up to %d tokens", j->path,
+                            key, MOST_AROUND);
+            (after ? k->after : k->before)[(*n)++] = (int)token;
+        }
+        if (ids < 0) return fail(err, TTMM_BAD_INPUT, "%s: the post_processor has no ids for %s", j->path, key);
+    }
+    return TTMM_OK;
+}
+
+/* The table of merges, from "left right" or ["left", "right"]. scratch [2 bytes of the file] */
+static int read_merges(ttmm_tokenizer *k, const json *j, int merges, char *scratch, ttmm_error *err)
+{
+    char *name = scratch, *bytes = scratch + j->bytes;
+    int rank = 0;
+    for (size_t i = 0; i < k->merge_room; i++) k->merge[i].left = -1;
+    for (int i = merges < 0 ? -1 : j->node[merges].child; i >= 0; i = j->node[i].next, rank++) {
+        const int pair = j->node[i].type == '[', first = pair ? j->node[i].child : i;
+        const int second = pair && first >= 0 ? j->node[first].next : -1;
+        size_t n = first >= 0 ? json_text(name, j, first) : 0, m = second >= 0 ? json_text(name + n, j, second) : 0;
+        const char *other = name + n, *blank = pair ? NULL : memchr(name, ' ', n);
+        if (blank) other = blank + 1, m = n - (size_t)(other - name), n = (size_t)(blank - name);
+        size_t left = 0, right = 0;
+        const int good = n > 0 && m > 0 && bytes_of_name(bytes, &left, name, n) &&
+                         bytes_of_name(bytes + left, &right, other, m);
+        const int l = good ? *find_word(k, bytes, left) : -1, r = good ? *find_word(k, bytes + left, right) : -1;
+        const int whole = good ? *find_word(k, bytes, left + right) : -1;
+        if (l < 0 || r < 0 || whole < 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: merge %d is not of two tokens whose union is a token, too", j->path,
+                        rank);
+        *find_merge(k, l, r) = (merge_rule){l, r, whole, rank};
+    }
+    return TTMM_OK;
+}
+
+/* An id of the model's vocabulary, or -1. */
+static int token_id(const json *j, int node, int vocab)
+{
+    uint64_t id;
+    return json_integer(j, node, &id) && id < (uint64_t)vocab ? (int)id : -1;
+}
+
+static void lay_out_tokenizer(ttmm_tokenizer *k, size_t text_bytes, arena *a)
+{
+    k->text = take(a, text_bytes, 1);
+    k->at = take(a, k->n, sizeof *k->at), k->length = take(a, k->n, sizeof *k->length);
+    k->special = take(a, k->n, 1);
+    k->word = take(a, k->word_room, sizeof *k->word);
+    k->merge = take(a, k->merge_room, sizeof *k->merge);
+    k->added = take(a, k->n_added, sizeof *k->added);
+    lay_out_unicode(&k->unicode, a);
+}
+
+/* Children of a list, or pairs of an object. */
+static size_t json_count(const json *j, int node)
+{
+    size_t n = 0;
+    for (int i = node < 0 ? -1 : j->node[node].child; i >= 0; i = j->node[i].next) n++;
+    return node >= 0 && j->node[node].type == '{' ? n / 2 : n;
+}
+
+static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
+{
+    size_t room = 16;
+    while (room < 2 * n) room *= 2;
+    return room;
+}
+
+static int read_vocabulary(ttmm_tokenizer *k, const json *j, int vocab, int added, char *scratch, ttmm_error *err)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < k->word_room; i++) k->word[i] = -1;
+    for (int i = vocab < 0 ? -1 : j->node[vocab].child; i >= 0; i = j->node[j->node[i].next].next) {
+        const int id = token_id(j, j->node[i].next, INT_MAX);
+        const size_t n = json_text(scratch, j, i);
+        k->at[id] = used;
+        const int known = bytes_of_name(k->text + used, &k->length[id], scratch, n);
+        if (known) *find_word(k, k->text + used, k->length[id]) = id;
+        used += k->length[id];
+    }
+    for (unsigned b = 0; b < 256; b++) {
+        const char byte = (char)(unsigned char)b;
+        if ((k->byte[b] = *find_word(k, &byte, 1)) < 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: the vocabulary has no token for the byte %u", j->path, b);
+    }
+    const char *const refused[] = {"lstrip", "rstrip", "single_word"};
+    for (int i = added < 0 ? -1 : j->node[added].child; i >= 0; i = j->node[i].next) {
+        const int content = json_find(j, i, "content"), id = token_id(j, json_find(j, i, "id"), INT_MAX);
+        for (size_t r = 0; r < 3; r++)
+            if (json_true(j, json_find(j, i, refused[r])))
+                return fail(err, TTMM_BAD_INPUT, "%s: added token %d has %s set, which is not supported", j->path, id,
+                            refused[r]);
+        if (content < 0 || j->node[content].type != '"')
+            return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
+        added_token *a = &k->added[k->n_added];
+        *a = (added_token){k->text + used, json_text(k->text + used, j, content), id,
+                           json_true(j, json_find(j, i, "normalized"))};
+        if (a->length == 0) continue;
+        k->begins[(unsigned char)a->text[0]] = 1;
+        used += a->length, k->n_added++;
+        k->at[id] = used, k->special[id] = (char)json_true(j, json_find(j, i, "special"));
+        bytes_of_name(k->text + used, &k->length[id], a->text, a->length);
+        used += k->length[id];
+    }
+    return TTMM_OK;
+}
+
+static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
+{
+    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab"),
+              added = json_find(j, 0, "added_tokens");
+    const int merges = json_find(j, model, "merges");
+    if (!has_type(j, model, "BPE")) return refuse_type(j, "the model", model, "BPE", err);
+    const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        const int node = json_find(j, model, refused[i]);
+        if (node >= 0 && j->node[node].type != 'f' && !json_equal(j, node, ""))
+            return fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", j->path, refused[i]);
+    }
+    if (vocab < 0 || j->node[vocab].type != '{')
+        return fail(err, TTMM_BAD_INPUT, "%s: the model's vocab is missing or not an object", j->path);
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1}, *k;
+    for (int list = 0; list < 2; list++)
+        for (int i = list ? (added < 0 ? -1 : j->node[added].child) : j->node[vocab].child; i >= 0;) {
+            const int value = list ? json_find(j, i, "id") : j->node[i].next, id = token_id(j, value, c->vocab);
+            if (id < 0)
+                return fail(err, TTMM_BAD_INPUT, "%s: has a token whose id is not in 0 .. %d, the model's vocabulary",
+                            j->path, c->vocab - 1);
+            if ((size_t)id >= like.n) like.n = (size_t)id + 1;
+            i = j->node[list ? i : value].next;
+        }
+    like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
+    like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
+    like.ignore_merges = json_true(j, json_find(j, model, "ignore_merges"));
+    arena a = {0};
+    void *block;
+    char *scratch = malloc(2 * j->bytes);
+    take(&a, 1, sizeof like);
+    lay_out_tokenizer(&like, 2 * j->bytes, &a); /* an added token is there as it is spelled and by its bytes */
+    int code = scratch ? allocate(&a, &block, a.used, "the tokenizer", err)
+                       : fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+    if (code == TTMM_OK) {
+        k = *tokenizer = take(&a, 1, sizeof *k);
+        *k = like, k->block = block;
+        lay_out_tokenizer(k, 2 * j->bytes, &a);
+        k->n_added = 0;
+        code = read_vocabulary(k, j, vocab, added, scratch, err);
+        if (code == TTMM_OK) code = read_merges(k, j, merges, scratch, err);
+        if (code == TTMM_OK) code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
+        if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
+        if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
+    }
+    free(scratch);
+    return code;
+}
+
+int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
+{
+    char path[PATH_BYTES], *text = NULL;
+    ttmm_config c = {.vocab = TTMM_BYTES};
+    json j = {0};
+    *k = NULL;
+    int code = ttmm_exists(folder, "config.json") ? read_config(&c, folder, err) : TTMM_OK;
+    if (code) return code;
+    if (!ttmm_exists(folder, "tokenizer.json"))
+        return c.vocab == TTMM_BYTES
+                   ? TTMM_OK
+                   : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
+    code = json_open(&j, &text, folder, "tokenizer.json", path, err);
+    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, &c, err);
+    free(j.node);
+    free(text);
+    if (code) ttmm_tokenizer_free(*k), *k = NULL;
+    return code;
+}
+
 static void module_name(char name[96], int i) /* of matrix i: model.layers.0.self_attn.q_proj */
 {
     snprintf(name, 96, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
@@ -3035,7 +4326,7 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
              "  \"inference_mode\": true,\n  \"target_modules\": "
              "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
              l->matrix[0].rank, shortest(alpha, l->alpha));
-    if (code == TTMM_OK) code = check_finite(l->data, l->n, folder, err);
+    if (code == TTMM_OK) code = check_finite(l->data, l->n, DTYPE_REAL, folder, err);
     if (code == TTMM_OK) code = write_text(folder, "adapter_config.json", text, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
@@ -3294,20 +4585,6 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     return code;
 }
 
-int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
-{
-    stored *t = malloc((n + 1) * sizeof *t);
-    if (t == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n; i++) {
-        const ttmm_array *a = &array[i];
-        t[i] = store(a->name, a->integer ? I32 : DTYPE_REAL, a->cols ? 2 : 1, a->rows, a->cols ? a->cols : 1,
-                     a->integer ? (const void *)a->integer : a->data);
-    }
-    int code = write_safetensors(path, t, n, note, err);
-    free(t);
-    return code;
-}
-
 /* The tensors of a checkpoint; weights is where they are, or where to read them to. */
 enum { CHECKPOINT_TENSORS = 4 };
 static void checkpoint_tensors(stored *t, const ttmm_trainer *trainer, const real *weights, const size_t *at)
@@ -3554,17 +4831,6 @@ void ttmm_trace_free(ttmm_trace *t)
     ttmm_model_free(&t->dm);
     free(t->block);
     memset(t, 0, sizeof *t);
-}
-
-/* The unit in the last place of x as a floating-point type has it: 2^(e - digits + 1) with 2^e <= |x| < 2^(e+1), and
- * no less than the type's smallest number. */
-static double ulp_of(double x, int dtype)
-{
-    static const int digits[] = {53, 24, 11, 8}, least[] = {-1074, -149, -24, -133}; /* F64, F32, F16, BF16 */
-    int e;
-    frexp(x, &e); /* x = m 2^e, 1/2 <= |m| < 1 */
-    e = x == 0 || e - digits[dtype] < least[dtype] ? least[dtype] : e - digits[dtype];
-    return ldexp(1, e);
 }
 
 static void describe(char shape[80], const stored *t)

@@ -118,12 +118,23 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
 
 /* ---- 4. The transformer ------------------------------------------------------------------------------------------ */
 
-/* The Llama form: RMSNorm, rotary positions, grouped-query attention, SwiGLU, a tied or untied head. */
+/* How the frequencies of the rotary positions are scaled, in config.json "rope_type". */
+enum { TTMM_ROPE_DEFAULT, TTMM_ROPE_LINEAR, TTMM_ROPE_LLAMA3 };
+enum { TTMM_ENDS = 8 };
+
+/* The Llama form: RMSNorm, rotary positions, grouped-query attention, SwiGLU, a tied or untied head; Qwen2 is that
+ * with biases. What is 0 at the end of the struct is not there. */
 typedef struct {
     int dim, n_layers, n_heads, n_kv_heads, head_dim, intermediate, vocab;
     int context; /* positions the model was trained for */
     int tied;    /* 1: the head is the embedding matrix */
     double norm_eps, rope_theta;
+    int biases; /* 1: of q, k and v */
+    int rope;
+    double rope_factor;                      /* of linear and llama3 */
+    double rope_low, rope_high, rope_before; /* llama3: low_freq_factor, high_freq_factor, and
+                                              * original_max_position_embeddings */
+    int n_ends, end[TTMM_ENDS];              /* tokens after which a text is over: eos_token_id */
 } ttmm_config;
 
 /* The tensors of a model. The first seven, in every layer, are the matrices that LoRA adapts. */
@@ -138,6 +149,9 @@ enum {
     TTMM_MATRICES,
     TTMM_ATTN_NORM = TTMM_MATRICES,
     TTMM_MLP_NORM,
+    TTMM_Q_BIAS, /* these three only with biases */
+    TTMM_K_BIAS,
+    TTMM_V_BIAS,
     TTMM_LAYER_KINDS,
     TTMM_EMBED = TTMM_LAYER_KINDS,
     TTMM_FINAL_NORM,
@@ -147,7 +161,7 @@ enum {
 
 typedef struct {
     int kind, layer;   /* layer is 0 for the three kinds outside layers */
-    size_t rows, cols; /* a gain has cols = 1 */
+    size_t rows, cols; /* a gain or bias has cols = 1 */
     size_t offset;     /* of its first number in the model's data */
     char name[80];     /* Hugging Face's: model.layers.0.self_attn.q_proj.weight ... */
 } ttmm_tensor;
@@ -172,7 +186,7 @@ typedef struct {
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err); /* TTMM_BAD_INPUT names the field */
 size_t ttmm_n_tensors(const ttmm_config *c);
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);     /* i < ttmm_n_tensors(c) */
-ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i); /* the same with its numbers, a gain a vector */
+ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i); /* the same with its numbers, a gain or bias a vector */
 size_t ttmm_n_weights(const ttmm_config *c);                    /* numbers in a model; SIZE_MAX if too many */
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
@@ -285,9 +299,33 @@ void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream);
 
 enum { TTMM_END = 256, TTMM_BYTES = 257 }; /* the token <|endoftext|>; the size of the byte vocabulary */
 
-/* Texts, cut and embedded. A document's tokens are its bytes and TTMM_END; a document longer than the context is cut
- * into ceil(tokens / context) sequences of equal length (to one token). Sequence i is token[sequence[i]] ..
- * token[sequence[i+1]-1]. */
+/* What text a token stands for, and the way back: byte-level BPE. Everywhere a tokenizer of NULL stands for the byte
+ * vocabulary: token b is the byte b, TTMM_END is <|endoftext|>. ttmm_tokenizer_read (section 11) makes one. */
+typedef struct ttmm_tokenizer ttmm_tokenizer;
+
+void ttmm_tokenizer_free(ttmm_tokenizer *k);
+
+/* Text to tokens, as Hugging Face's tokenizers do it: special tokens spelled out in the text are found, and those that
+ * the tokenizer's template puts around a text are added (Llama 3: <|begin_of_text|>). Bytes that are not UTF-8 are kept
+ * as they are. *token [*n] is allocated. free(*token) */
+int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *k, const char *text, size_t bytes, ttmm_error *err);
+
+/* The text of tokens in the byte vocabulary: byte [their number, which is returned] in 0 .. 255, a special token as one
+ * TTMM_END. byte NULL: counts only. */
+size_t ttmm_to_bytes(int *byte, const ttmm_tokenizer *k, const int *token, size_t n);
+
+/* Bytes to UTF-8 as they come: out [8] is overwritten with the characters that are complete now; what cannot be part
+ * of one gives U+FFFD, one for each longest beginning of a character (Unicode 16, section 3.9). Returns the number of
+ * bytes in out. byte < 0: the end. *waiting is {0} at first. */
+typedef struct {
+    unsigned char byte[4];
+    int n;
+} ttmm_utf8;
+size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte);
+
+/* Texts, cut and embedded. A document's tokens are those of its text and the end token (of a tokenizer: the first that
+ * the model's config.json names, none if it names none); a document longer than the context is cut into ceil(tokens /
+ * context) sequences of equal length (to one token). Sequence i is token[sequence[i]] .. token[sequence[i+1]-1]. */
 typedef struct {
     size_t n_tokens, n_documents, n_sequences, n_files;
     int *token;             /* [n_tokens] */
@@ -307,11 +345,10 @@ typedef struct {
 
 /* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a
  * zero byte, an empty document. A separator line may end in CRLF; the newline before it belongs to the document. */
-int ttmm_corpus_from_files(ttmm_corpus *c, const char *const *path, size_t n, int context, ttmm_error *err);
+int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *k, const char *const *path, size_t n, int context,
+                           ttmm_error *err);
 void ttmm_corpus_free(ttmm_corpus *c);
 
-/* Text to byte tokens: token [bytes]. Returns their number. No end token is added. */
-size_t ttmm_tokenize(int *token, const char *text, size_t bytes);
 size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
 /* ---- 8. Embeddings, nearest neighbours, clusters ----------------------------------------------------------------- */
@@ -326,7 +363,7 @@ enum { TTMM_EMBED_DIM = 2048 };
 void ttmm_embed(real *out, const int *token, size_t T, const real *idf);
 
 /* Embed every sequence of c; idf_b = log((2 + n) / (1 + sequences whose bucket b is not 0)) > 0, kept in c->idf. */
-int ttmm_corpus_embed(ttmm_corpus *c, ttmm_error *err);
+int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *k, ttmm_error *err);
 /* Outside embeddings: rows [n, dim], any dim; copied and normalised. TTMM_BAD_INPUT: a row zero or not finite. */
 int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err);
 
@@ -426,9 +463,14 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 /* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one. Reading checks
  * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text, kept
  * in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
-int ttmm_model_write(const ttmm_model *m, const char *folder, const char *note, ttmm_error *err);
+enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(real) == 8 ? TTMM_F64 : TTMM_F32 };
+/* The weights are rounded to that type, to nearest and ties to even. TTMM_BAD_INPUT: one is too large for it. */
+int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err);
 /* model.safetensors, or the files that model.safetensors.index.json names. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
+/* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3 and Qwen2.5; others are refused by name. NULL, which is
+ * the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary. */
+int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err);
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
 /* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. What else
  * would alter the result (DoRA, biases, saved modules ...) is refused by name. */
@@ -450,6 +492,7 @@ int ttmm_note(char *note, size_t size, const char *path,
               ttmm_error *err);                        /* the note of any file written here, or "" */
 int ttmm_exists(const char *folder, const char *name); /* 1 if that file can be read */
 int ttmm_remove(const char *folder, const char *name);
+int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err);
 int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
 
 /* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences of one

@@ -132,7 +132,7 @@ static void train_base(void)
 {
     const ttmm_recipe recipe = {{0.01, 0.1, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, 3, 1, 1};
     ttmm_trainer *t;
-    must(ttmm_corpus_from_files(&corpus, text, sizeof text / sizeof *text, CONTEXT, &err));
+    must(ttmm_corpus_from_files(&corpus, NULL, text, sizeof text / sizeof *text, CONTEXT, &err));
     for (size_t i = 0; i < corpus.n_tokens; i++) add(corpus.token[i]);
     for (size_t i = 0; i <= corpus.n_sequences; i++) add((double)corpus.sequence[i]);
     stage("corpus");
@@ -150,7 +150,7 @@ static void train_experts(real *centroid)
     const ttmm_recipe recipe = {{0.01, 0.1, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, 2, 1, 1};
     size_t *member = room(corpus.n_sequences, sizeof *member);
     corpus.cluster = room(corpus.n_sequences, sizeof *corpus.cluster);
-    must(ttmm_corpus_embed(&corpus, &err));
+    must(ttmm_corpus_embed(&corpus, NULL, &err));
     add_all(corpus.embedding, corpus.n_sequences * E), add_all(corpus.idf, E);
     stage("embeddings");
     must(ttmm_cluster(corpus.cluster, centroid, corpus.embedding, corpus.n_sequences, E, K, 1, &err));
@@ -176,9 +176,12 @@ static void train_experts(real *centroid)
 static void route_and_merge(real *query, const real *centroid)
 {
     const ttmm_router router = {.beta = 0.5, .tau = 0.01, .max = K};
-    int expert[K], prompt[sizeof question];
+    int expert[K], *prompt;
+    size_t n;
     real similarity[K];
-    ttmm_embed(query, prompt, ttmm_tokenize(prompt, question, strlen(question)), corpus.idf);
+    must(ttmm_tokenize(&prompt, &n, NULL, question, strlen(question), &err));
+    ttmm_embed(query, prompt, n, corpus.idf);
+    free(prompt);
     must(ttmm_route(&mix.n, expert, weight, similarity, query, centroid, K, E, &router, &err));
     for (size_t i = 0; i < mix.n; i++) chosen[i] = &lora[expert[i]], add(expert[i]), add((double)weight[i]);
     add_all(similarity, K);
@@ -263,8 +266,9 @@ static void decode(void)
     void *scratch = room(ttmm_sample_scratch(V), 1);
     must(ttmm_pass_new(&p, &shape, &size, &err));
     for (int i = 0; i < 2; i++) {
-        int token[sizeof question];
-        size_t n = ttmm_tokenize(token, question, strlen(question));
+        int *token;
+        size_t n;
+        must(ttmm_tokenize(&token, &n, NULL, question, strlen(question), &err));
         ttmm_rng g = ttmm_stream(1, "sample", 0);
         ttmm_rewind(p, 0);
         for (int step = 0; step < 30; step++, n = 1) {
@@ -273,6 +277,7 @@ static void decode(void)
             add(token[0]);
         }
         stage(i ? "sampled" : "greedy");
+        free(token);
     }
     ttmm_pass_free(p), free(scratch);
 }
@@ -283,7 +288,7 @@ static void files(const char *folder)
     ttmm_model m;
     ttmm_lora l;
     ttmm_corpus c;
-    must(ttmm_model_write(&merged, folder, "bits", &err)), must(ttmm_model_read(&m, folder, &err));
+    must(ttmm_model_write(&merged, folder, TTMM_REAL, "bits", &err)), must(ttmm_model_read(&m, folder, &err));
     must(ttmm_lora_write(&lora[0], folder, "bits", &err)), must(ttmm_lora_read(&l, &shape, folder, &err));
     must(ttmm_corpus_write(&corpus, folder, "bits", &err)), must(ttmm_corpus_read(&c, folder, V, &err));
     add_all(m.data, m.n), add_all(l.data, l.n), add_all(c.embedding, c.n_sequences * E);

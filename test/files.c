@@ -79,7 +79,7 @@ static contents *get(const char *name) /* n = 0 if there is none; good until the
 }
 
 /* What is in FOLDER, unless a test is at work on it: a model, an adapter and texts. */
-static const ttmm_config tiny = {8, 3, 4, 4, 2, 6, TTMM_BYTES, 32, 0, 1e-5, 10000};
+static const ttmm_config tiny = {8, 3, 4, 4, 2, 6, TTMM_BYTES, 32, 0, 1e-5, 10000, 0, 0, 0, 0, 0, 0, 1, {TTMM_END}};
 static const ttmm_recipe recipe = {{0.05, 0.2, 0.1, 1}, 0.9, 0.99, 1e-8, 0.01, 1, 2, 1, 7};
 static ttmm_model model;
 static ttmm_lora lora;
@@ -91,7 +91,7 @@ static int writes(const char *file)
     return strstr(file, "adapter")      ? ttmm_lora_write(&lora, FOLDER, "", &err)
            : strstr(file, "corpus")     ? ttmm_corpus_write(&corpus, FOLDER, "", &err)
            : strstr(file, "checkpoint") ? ttmm_trainer_save(trainer, at(file), "settings", &err)
-                                        : ttmm_model_write(&model, FOLDER, "", &err);
+                                        : ttmm_model_write(&model, FOLDER, TTMM_REAL, "", &err);
 }
 
 static int reads(const char *file)
@@ -341,15 +341,15 @@ static void tensors_malformed(void)
 /* Tied and untied, grouped queries or not: the same config and bits come back; a byte vocabulary has a tokenizer. */
 static void model_round_trip(void)
 {
-    const ttmm_config shape[] = {{8, 1, 4, 4, 2, 6, 11, 1, 1, 0, 500000},
-                                 {8, 3, 6, 2, 4, 7, 5, 9, 1, 0.1 / 3, 1e4 / 7},
-                                 {8, 2, 2, 1, 4, 6, TTMM_BYTES, 32, 0, 1e-5, 10000}};
+    const ttmm_config shape[] = {{8, 1, 4, 4, 2, 6, 11, 1, 1, 0, 500000, 0, 0, 0, 0, 0, 0, 0, {0}},
+                                 {8, 3, 6, 2, 4, 7, 5, 9, 1, 0.1 / 3, 1e4 / 7, 0, 0, 0, 0, 0, 0, 0, {0}},
+                                 {8, 2, 2, 1, 4, 6, TTMM_BYTES, 32, 0, 1e-5, 10000, 0, 0, 0, 0, 0, 0, 1, {TTMM_END}}};
     for (int i = 0; i < 3; i++) {
         const ttmm_config *c = &shape[i];
         ttmm_model m, r;
         DONE(ttmm_model_new(&m, c, &err));
         test_fill(m.data, m.n, "weights", (uint64_t)i);
-        DONE(ttmm_model_write(&m, at("a/model"), "", &err));
+        DONE(ttmm_model_write(&m, at("a/model"), TTMM_REAL, "", &err));
         CHECK(ttmm_exists(at("a/model"), "tokenizer.json") == (c->vocab == TTMM_BYTES));
         if (!DONE(ttmm_model_read(&r, at("a/model"), &err))) return;
         CHECK(memcmp(&r.config, c, 9 * sizeof(int)) == 0); /* all that is not a double */
@@ -421,8 +421,8 @@ static void model_refused(void)
             ": 8|: '8'|hidden_size; : 8|: -8|hidden_size; : 8|: 0|; : 8|: 4294967304|hidden_size; : 3|: 99999999|; "
             "{|{'num_key_value_heads': 3,|heads; {|{'hidden_act': 'gelu',|hidden_act; {|{'mlp_bias': true,|mlp_bias; "
             "{|{'attention_bias': true,|attention_bias; {|{'quantization_config': {'bits': 4},|quantization_config; "
-            "g': null|g': {'rope_type': 'llama3', 'factor': 32.0}|rope_scaling; {|{'rope_theta': -1,|rope_theta; "
-            "{|{'rope_parameters': {'rope_type': 'llama3', 'rope_theta': 1e4},|rope_parameters; "
+            "g': null|g': {'rope_type': 'llama3', 'factor': 32.0}|low_freq_factor; {|{'rope_theta': -1,|rope_theta; "
+            "{|{'rope_parameters': {'rope_type': 'yarn', 'rope_theta': 1e4},|rope_type; "
             "{|{'rms_norm_eps': 2,|rms_norm_eps; {|{'rms_norm_eps': '1e-5',|rms_norm_eps; {|{'rope_theta': 1.2.3,|; "
             "{|{'tie_word_embeddings': 'yes',|tie_word_embeddings");
     refuses(
@@ -451,7 +451,7 @@ static void model_in_shards(void)
                                    ttmm_model_tensor_at(&model, i).name, file[i % 2]);
     }
     snprintf(index + length, sizeof index - length, "}}");
-    DONE(ttmm_model_write(&model, at("shards"), "", &err));
+    DONE(ttmm_model_write(&model, at("shards"), TTMM_REAL, "", &err));
     DONE(ttmm_arrays_write(part[0], parts[0], at("shards/one.safetensors"), "", &err));
     DONE(ttmm_arrays_write(part[1], parts[1], at("shards/two.safetensors"), "", &err));
     CHECK(ttmm_remove(at("shards"), "model.safetensors"));
@@ -553,7 +553,7 @@ static void corpus_folder(void)
     const size_t n = c->n_sequences, m = c->n_documents;
 #define SAME(field, count) (memcmp(r.field, c->field, (count) * sizeof *r.field) == 0)
     for (int i = 0; i < 4; i++) {
-        if (i == 1) DONE(ttmm_corpus_embed(c, &err));
+        if (i == 1) DONE(ttmm_corpus_embed(c, NULL, &err));
         if (i == 3) DONE(ttmm_corpus_set_embeddings(c, model.data, 5, &err));
         c->clustered = i > 1;
         for (size_t k = 0; k < n; k++) c->cluster[k] = i > 1 ? (int)(k % 3) : 0;
@@ -691,7 +691,7 @@ static void writing(void)
     DONE(ttmm_make_folder(at("b/c/d"), &err)), DONE(ttmm_make_folder(at("b/c/d/"), &err));
     GIVES("in a file", ttmm_make_folder(at("file/a/b"), &err), TTMM_NO_ROOM, at("file/a/b"), "");
     GIVES("a file", ttmm_make_folder(at("file"), &err), TTMM_NO_ROOM, at("file"), "");
-    GIVES("model", ttmm_model_write(&model, at("file/a"), "", &err), TTMM_NO_ROOM, at("file/a"), "");
+    GIVES("model", ttmm_model_write(&model, at("file/a"), TTMM_REAL, "", &err), TTMM_NO_ROOM, at("file/a"), "");
     GIVES("array", ttmm_arrays_write(&one, 1, at("none/x"), "", &err), TTMM_NO_ROOM, at("none/x"), "");
     CHECK(strcmp(get("file")->at, "old") == 0);
 }
@@ -777,7 +777,7 @@ int main(void)
     DONE(ttmm_make_folder(FOLDER, &err));
     put("one.txt", 0, "the longest, which is cut in three pieces\n<|endoftext|>\n2nd\n<|endoftext|>\na third\n", "", 0);
     put("two.part.txt", 0, "another file; its text is cut in three too", "", 0);
-    DONE(ttmm_corpus_from_files(&corpus, path, 2, 16, &err));
+    DONE(ttmm_corpus_from_files(&corpus, NULL, path, 2, 16, &err));
     DONE(ttmm_model_new(&model, &tiny, &err)), ttmm_model_init(&model, 1);
     DONE(ttmm_lora_new(&lora, &tiny, 3, 12.5, &err)), test_fill(lora.data, lora.n, "adapter", 0);
     DONE(ttmm_trainer_new(&trainer, &model, &lora, &corpus, &recipe, &err));

@@ -209,7 +209,7 @@ static void world_new(int i, size_t longest)
     static const int head_dim[] = {2, 20, 1, 3, 16};
     const int G = i == 0 ? 1 : (int)upto(2), H = G * (1 + i % 3), S = head_dim[i % 5], D = 4 + (int)upto(20);
     const int L = (int)upto(2), F = (int)upto(40), V = 1 + (int)upto(30);
-    const ttmm_config c = {D, L, H, G, S, F, V, 64, i % 2, 1e-3, 100};
+    const ttmm_config c = {D, L, H, G, S, F, V, 64, i % 2, 1e-3, 100, i % 3 == 1, i % 3, 2.5, 0.3, 3, 30, 0, {0}};
     memset(&it, 0, sizeof it);
     if (ttmm_model_new(&it.model, &c, &err)) exit(4);
     test_fill(it.model.data, it.model.n, "model", (uint64_t)i);
@@ -313,7 +313,7 @@ static void layer_gradients(void)
         if (ttmm_model_new(&it.dmodel, c, &err) || ttmm_lora_new(&it.dlora, c, 2, 1, &err)) exit(4);
         it.mix = i % 2 ? &it.both : NULL, it.both.n = 1, it.room = 2 * N * N + ATTENTION_ROWS * N;
         it.cosine = filled((N + 3) * S, NAN), it.sine = filled((N + 3) * S, NAN), it.extra = filled(3 * it.room, NAN);
-        rotary_table(it.cosine, it.sine, 0, N + 3, S, 100);
+        rotary_table(it.cosine, it.sine, N + 3, c);
         for (it.layer = 0; it.layer < LAYERS; it.layer++) {
             const int linear = it.layer < TTMM_MATRICES, times = it.layer == ROTARY || it.layer >= SWIGLU ? 1 : 2;
             const size_t out = linear ? kind_rows(c, it.layer) : 0, in = linear ? kind_cols(c, it.layer) : 0;
@@ -331,7 +331,11 @@ static void layer_gradients(void)
             const double L = layer_scalar(), small = (IS_DOUBLE ? 1e-14 : 5e-6) * (double)it.n;
             ttmm_set_threads(1 + i % 3);
             layer(1), layer(1);
-            if (it.layer <= EMBEDDING || it.layer == ROTARY)
+            if (linear && has_bias(c, it.layer)) { /* affine, not linear */
+                const int bias = TTMM_Q_BIAS + it.layer;
+                check_gradient("bias", layer_scalar, ttmm_weight(&it.model, 0, bias), ttmm_weight(&it.dmodel, 0, bias),
+                               out, times);
+            } else if (it.layer <= EMBEDDING || it.layer == ROTARY)
                 CHECK_NEAR(naive_dot(it.dx[0], it.x[0], NULL, n[1]), times * L, small);
             for (int k = 0; k < 4; k++)
                 check_gradient(layer_name[it.layer], layer_scalar, it.x[k], it.dx[k], n[k + 1], times);
@@ -415,11 +419,18 @@ static void naive_norm(wide *y, const wide *x, const real *gain, size_t D, doubl
     for (size_t i = 0; i < D; i++) y[i] = gain[i] * x[i] / sqrtl(square / (wide)D + eps);
 }
 
-static void naive_rotary(wide *x, size_t heads, size_t S, size_t position, double theta)
+static void naive_rotary(wide *x, size_t heads, size_t S, size_t position, const ttmm_config *c)
 {
     for (size_t h = 0; h < heads; h++)
         for (size_t i = 0; i < S / 2; i++) {
-            const wide angle = (wide)position * powl(theta, -2 * (wide)i / (wide)S);
+            const wide f = powl((wide)c->rope_theta, -2 * (wide)i / (wide)S), wavelength = 2 * acosl(-1) / f;
+            const wide slow = c->rope_before / c->rope_low, fast = c->rope_before / c->rope_high;
+            const wide smooth = (1 / wavelength - 1 / slow) / (1 / fast - 1 / slow);
+            const wide scaled = c->rope == TTMM_ROPE_DEFAULT || (c->rope == TTMM_ROPE_LLAMA3 && wavelength < fast) ? f
+                                : c->rope == TTMM_ROPE_LINEAR || wavelength > slow
+                                    ? f / c->rope_factor
+                                    : (1 - smooth) * f / c->rope_factor + smooth * f;
+            const wide angle = (wide)position * scaled;
             wide *p = x + h * S + i, *q = p + S / 2, a = *p, b = *q;
             *p = a * cosl(angle) - b * sinl(angle), *q = b * cosl(angle) + a * sinl(angle);
         }
@@ -438,8 +449,11 @@ static void naive_model(wide *logits, int token, size_t t)
     for (int l = 0; l < c->n_layers; l++) {
         wide q[120] = {0}, k[40] = {0}, v[40] = {0}, o[120] = {0}, gate[40] = {0}, up[40] = {0};
         naive_norm(n, x, ttmm_weight(&it.model, l, TTMM_ATTN_NORM), D, c->norm_eps);
+        for (size_t i = 0; c->biases && i < H * S; i++) q[i] = ttmm_weight(&it.model, l, TTMM_Q_BIAS)[i];
+        for (size_t i = 0; c->biases && i < G * S; i++) k[i] = ttmm_weight(&it.model, l, TTMM_K_BIAS)[i];
+        for (size_t i = 0; c->biases && i < G * S; i++) v[i] = ttmm_weight(&it.model, l, TTMM_V_BIAS)[i];
         naive_linear(q, n, l, TTMM_Q), naive_linear(k, n, l, TTMM_K), naive_linear(v, n, l, TTMM_V);
-        naive_rotary(q, H, S, t, c->rope_theta), naive_rotary(k, G, S, t, c->rope_theta);
+        naive_rotary(q, H, S, t, c), naive_rotary(k, G, S, t, c);
         memcpy(keys[l][t], k, sizeof k), memcpy(values[l][t], v, sizeof v);
         for (size_t h = 0; h < H; h++) {
             const size_t g = h / (H / G);

@@ -231,7 +231,8 @@ int main(int argc, char **argv)
         snprintf(path, sizeof path, "%s/experts/%zu", argv[1], k);
         check(ttmm_lora_read(&expert[k], config, path, &error));
     }
-    check(ttmm_corpus_from_files(&text, (const char *const *)argv + 2, (size_t)argc - 2, config->context, &error));
+    check(
+        ttmm_corpus_from_files(&text, NULL, (const char *const *)argv + 2, (size_t)argc - 2, config->context, &error));
 
     for (int b = 0; b < (sizeof(real) == 8 ? 2 : 5); b++) {
         static const struct {

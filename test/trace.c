@@ -115,7 +115,8 @@ static ttmm_array parameter(const ttmm_model *m, const ttmm_lora *l, size_t n, s
 {
     const size_t each = ttmm_lora_tensors(l), k = n ? i / each : 0;
     const ttmm_tensor w = ttmm_tensor_at(&m->config, n ? 0 : i);
-    ttmm_array a = {"", w.rows, strstr(w.name, "norm") ? 0 : w.cols, m->data + w.offset, NULL};
+    ttmm_array a = {"", w.rows, strstr(w.name, "norm") || strstr(w.name, "bias") ? 0 : w.cols, m->data + w.offset,
+                    NULL};
     if (n) a = ttmm_lora_tensor_at(&l[k], i % each);
     const char *prefix = n > 1 ? text("grad.experts.%d.", expert[k]) : "grad.";
     strcpy(a.name, text("%s%s", prefix, n ? a.name : w.name));
@@ -184,7 +185,7 @@ static void trace_values(void)
     static real x[ROOM * 16], middle[ROOM * 16], act[ROOM * 32];
     const ttmm_config *c = &it.model.config;
     const size_t D = (size_t)c->dim, T = it.T, start[] = {0, T};
-    rotary_table(cosine, sine, 0, T, (size_t)c->head_dim, c->rope_theta);
+    rotary_table(cosine, sine, T, c);
     for (size_t n = 0; n <= ADAPTERS; n++) {
         ttmm_trace t = traced(n, 0, 0);
         for (size_t i = 0; i < T; i++)
@@ -335,7 +336,8 @@ static void every_world(void (*test)(void))
                                      S[below(5)], upto(50), upto(60),    upto(w % 4 ? 12 : 70)};
         int f[8];
         for (int i = 0; i < 8; i++) f[i] = w < 8 ? forms[w][i] : (int)drawn_form[i];
-        const ttmm_config c = {f[0], f[1], f[2], f[3], f[4], f[5], f[6], 64, w % 2, 1e-5, 100};
+        const ttmm_config c = {f[0], f[1],       f[2],         f[3], f[4], f[5], f[6], 64, w % 2, 1e-5,
+                               100,  w % 3 == 1, (int)(w % 3), 2.5,  0.3,  3,    30,   0,  {0}};
         ttmm_set_threads(1), world_new(&c, (size_t)f[7] + 1, w);
         want = traced(w % 3 == 2 ? ADAPTERS : w % 3, 0, 0), it.T--;
         for (int threads = 1; threads <= 3; threads += 2) ttmm_set_threads(threads), test();
@@ -649,7 +651,8 @@ int main(void)
     if (system(clear) != 0) return 1;
     DONE(ttmm_make_folder(FOLDER, &err)), ttmm_set_threads(1);
     for (int tied = 0; tied < 2; tied++) {
-        const ttmm_config c = {12, 2, 6, 2, 4, 20, 30, 32, tied, 1e-3, 100};
+        const ttmm_config c = {12,  2,   6, 2,  4, 20, 30, 32, tied, 1e-3, 100, !tied, tied ? TTMM_ROPE_LLAMA3 : 0,
+                               2.5, 0.3, 3, 30, 0, {0}};
         world_new(&c, tied ? 2 : 9, 1);
         RUN(trace_order), RUN(trace_values), RUN(trace_ways), RUN(trace_derivatives), RUN(compare_traces);
         numbers_free(&it.model, it.lora);
