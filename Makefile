@@ -100,6 +100,24 @@ $(B)/merging-double: test/merging.c ttmm.c ttmm.h Makefile
 errors: all double $(B)/merging $(B)/merging-double
 	@sh test/errors.sh
 
+# Real size: a model of the shape of Llama-3.2-1B with ten experts, its memory against run info's, some minutes.
+large: all
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) test/large.c ttmm.c -o $(B)/large $(LIBS)
+	@sh test/large.sh
+
+# The same answers as transformers, PEFT, tokenizers and ttmerge, in a virtual environment of their own from PyPI (about
+# 2 GB); PEERS_DATA=folder adds text for the tokenizers.
+VENV = $(B)/venv
+$(VENV)/done:
+	@mkdir -p $(B)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.6.0 || $(VENV)/bin/pip install -q torch==2.6.0
+	$(VENV)/bin/pip install -q transformers==5.12.1 peft==0.21.2 tokenizers==0.22.2 ttmerge==0.0.4 safetensors==0.4.5 numpy
+	@touch $@
+peers: all $(VENV)/done
+	$(VENV)/bin/python test/peers.py
+
 format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
 
@@ -117,8 +135,10 @@ help:
 	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
+	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (installed from PyPI; minutes)"
+	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors format clean help
+.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers large format clean help

@@ -19,17 +19,19 @@ static struct {
 
 #define EVERY " generate route eval merge trace compare tokenize info "
 #define ROUTED " generate route eval merge trace "
+#define FOLDERS " generate route eval merge trace info "
 #define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
     {"max", 'i', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
-    {"active", 'i', &option.active, 1, 1e6, ROUTED, "exactly so many experts, the nearest (eval: in the row ttmm)"},
+    {"active", 'i', &option.active, 1, 1e6, ROUTED "info ",
+     "exactly so many experts, the nearest (eval: in the row ttmm)"},
     {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
-    {"experts", 's', &option.experts, 0, 0, ROUTED, "folder of the experts 0, 1 ... (MODEL/experts)"},
-    {"centroids", 's', &option.centroids, 0, 0, ROUTED,
+    {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
+    {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
     {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
      "dense (into the weights), lowrank (beside them) or ensemble"},
@@ -981,38 +983,52 @@ static int verb_info(const char *const *argument, size_t n)
     (void)argument, (void)n;
     const ttmm_config *c = &model.base.config;
     const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
+    const size_t asked = option.context ? (size_t)option.context : 1024, T = asked < context ? asked : context;
     printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
     printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
            c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
            c->tied ? "tied" : "untied");
     int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
-    if (code == TTMM_OK && ttmm_exists(model.folder, "centroids.safetensors")) code = load_centroids();
+    if (code == TTMM_OK && has_experts()) code = load_centroids();
+    if (code == TTMM_OK && model.K) code = load_expert(0);
     if (code) return code;
     if (model.corpus.n_sequences)
         printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
                model.corpus.n_tokens, model.corpus.n_documents, model.corpus.n_files, model.corpus.n_sequences,
                model.corpus.dim);
-    size_t trained = 0, numbers = 0, rank = 8;
+    size_t trained = 0, rank = 8;
     for (size_t k = 0; k < model.K; k++) {
         char folder[4096];
         path_of_expert(folder, k);
         trained += (size_t)ttmm_exists(folder, "adapter_model.safetensors");
+        model.chosen[k] = &model.expert[0]; /* to be counted as often */
     }
-    if (trained && load_expert(0) == TTMM_OK) numbers = model.expert[0].n, rank = ttmm_lora_rank(&model.expert[0]);
-    if (model.K)
-        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank, numbers);
-    printf("memory, with %d threads:\n", ttmm_threads());
-    const ttmm_pass_size decoding = {.tokens = context, .sequences = 1, .cache = context, .logits = 1, .rank = rank};
+    if (model.K) {
+        rank = ttmm_lora_rank(&model.expert[0]);
+        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank,
+               model.expert[0].n);
+    }
+    const size_t wanted = option.active ? (size_t)option.active : 10, some = wanted < model.K ? wanted : model.K;
+    const ttmm_mix all = {model.K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
+    const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
+    const ttmm_pass_size scored = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
+    const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
     const size_t text = model.corpus.n_tokens * sizeof(int) +
                         model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
-    const size_t pass = ttmm_pass_bytes(c, &decoding), lora = ttmm_lora_bytes(c, (int)rank);
-    print_size("generate", weights + pass + text + 10 * lora);
-    print_size("eval", 2 * weights + pass + text + (model.K + 2) * lora);
+    const size_t lora = ttmm_lora_bytes(c, (int)rank), base = weights + text + model.K * model.E * sizeof(real);
+    printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
+           ttmm_threads(), some, T);
+    print_size("generate, experts merged in",
+               base + some * lora + ttmm_merge_scratch(c, &chosen) * sizeof(real) + ttmm_pass_bytes(c, &merged));
+    print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
+    print_size("eval", base + weights + (model.K + 1) * lora + ttmm_merge_scratch(c, &all) * sizeof(real) +
+                           ttmm_pass_bytes(c, &scored) + MEMBERS * ttmm_pass_bytes(c, &step));
     if (model.corpus.n_sequences) {
         ttmm_lora l = {0};
-        ttmm_recipe base = {.batch = 8}, adapter = {.batch = 2};
+        ttmm_recipe pretraining = {.batch = 8}, adapter = {.batch = 2};
         if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
-            print_size("train base (batch 8)", weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &base));
+            print_size("train base (batch 8)",
+                       weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &pretraining));
             print_size("train experts, finetune (batch 2)",
                        weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
             adapter.batch = 1;

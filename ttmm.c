@@ -3880,7 +3880,8 @@ static int check_finite(const real *x, size_t n, int type, const char *folder, t
     for (size_t i = 0; i < n; i++) {
         if (!(x[i] - x[i] == 0))
             return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite, the training diverged", folder);
-        const double rounded = type == DTYPE_REAL ? 0 : decode_number(encode_number(x, i, type), type);
+        const int large = x[i] > 60000 || x[i] < -60000; /* F16 has numbers up to 65504 */
+        const double rounded = large ? decode_number(encode_number(x, i, type), type) : 0;
         if (!(rounded - rounded == 0))
             return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is %g, too large for %s", folder, (double)x[i],
                         dtype_table[type].name);
