@@ -28,7 +28,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method files trace vectors
+TESTS = functions layers method files trace vectors interop
 B = test/build
 
 all: train run
@@ -56,7 +56,7 @@ test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64)
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
 	@rm -rf $(B)/sanitize && mkdir -p $(B)/sanitize/test
-	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/vectors $(B)/sanitize/test/
+	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/vectors test/interop $(B)/sanitize/test/
 	ASAN_OPTIONS=allocator_may_return_null=1 $(MAKE) -C $(B)/sanitize test OPT="$(SANITIZE)"
 
 # The paper's table on the texts in data/, in a few minutes. Files under demo/.

@@ -29,7 +29,8 @@ static const ttmm_option options[] = {
     {"active", 'i', &option.active, 1, 1e6, ROUTED "info ",
      "exactly so many experts, the nearest (eval: in the row ttmm)"},
     {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
-    {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
+    {"query", 's', &option.query, 0, 0, PROMPTED "eval ",
+     "safetensors file with the query embedding [D] (eval: of all its prompts [n, D])"},
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
     {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
@@ -57,8 +58,8 @@ static const ttmm_option options[] = {
     {"file", 's', &option.file, 0, 0, " generate route merge trace tokenize ", "take the prompt from a file"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
     {"print-ids", 'b', &option.print_ids, 0, 1, " generate ", "the ids of the new tokens, instead of text"},
-    {"context", 'i', &option.context, 2, 1 << 22, " eval info ",
-     "eval: longest sequence (the model's, at most 1024); info: of prompt and answer together"},
+    {"context", 'i', &option.context, 2, 1 << 22, " eval tokenize info ",
+     "longest sequence (eval: the model's, at most 1024; tokenize: documents are whole); info: prompt and answer"},
     {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32 (as computed), f16 or bf16"},
     {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
@@ -709,6 +710,7 @@ static struct {
     ttmm_corpus text; /* the held-out files */
     eval_prompt *prompt;
     size_t n, bytes;       /* prompts: the text's sequences longer than the prefix; bytes that are scored */
+    real *query;           /* [n, E] of --query, or NULL */
     size_t *count;         /* [training files] scratch of count_origins */
     size_t mostly, partly; /* prompts whose nearest expert was trained mostly, or at all, on their file */
     ttmm_lora finetuned;
@@ -750,8 +752,9 @@ static int load_eval(const char *const *file, size_t n_files)
     if (code == TTMM_OK) code = ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err);
     const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
     if (code == TTMM_OK && corpus) code = load_corpus();
-    if (code == TTMM_OK && corpus && model.corpus.idf == NULL)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no embeddings that eval could make for its prompts",
+    if (code == TTMM_OK && corpus && model.corpus.idf == NULL && !option.query)
+        code = ttmm_fail(&err, TTMM_BAD_INPUT,
+                         "%s: was indexed with outside embeddings: those of the prompts must come by --query",
                          model.folder);
     if (code == TTMM_OK && experts) code = load_centroids();
     for (size_t k = 0; k < model.K && code == TTMM_OK; k++) {
@@ -797,6 +800,16 @@ static int load_eval(const char *const *file, size_t n_files)
     free(byte);
     if (eval.n == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", prefix);
+    if (option.query) {
+        size_t rows, cols;
+        code = ttmm_array_read(&eval.query, &rows, &cols, option.query, "embeddings", &err);
+        if (code == TTMM_OK && (rows != eval.n || cols != model.E))
+            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: is [%zu, %zu], expected [%zu, %zu]: one row a prompt",
+                             option.query, rows, cols, eval.n, model.E);
+        if (code == TTMM_OK && (model.query = new_reals(model.E)) == NULL)
+            code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
+        if (code) return code;
+    }
     if (!option.quiet) {
         fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n",
                 eval.n, prefix, model.K, model.corpus.n_sequences);
@@ -868,7 +881,8 @@ static int run_method(int m)
         if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
         eval.method[m].ran[i] = 1;
         const double began = ttmm_seconds();
-        if (prepares) code = load_query(token, prefix);
+        if (prepares && eval.query) memcpy(model.query, eval.query + i * model.E, model.E * sizeof *model.query);
+        else if (prepares) code = load_query(token, prefix);
         if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
             code = route(methods[m].active ? methods[m].active : (size_t)option.active);
             mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
@@ -960,12 +974,14 @@ static int verb_tokenize(const char *const *argument, size_t n)
     ttmm_corpus text = {0};
     if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
     int code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
-    if (code == TTMM_OK) code = ttmm_corpus_from_files(&text, model.tokenizer, &option.file, 1, 1 << 30, &err);
+    if (code == TTMM_OK)
+        code = ttmm_corpus_from_files(&text, model.tokenizer, &option.file, 1,
+                                      option.context ? option.context : 1 << 30, &err);
     FILE *f = code ? NULL : option.output ? fopen(option.output, "w") : stdout;
     if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
-    for (size_t d = 0; d < text.n_documents && code == TTMM_OK; d++)
-        for (size_t t = text.document[d]; t < text.document[d + 1]; t++)
-            fprintf(f, "%d%c", text.token[t], t + 1 < text.document[d + 1] ? ' ' : '\n');
+    for (size_t s = 0; s < text.n_sequences && code == TTMM_OK; s++)
+        for (size_t t = text.sequence[s]; t < text.sequence[s + 1]; t++)
+            fprintf(f, "%d%c", text.token[t], t + 1 < text.sequence[s + 1] ? ' ' : '\n');
     const int bad = option.output && f && ferror(f);
     if (option.output && f && (fclose(f) != 0 || bad) && code == TTMM_OK)
         code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
@@ -1048,7 +1064,7 @@ static const ttmm_verb verbs[] = {
     {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 2},
     {"trace", "MODEL [\"prompt\"] -o F", "every named intermediate, to a safetensors file", 1, 2},
     {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
-    {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document", 1, 1},
+    {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document or sequence", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };

@@ -428,70 +428,91 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are dra
  * with index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l +=
  * lane l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
  *
- * Where the compiler has GNU vector types, a `lanes` is one vector; elsewhere a struct of 16 numbers and plain loops,
- * with the same bits. */
+ * Where the compiler has GNU vector types, the lanes are one vector of the machine's widest registers, or two, or four,
+ * worked on one after the other; elsewhere a struct of 16 numbers and plain loops. The bits are the same. */
 
 enum { LANES = 16 };
 
 #if defined(__GNUC__) && !defined(__TINYC__) && !defined(__PCC__)
 #define VECTORS 1
 #define INLINE static inline __attribute__((always_inline))
-typedef real lanes __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16 /* SSE, NEON, AltiVec ...; without any, the compiler takes it apart */
+#endif
 #if defined(TTMM_DOUBLE)
 typedef int64_t lane_word;
 #else
 typedef int32_t lane_word;
 #endif
-typedef lane_word lane_mask __attribute__((vector_size(LANES * sizeof(real)), aligned(sizeof(real)), may_alias));
+typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef lane_word vector_mask __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 #else
 #define VECTORS 0
 #define INLINE static inline
 typedef struct {
     real v[LANES];
-} lanes;
+} vector;
 #endif
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 vector registers; others have 16 or fewer */
+enum { TILE_ROWS = 4, TILE_LONG = 16 };
+#else
+enum { TILE_ROWS = 2, TILE_LONG = 8 };
+#endif
+/* A tile of a product: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG. WIDTH lanes are worked on at a time. */
+enum { WIDTH = sizeof(vector) / sizeof(real), PARTS = LANES / WIDTH, TILE_COLS = 4 };
 
-/* The few operations on lanes, as macros, so that compilers keep accumulators in registers. LOAD_PART reads a whole
+/* The few operations on vectors, as macros, so that compilers keep accumulators in registers. LOAD_PART reads a whole
  * vector (the arena's slack allows it) and clears the lanes from n on. */
 #if VECTORS
 static const lane_word keep_first[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-#define LOAD(p) (*(const lanes *)(p))
-#define LOAD_PART(p, n) ((lanes)(*(const lane_mask *)(p) & *(const lane_mask *)(keep_first + LANES - (n))))
-#define STORE(p, a) (*(lanes *)(p) = (a))
-#define ZERO ((lanes){0})
+#define LOAD(p) (*(const vector *)(p))
+#define LOAD_PART(p, n) ((vector)(*(const vector_mask *)(p) & *(const vector_mask *)(keep_first + LANES - (n))))
+#define STORE(p, a) (*(vector *)(p) = (a))
+#define ZERO ((vector){0})
+#define ADD(acc, a) ((acc) += (a))
 #define MULTIPLY_ADD(acc, a, b) ((acc) += (a) * (b))
 #define SCALE_ADD(acc, s, b) ((acc) += (s) * (b))
 #else
-static const lanes ZERO = {{0}};
-static lanes load_first(const real *p, size_t n)
+static const vector ZERO = {{0}};
+static vector load_first(const real *p, size_t n)
 {
-    lanes a = ZERO;
+    vector a = ZERO;
     memcpy(&a, p, n * sizeof *p);
     return a;
 }
 #define LOAD(p) load_first(p, LANES)
 #define LOAD_PART(p, n) load_first(p, n)
-#define STORE(p, a) memcpy(p, &(a), sizeof(lanes))
+#define STORE(p, a) memcpy(p, &(a), sizeof(vector))
+#define ADD(acc, a) \
+    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (a).v[l_]
 #define MULTIPLY_ADD(acc, a, b) \
     for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (a).v[l_] * (b).v[l_]
 #define SCALE_ADD(acc, s, b) \
     for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (s) * (b).v[l_]
 #endif
 
-static real halve(real *a) /* one accumulator */
+/* The lanes of one accumulator, halved from n on: a[0] is the sum. */
+static inline real halve(real *a, int n)
 {
-    for (int half = LANES / 2; half > 0; half /= 2)
+    for (int half = n / 2; half > 0; half /= 2)
         for (int l = 0; l < half; l++) a[l] += a[l + half];
     return a[0];
 }
 
-/* Halve 16 accumulators: sum[i] = the sum of the lanes of acc[i], in the defined order. With vectors of 16 all are
- * halved at once: each round adds pairs of vectors whose halves (quarters, ...) a shuffle has put side by side. */
+/* Halve the accumulators of a tile of n outputs: sum[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
+ * defined order. With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves
+ * (quarters, ...) a shuffle has put side by side. */
 #if VECTORS && (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-INLINE void halve_lanes(real *sum, const lanes *acc)
+INLINE void halve_tile(real *sum, vector part[PARTS][LANES], size_t n)
 {
-    lanes b[8], c[4], d[2];
+    const vector *acc = part[0];
+    vector b[8], c[4], d[2];
+    (void)n; /* 16 */
     for (int i = 0; i < 8; i++)
         b[i] = SHUFFLE(acc[2 * i], acc[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
                SHUFFLE(acc[2 * i], acc[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
@@ -501,17 +522,19 @@ INLINE void halve_lanes(real *sum, const lanes *acc)
     for (int i = 0; i < 2; i++)
         d[i] = SHUFFLE(c[2 * i], c[2 * i + 1], 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29) +
                SHUFFLE(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
-    lanes e = SHUFFLE(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-              SHUFFLE(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    vector e = SHUFFLE(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+               SHUFFLE(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     STORE(sum, e);
 }
 #else
-INLINE void halve_lanes(real *sum, const lanes *acc)
+INLINE void halve_tile(real *sum, vector part[PARTS][LANES], size_t n)
 {
-    for (int i = 0; i < LANES; i++) {
-        real a[LANES];
-        STORE(a, acc[i]);
-        sum[i] = halve(a);
+    for (size_t i = 0; i < n; i++) {
+        real a[WIDTH];
+        for (int half = PARTS / 2; half > 0; half /= 2)
+            for (int p = 0; p < half; p++) ADD(part[p][i], part[p + half][i]);
+        STORE(a, part[0][i]);
+        sum[i] = halve(a, WIDTH);
     }
 }
 #endif
@@ -523,7 +546,7 @@ INLINE void halve_lanes(real *sum, const lanes *acc)
     for (; k + LANES <= n; k += LANES)                     \
         for (size_t l = 0; l < LANES; l++) a[l] += (term); \
     for (size_t l = 0; k + l < n; l++) a[l] += (term);     \
-    return halve(a)
+    return halve(a, LANES)
 
 static real dot(const real *x, const real *y, size_t n) { LANE_SUM(x[k + l] * y[k + l]); }
 static real dot3(const real *x, const real *y, const real *z, size_t n) { LANE_SUM(x[k + l] * y[k + l] * z[k + l]); }
@@ -545,34 +568,37 @@ static real largest(const real *x, size_t n) /* n > 0 */
  * (microseconds). */
 enum { WORTH_THREADS = 40000 };
 
-/* y[t][o] = dot(x[t], w[o]), or += it: 16 outputs, `tile_rows` rows times 16 / tile_rows columns, of which rows x cols
- * exist. Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
+/* y[t][o] = dot(x[t], w[o]), or += it: a tile of tile_rows x tile_cols outputs, of which rows x cols exist. Pointers
+ * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
 INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t in, size_t rows,
-                     size_t cols, int add, const size_t tile_rows)
+                     size_t cols, int add, const size_t tile_rows, const size_t tile_cols)
 {
-    const size_t tile_cols = LANES / tile_rows;
-    const real *xr[LANES], *wr[LANES];
-    lanes acc[LANES], a[LANES], b;
+    const real *xr[TILE_ROWS], *wr[TILE_LONG];
+    vector part[PARTS][LANES];
     for (size_t i = 0; i < tile_rows; i++) xr[i] = x + (i < rows ? i : rows - 1) * ldx;
     for (size_t j = 0; j < tile_cols; j++) wr[j] = w + (j < cols ? j : cols - 1) * ldw;
-    for (size_t i = 0; i < LANES; i++) acc[i] = ZERO;
-    size_t k = 0;
-    for (; k + LANES <= in; k += LANES) {
-        for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD(xr[i] + k);
-        for (size_t j = 0; j < tile_cols; j++) {
-            b = LOAD(wr[j] + k);
-            for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+    for (size_t p = 0; p < PARTS; p++) {
+        vector acc[LANES], a[TILE_ROWS], b;
+        for (size_t i = 0; i < tile_rows * tile_cols; i++) acc[i] = ZERO;
+        size_t k = p * WIDTH;
+        for (; k + WIDTH <= in; k += LANES) {
+            for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD(xr[i] + k);
+            for (size_t j = 0; j < tile_cols; j++) {
+                b = LOAD(wr[j] + k);
+                for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+            }
         }
-    }
-    if (k < in) {
-        for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD_PART(xr[i] + k, in - k);
-        for (size_t j = 0; j < tile_cols; j++) {
-            b = LOAD_PART(wr[j] + k, in - k);
-            for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+        if (k < in) {
+            for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD_PART(xr[i] + k, in - k);
+            for (size_t j = 0; j < tile_cols; j++) {
+                b = LOAD_PART(wr[j] + k, in - k);
+                for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+            }
         }
+        for (size_t i = 0; i < tile_rows * tile_cols; i++) part[p][i] = acc[i];
     }
     real sums[LANES];
-    halve_lanes(sums, acc);
+    halve_tile(sums, part, tile_rows * tile_cols);
     for (size_t i = 0; i < tile_rows && i < rows; i++) {
         real *out = y + i * ldy, *s = sums + i * tile_cols;
         if (cols == tile_cols) {
@@ -588,14 +614,16 @@ static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real
                       size_t cols, size_t in, int add)
 {
     if (rows == 1) {
-        for (size_t j = 0; j < cols; j += 16)
-            dot_tile(y + j, ldy, x, ldx, w + j * ldw, ldw, in, 1, cols - j < 16 ? cols - j : 16, add, 1);
+        for (size_t j = 0; j < cols; j += TILE_LONG)
+            dot_tile(y + j, ldy, x, ldx, w + j * ldw, ldw, in, 1, cols - j < TILE_LONG ? cols - j : TILE_LONG, add, 1,
+                     TILE_LONG);
         return;
     }
-    for (size_t j = 0; j < cols; j += 4)
-        for (size_t i = 0; i < rows; i += 4)
-            dot_tile(y + i * ldy + j, ldy, x + i * ldx, ldx, w + j * ldw, ldw, in, rows - i < 4 ? rows - i : 4,
-                     cols - j < 4 ? cols - j : 4, add, 4);
+    for (size_t j = 0; j < cols; j += TILE_COLS)
+        for (size_t i = 0; i < rows; i += TILE_ROWS)
+            dot_tile(y + i * ldy + j, ldy, x + i * ldx, ldx, w + j * ldw, ldw, in,
+                     rows - i < TILE_ROWS ? rows - i : TILE_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, add,
+                     TILE_ROWS, TILE_COLS);
 }
 
 /* The forward product of a linear layer: y = x W', or y += x W'.     y [N, out]    x [N, in]    w [out, in] */
@@ -611,53 +639,73 @@ static void forward_product(real *y, const real *x, const real *w, size_t N, siz
     }
 }
 
-/* c[i][j] = c0[i][j] + sum_k a[i][k] b[k][j], k ascending, starting from c0: rows <= 6, cols <= 32. Element (i, k) of a
- * is at a[i * row_step + k * k_step], so that a may be used transposed. `vectors` is how many lanes the columns fill, 1
- * or 2: a constant at each call, so that each gets a loop of its own. */
+/* c[i][j] = c0[i][j] + sum_k a[i][k] b[k][j], k ascending, starting from c0: rows <= 6, cols <= 2 vectors. Element
+ * (i, k) of a is at a[i * row_step + k * k_step], so that a may be used transposed. `vectors` is how many the columns
+ * fill, 1 or 2: a constant at each call, so that each gets a loop of its own. */
+enum { STRIP = 6 };
 INLINE void row_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
                      size_t ldb, size_t rows, size_t cols, size_t K, const size_t vectors)
 {
-    enum { TILE_ROWS = 6 };
-    lanes acc[TILE_ROWS][2], v[2];
-    const real *ar[TILE_ROWS];
-    for (size_t i = 0; i < TILE_ROWS; i++) {
+    vector acc[STRIP][2], v[2];
+    const real *ar[STRIP];
+    for (size_t i = 0; i < STRIP; i++) {
         size_t row = i < rows ? i : rows - 1;
         ar[i] = a + row * row_step;
         for (size_t q = 0; q < vectors; q++) {
-            size_t left = cols - q * LANES;
-            if (left >= LANES) acc[i][q] = LOAD(c0 + row * ldc + q * LANES);
+            size_t left = cols - q * WIDTH;
+            if (left >= WIDTH) acc[i][q] = LOAD(c0 + row * ldc + q * WIDTH);
             else {
                 acc[i][q] = ZERO; /* exactly: another thread may be storing what follows */
-                memcpy(&acc[i][q], c0 + row * ldc + q * LANES, left * sizeof *c0);
+                memcpy(&acc[i][q], c0 + row * ldc + q * WIDTH, left * sizeof *c0);
             }
         }
     }
     for (size_t k = 0; k < K; k++) {
-        for (size_t q = 0; q < vectors; q++) v[q] = LOAD(b + k * ldb + q * LANES);
-        for (size_t i = 0; i < TILE_ROWS; i++) {
+        for (size_t q = 0; q < vectors; q++) v[q] = LOAD(b + k * ldb + q * WIDTH);
+        for (size_t i = 0; i < STRIP; i++) {
             real s = ar[i][k * k_step];
             for (size_t q = 0; q < vectors; q++) SCALE_ADD(acc[i][q], s, v[q]);
         }
     }
     for (size_t i = 0; i < rows; i++)
         for (size_t q = 0; q < vectors; q++) {
-            size_t left = cols - q * LANES;
-            if (left >= LANES) STORE(c + i * ldc + q * LANES, acc[i][q]);
-            else memcpy(c + i * ldc + q * LANES, &acc[i][q], left * sizeof *c);
+            size_t left = cols - q * WIDTH;
+            if (left >= WIDTH) STORE(c + i * ldc + q * WIDTH, acc[i][q]);
+            else memcpy(c + i * ldc + q * WIDTH, &acc[i][q], left * sizeof *c);
         }
 }
+
+/* The same for any number of rows and columns, on one thread. Where enough rows use it, a panel of b is copied to lie
+ * densely: its rows are far apart, each on a page of its own. A sum goes on from one panel to the next in memory, which
+ * alters nothing. */
+enum { PANEL_ROWS = 128, PANEL_COLS = 2 * LANES };
 
 static void row_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
                       size_t ldb, size_t rows, size_t cols, size_t K)
 {
-    for (size_t j = 0; j < cols; j += 2 * LANES)
-        for (size_t i = 0; i < rows; i += 6) {
-            size_t tile_rows = rows - i < 6 ? rows - i : 6, tile_cols = cols - j < 2 * LANES ? cols - j : 2 * LANES;
-            real *ct = c + i * ldc + j;
-            const real *ct0 = c0 + i * ldc + j, *at = a + i * row_step;
-            if (tile_cols > LANES) row_tile(ct, ct0, ldc, at, row_step, k_step, b + j, ldb, tile_rows, tile_cols, K, 2);
-            else row_tile(ct, ct0, ldc, at, row_step, k_step, b + j, ldb, tile_rows, tile_cols, K, 1);
+    real panel[PANEL_ROWS * PANEL_COLS];
+    const int dense = rows > 2 * STRIP && ldb > PANEL_COLS;
+    for (size_t from = 0; from < cols; from += PANEL_COLS) {
+        const size_t to = from + PANEL_COLS < cols ? from + PANEL_COLS : cols;
+        if (dense && to < from + PANEL_COLS) memset(panel, 0, sizeof panel);
+        for (size_t k = 0; k < K; k += PANEL_ROWS) {
+            const size_t depth = K - k < PANEL_ROWS ? K - k : PANEL_ROWS, ldp = dense ? PANEL_COLS : ldb;
+            const real *p = dense ? panel : b + k * ldb + from;
+            for (size_t r = 0; dense && r < depth; r++)
+                memcpy(panel + r * PANEL_COLS, b + (k + r) * ldb + from, (to - from) * sizeof *panel);
+            for (size_t j = from; j < to; j += 2 * WIDTH)
+                for (size_t i = 0; i < rows; i += STRIP) {
+                    const size_t strip = rows - i < STRIP ? rows - i : STRIP,
+                                 cut = to - j < 2 * WIDTH ? to - j : 2 * WIDTH;
+                    real *ct = c + i * ldc + j;
+                    const real *ct0 = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step,
+                               *pt = p + j - from;
+                    if (cut > WIDTH) row_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 2);
+                    else row_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 1);
+                }
         }
+    }
+    for (size_t i = 0; K == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
 }
 
 /* Sums of rows, c = c0 + a b with k ascending: the two backward products of a linear layer, and dense merging.
@@ -665,7 +713,7 @@ static void row_block(real *c, const real *c0, size_t ldc, const real *a, size_t
 static void row_product(real *c, const real *c0, const real *a, int transposed, const real *b, size_t rows, size_t cols,
                         size_t K)
 {
-    const size_t row_step = transposed ? 1 : K, k_step = transposed ? rows : 1, block_rows = 24, block_cols = 64;
+    const size_t row_step = transposed ? 1 : K, k_step = transposed ? rows : 1, block_rows = 96, block_cols = 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
     OMP(omp parallel for schedule(static) if (rows * cols * K > WORTH_THREADS))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
@@ -4204,6 +4252,15 @@ static int read_vocabulary(ttmm_tokenizer *k, const json *j, int vocab, int adde
         added_token *a = &k->added[k->n_added];
         *a = (added_token){k->text + used, json_text(k->text + used, j, content), id,
                            json_true(j, json_find(j, i, "normalized"))};
+        if (a->normalised && k->nfc) {
+            char *form;
+            normalise_text(&form, &a->length, &k->unicode, a->text, a->length);
+            if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+            if (form != a->text) {
+                memcpy(k->text + used, form, a->length);
+                free(form);
+            }
+        }
         if (a->length == 0) continue;
         k->begins[(unsigned char)a->text[0]] = 1;
         used += a->length, k->n_added++;
@@ -4219,7 +4276,11 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab"),
               added = json_find(j, 0, "added_tokens");
     const int merges = json_find(j, model, "merges");
-    if (!has_type(j, model, "BPE")) return refuse_type(j, "the model", model, "BPE", err);
+    const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && merges >= 0; /* GPT-2's own file */
+    if (!untyped && !has_type(j, model, "BPE")) return refuse_type(j, "the model", model, "BPE", err);
+    const int decoder = json_find(j, 0, "decoder");
+    if (decoder >= 0 && !has_type(j, decoder, "ByteLevel"))
+        return refuse_type(j, "the decoder", decoder, "ByteLevel", err);
     const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const int node = json_find(j, model, refused[i]);
@@ -4232,9 +4293,11 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     for (int list = 0; list < 2; list++)
         for (int i = list ? (added < 0 ? -1 : j->node[added].child) : j->node[vocab].child; i >= 0;) {
             const int value = list ? json_find(j, i, "id") : j->node[i].next, id = token_id(j, value, c->vocab);
+            const int name = list ? json_find(j, i, "content") : i;
             if (id < 0)
-                return fail(err, TTMM_BAD_INPUT, "%s: has a token whose id is not in 0 .. %d, the model's vocabulary",
-                            j->path, c->vocab - 1);
+                return fail(err, TTMM_BAD_INPUT, "%s: the id of token %.*s is not in 0 .. %d, the model's vocabulary",
+                            j->path, name < 0 ? 0 : (int)(j->node[name].end - j->node[name].start),
+                            name < 0 ? "" : j->text + j->node[name].start, c->vocab - 1);
             if ((size_t)id >= like.n) like.n = (size_t)id + 1;
             i = j->node[list ? i : value].next;
         }
@@ -4245,17 +4308,17 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     void *block;
     char *scratch = malloc(2 * j->bytes);
     take(&a, 1, sizeof like);
-    lay_out_tokenizer(&like, 2 * j->bytes, &a); /* an added token is there as it is spelled and by its bytes */
+    lay_out_tokenizer(&like, 4 * j->bytes, &a); /* an added token is there by its bytes, too, and NFC may be longer */
     int code = scratch ? allocate(&a, &block, a.used, "the tokenizer", err)
                        : fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
     if (code == TTMM_OK) {
         k = *tokenizer = take(&a, 1, sizeof *k);
         *k = like, k->block = block;
-        lay_out_tokenizer(k, 2 * j->bytes, &a);
+        lay_out_tokenizer(k, 4 * j->bytes, &a);
         k->n_added = 0;
-        code = read_vocabulary(k, j, vocab, added, scratch, err);
+        code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
+        if (code == TTMM_OK) code = read_vocabulary(k, j, vocab, added, scratch, err);
         if (code == TTMM_OK) code = read_merges(k, j, merges, scratch, err);
-        if (code == TTMM_OK) code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
         if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
         if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
     }

@@ -1,0 +1,881 @@
+/* interop.c - that the files of Hugging Face's ecosystem mean here what they mean there, without Python: test/interop
+ * holds small models, an adapter and tokenizers in the forms that transformers, PEFT and tokenizers write, with what
+ * these libraries make of them (test/interop.py made it; nothing in it calls ttmm). Models of Llama's and Qwen2's form,
+ * in every type of weight, whole and in shards, with every kind of rotary scaling: their logits, an adapter's, and the
+ * gradients agree to 1e-12 (gradients 1e-11) of the largest in the double build, to 2e-5 in the float build. Tokens and
+ * the text of tokens are equal. What would be computed otherwise is refused by name. Rounding of weights is right for
+ * every number of 16 bits. Sizes are right past 2^31. */
+#include "test.h"
+
+#define IS_DOUBLE (sizeof(real) == 8)
+#define HERE "test/interop"
+#define FOLDER (IS_DOUBLE ? "test/build/interop-f64.d" : "test/build/interop-f32.d") /* without .d: the program */
+
+/* A call must give this code, and if it is an error a sentence that holds both parts. 1 if the code is right. */
+#define GIVES(what, call, expected, part, other) \
+    (err.code = 1, err.text[0] = 0, test_code(__LINE__, what, call, expected, part, other))
+#define DONE(call) GIVES(#call, call, TTMM_OK, "", "")
+static ttmm_error err;
+
+static int test_code(int line, const char *what, int found, int code, const char *part, const char *other)
+{
+    char e[300], f[700];
+    const int said = err.code == code && err.text[0] && strstr(err.text, part) && strstr(err.text, other);
+    snprintf(e, sizeof e, "code %d, a sentence with '%.100s' and '%.100s'", code, part, other);
+    snprintf(f, sizeof f, "code %d (%d in the error), '%s'", found, err.code, err.text);
+    if (found == code && (said || code >= 0)) passed++;
+    else test_failed(__FILE__, line, what, e, f);
+    return found == code;
+}
+
+static const char *at(const char *top, const char *folder, const char *name) /* a path; it stays valid */
+{
+    static char path[64][100];
+    char want[100];
+    int i = 0;
+    snprintf(want, sizeof want, "%s/%s%s%s", top, folder, name[0] ? "/" : "", name);
+    while (i < 63 && path[i][0] && strcmp(path[i], want) != 0) i++;
+    return strcpy(path[i], want);
+}
+
+typedef struct {
+    size_t n;
+    char at[1 << 16]; /* and a zero byte */
+} contents;
+
+static void get(contents *c, const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    c->at[c->n = f ? fread(c->at, 1, sizeof c->at - 1, f) : 0] = 0;
+    if (f) fclose(f);
+    CHECK(c->n > 0);
+}
+
+static void put(const char *path, const char *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fwrite(data, 1, n, f) == n);
+    if (f) fclose(f);
+}
+
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+/* What config.json of each folder says. */
+static const struct {
+    const char *folder;
+    ttmm_config config;
+} known[] = {{"qwen2", {8, 2, 4, 2, 2, 12, 27, 64, 1, 1e-6, 1e6, 1, TTMM_ROPE_DEFAULT, 0, 0, 0, 0, 1, {26}}},
+             {"llama3", {8, 2, 2, 1, 8, 14, 23, 512, 0, 1e-5, 1e4, 0, TTMM_ROPE_LLAMA3, 8, 1, 4, 64, 3, {20, 22, 21}}},
+             {"linear", {8, 1, 4, 2, 6, 10, 19, 96, 0, 1e-3, 500, 0, TTMM_ROPE_LINEAR, 3, 0, 0, 0, 0, {0}}},
+             {"shards", {8, 2, 1, 1, 8, 6, 19, 512, 0, 1e-6, 5e3, 1, TTMM_ROPE_LLAMA3, 32, 2, 3, 128, 2, {2, 3}}}};
+enum { KNOWN = sizeof known / sizeof *known };
+
+static void same_config(const char *folder, const ttmm_config *c, const ttmm_config *e)
+{
+    const int n = e->n_ends, ends = c->n_ends == n && memcmp(c->end, e->end, (size_t)n * sizeof *c->end) == 0;
+    const int same = memcmp(c, e, 9 * sizeof(int)) == 0 && c->biases == e->biases && c->rope == e->rope && ends &&
+                     c->norm_eps == e->norm_eps && c->rope_theta == e->rope_theta &&
+                     (e->rope == TTMM_ROPE_DEFAULT || c->rope_factor == e->rope_factor) &&
+                     (e->rope != TTMM_ROPE_LLAMA3 ||
+                      (c->rope_low == e->rope_low && c->rope_high == e->rope_high && c->rope_before == e->rope_before));
+    if (same) passed++;
+    else test_failed(__FILE__, __LINE__, folder, "the config as the file says", "another");
+}
+
+/* Tensor `name` of expected.safetensors is what was found, to a tolerance relative to *scale (NULL: to its own largest
+ * number). */
+static void agrees(const char *folder, const char *name, const real *found, size_t n, double tolerance,
+                   const double *scale)
+{
+    char path[300], what[400], off[100];
+    size_t rows, cols;
+    real *expected;
+    double largest = 0, worst = 0;
+    snprintf(path, sizeof path, "%s/%s/expected.safetensors", HERE, folder);
+    snprintf(what, sizeof what, "%s: %s", path, name);
+    if (!GIVES(what, ttmm_array_read(&expected, &rows, &cols, path, name, &err), TTMM_OK, "", "")) return;
+    CHECK(rows * cols == n);
+    for (size_t i = 0; i < n && n == rows * cols; i++) {
+        const double e = fabs((double)expected[i]), d = fabs((double)found[i] - (double)expected[i]);
+        largest = e > largest ? e : largest, worst = d > worst || d != d ? d : worst; /* NaN stays */
+    }
+    if (scale) largest = *scale;
+    snprintf(off, sizeof off, "off by %g", worst / largest);
+    if (worst <= tolerance * largest) passed++;
+    else test_failed(__FILE__, __LINE__, what, "agreement", off);
+    free(expected);
+}
+
+static const ttmm_array *array_of(const ttmm_trace *t, const char *name)
+{
+    for (size_t i = 0; i < t->n; i++)
+        if (strcmp(t->array[i].name, name) == 0) return &t->array[i];
+    return NULL;
+}
+
+static size_t tokens_of(int token[64], const char *folder)
+{
+    char path[300];
+    safetensors s;
+    size_t T = 0;
+    snprintf(path, sizeof path, "%s/%s/expected.safetensors", HERE, folder);
+    if (!DONE(open_safetensors(&s, path, &err))) return 0;
+    const stored *t = find_tensor(&s, "tokens");
+    if (t && t->dim[0] <= 64 && DONE(read_tensor(&s, "tokens", token, I32, t->dim[0], 1, &err))) T = t->dim[0];
+    close_safetensors(&s);
+    CHECK(T > 0);
+    return T;
+}
+
+static void check_logits(const char *folder, const char *name, const ttmm_model *m, const ttmm_mix *mix, int cached)
+{
+    ttmm_trace t;
+    int token[64];
+    const size_t T = tokens_of(token, folder);
+    if (T == 0 || !DONE(ttmm_trace_new(&t, m, mix, NULL, token, T, cached, 0, &err))) return;
+    const ttmm_array *logits = array_of(&t, "logits");
+    agrees(folder, name, logits->data, logits->rows * logits->cols, IS_DOUBLE ? 1e-12 : 2e-5, NULL);
+    ttmm_trace_free(&t);
+}
+
+/* Read, computed, in one go and token by token; written and read again. */
+static void models(void)
+{
+    for (int i = 0; i < KNOWN; i++) {
+        const char *folder = known[i].folder;
+        ttmm_model m, again;
+        if (!DONE(ttmm_model_read(&m, at(HERE, folder, ""), &err))) continue;
+        same_config(folder, &m.config, &known[i].config);
+        check_logits(folder, "logits", &m, NULL, 0), check_logits(folder, "logits", &m, NULL, 1);
+        if (DONE(ttmm_model_write(&m, at(FOLDER, folder, ""), TTMM_REAL, "", &err)) &&
+            DONE(ttmm_model_read(&again, at(FOLDER, folder, ""), &err))) {
+            same_config(folder, &again.config, &known[i].config);
+            CHECK(again.n == m.n && memcmp(again.data, m.data, m.n * sizeof(real)) == 0);
+            ttmm_model_free(&again);
+        }
+        ttmm_model_free(&m);
+    }
+}
+
+/* An adapter of PEFT's for some of the matrices, with ranks and alphas of their own and rsLoRA: beside the weights and
+ * merged. Of the layers' q, v, o and up: rank and scale alpha / sqrt(rank). */
+static void adapter(void)
+{
+    static const int kind[4] = {TTMM_Q, TTMM_V, TTMM_O, TTMM_UP};
+    static const double rank[2][4] = {{2, 2, 2, 1}, {3, 2, 2, 1}}, alpha[2][4] = {{3, 5, 3, 2}, {3, 5, 3, 7}};
+    const real one = 1;
+    ttmm_model m, merged;
+    ttmm_lora l;
+    if (!DONE(ttmm_model_read(&m, HERE "/qwen2", &err)) || !DONE(ttmm_model_copy(&merged, &m, &err)) ||
+        !DONE(ttmm_lora_read(&l, &m.config, HERE "/qwen2/adapter", &err)))
+        return;
+    for (int i = 0; i < 8; i++) {
+        const ttmm_lora_matrix *matrix = &l.matrix[i / 4 * TTMM_MATRICES + kind[i % 4]];
+        CHECK_EQUAL(matrix->rank, rank[i / 4][i % 4]);
+        CHECK_RELATIVE(matrix->scale, alpha[i / 4][i % 4] / sqrt(rank[i / 4][i % 4]), IS_DOUBLE ? 1e-15 : 1e-7, 0);
+        CHECK_EQUAL(l.matrix[i / 4 * TTMM_MATRICES + (i % 2 ? TTMM_K : i % 4 ? TTMM_GATE : TTMM_DOWN)].rank, 0);
+    }
+    const ttmm_lora *only = &l;
+    const ttmm_mix mix = {1, &only, &one};
+    real *scratch = malloc(ttmm_merge_scratch(&m.config, &mix) * sizeof *scratch);
+    ttmm_merge(&merged, &m, &mix, scratch);
+    check_logits("qwen2", "adapter_logits", &m, &mix, 0), check_logits("qwen2", "adapter_logits", &m, &mix, 1);
+    check_logits("qwen2", "adapter_logits", &merged, NULL, 0);
+    free(scratch), ttmm_lora_free(&l), ttmm_model_free(&merged), ttmm_model_free(&m);
+}
+
+/* The loss's gradients by all weights, biases among them. A bias of k moves a row's scores nearly alike, so its
+ * gradient is a small rest of large numbers: all are measured by the largest of all. */
+static void gradients(void)
+{
+    ttmm_model m;
+    ttmm_trace t;
+    int token[64];
+    const size_t T = tokens_of(token, "qwen2");
+    size_t biases = 0;
+    if (!DONE(ttmm_model_read(&m, HERE "/qwen2", &err))) return;
+    if (T && DONE(ttmm_trace_new(&t, &m, NULL, NULL, token, T, 0, 1, &err))) {
+        double largest = 0;
+        for (int measured = 0; measured < 2; measured++)
+            for (size_t i = 0; i < ttmm_n_tensors(&m.config); i++) {
+                const ttmm_tensor w = ttmm_tensor_at(&m.config, i);
+                char name[100];
+                snprintf(name, sizeof name, "grad.%s", w.name);
+                const ttmm_array *g = array_of(&t, name);
+                const size_t n = w.rows * w.cols;
+                CHECK(g && g->rows * (g->cols ? g->cols : 1) == n);
+                for (size_t k = 0; g && !measured && k < n; k++)
+                    largest = fabs((double)g->data[k]) > largest ? fabs((double)g->data[k]) : largest;
+                if (g && measured) agrees("qwen2", name, g->data, n, IS_DOUBLE ? 1e-11 : 2e-5, &largest);
+                biases += measured && strstr(name, "_proj.bias") != NULL;
+            }
+        ttmm_trace_free(&t);
+    }
+    CHECK_EQUAL(biases, 6);
+    ttmm_model_free(&m);
+}
+
+/* ---- Tokenizers -------------------------------------------------------------------------------------------------- */
+
+enum { MOST = 1 << 16 };
+
+/* 6162*3+63 is abababc; - nothing. Returns the number of bytes. */
+static size_t from_hex(char *out, const char *hex)
+{
+    static const char digit[] = "0123456789abcdef";
+    size_t n = 0;
+    for (; *hex != ' ' && *hex != '-'; hex += *hex == '+') {
+        size_t length = 0;
+        for (const char *a, *b; *hex && (a = strchr(digit, hex[0])) && (b = strchr(digit, hex[1])); hex += 2)
+            out[n + length++] = (char)(unsigned char)(16 * (a - digit) + (b - digit));
+        long times = *hex == '*' ? strtol(hex + 1, (char **)&hex, 10) : 1;
+        for (; times > 1 && n + 2 * length < MOST; times--, n += length) memcpy(out + n + length, out + n, length);
+        n += length;
+        if (!strchr("+ ", *hex)) return 0;
+    }
+    return n;
+}
+
+static size_t decode(char *out, const ttmm_tokenizer *k, const int *token, size_t n) /* special tokens left out */
+{
+    const size_t bytes = ttmm_to_bytes(NULL, k, token, n);
+    int *byte = malloc((bytes + 1) * sizeof *byte);
+    ttmm_utf8 waiting = {{0}, 0};
+    size_t length = 0;
+    CHECK_EQUAL(ttmm_to_bytes(byte, k, token, n), bytes);
+    for (size_t i = 0; i < bytes; i++) {
+        CHECK(byte[i] >= 0 && byte[i] <= TTMM_END);
+        if (byte[i] != TTMM_END) length += ttmm_put_utf8(out + length, &waiting, byte[i]);
+    }
+    length += ttmm_put_utf8(out + length, &waiting, -1);
+    free(byte);
+    return length;
+}
+
+static void same_tokens(const char *where, const int *found, size_t n, const int *expected, size_t m)
+{
+    char e[80], f[80];
+    size_t i = 0;
+    while (i < n && i < m && found[i] == expected[i]) i++;
+    if (i == n && i == m) {
+        passed++;
+        return;
+    }
+    snprintf(e, sizeof e, "%zu tokens, %d at %zu", m, i < m ? expected[i] : -1, i);
+    snprintf(f, sizeof f, "%zu tokens, %d there", n, i < n ? found[i] : -1);
+    test_failed(__FILE__, __LINE__, where, e, f);
+}
+
+static void same_text(const char *where, const char *found, size_t n, const char *expected, size_t m)
+{
+    char e[80], f[80];
+    size_t i = 0;
+    while (i < n && i < m && found[i] == expected[i]) i++;
+    if (i == n && i == m) {
+        passed++;
+        return;
+    }
+    snprintf(e, sizeof e, "%zu bytes, %02x at %zu", m, i < m ? (unsigned char)expected[i] : 0, i);
+    snprintf(f, sizeof f, "%zu bytes, %02x there", n, i < n ? (unsigned char)found[i] : 0);
+    test_failed(__FILE__, __LINE__, where, e, f);
+}
+
+static const char *const form[] = {"bpe-gpt2", "bpe-llama3", "bpe-qwen2"};
+
+/* cases.txt: each line a text (? none), what its tokens stand for (= the text), and the tokens. */
+static void tokenizers(void)
+{
+    static contents file;
+    static char text[MOST + 8], expected[MOST + 8], found[MOST + 8];
+    static int token[MOST];
+    for (int i = 0; i < 3; i++) {
+        ttmm_tokenizer *k;
+        int line = 0;
+        get(&file, at(HERE, form[i], "cases.txt"));
+        if (!DONE(ttmm_tokenizer_read(&k, at(HERE, form[i], ""), &err))) continue;
+        CHECK(k != NULL);
+        for (char *p = file.at, *end; (end = strchr(p, '\n')) != NULL; p = end + 1) {
+            char where[60];
+            size_t n = 0, found_n;
+            *end = 0;
+            snprintf(where, sizeof where, "%s, case %d", form[i], ++line);
+            char *to = strchr(p, ' ') + 1, *id = to + strcspn(to, " ");
+            while (*id) {
+                const int t = (int)strtol(id, &id, 10);
+                for (long times = *id == '*' ? strtol(id + 1, &id, 10) : 1; times > 0 && n < MOST; times--)
+                    token[n++] = t;
+            }
+            const size_t bytes = *p == '?' ? 0 : from_hex(text, p);
+            if (*p != '?') {
+                int *tokens = NULL;
+                char *copy = malloc(bytes + 1); /* a block of its own, so that reading outside is seen */
+                memcpy(copy, text, bytes);
+                if (GIVES(where, ttmm_tokenize(&tokens, &found_n, k, copy, bytes, &err), TTMM_OK, "", ""))
+                    same_tokens(where, tokens, found_n, token, n);
+                free(tokens), free(copy);
+            }
+            const size_t m = *to == '=' ? bytes : from_hex(expected, to);
+            found_n = decode(found, k, token, n);
+            same_text(where, found, found_n, *to == '=' ? text : expected, m);
+        }
+        CHECK(line > 100);
+        ttmm_tokenizer_free(k);
+    }
+}
+
+/* Bytes that are not UTF-8, among others, come back from the tokens as they were. */
+static void ill_formed(void)
+{
+    static const char *const text[] = {"\xff\xfe",
+                                       "caf\xc3",
+                                       "\xed\xa0\x80x",
+                                       "\xf4\x90\x80\x80",
+                                       "a\x80\x81 b\xbf.",
+                                       "e\xcc",
+                                       "\xc3(1",
+                                       " \xe2\x82 \xe2\x82",
+                                       "'\xf0\x9f\x99\n\xf0\x9f\x99\n",
+                                       "\xc0\xaf"};
+    for (int i = 0; i < 4; i++) {
+        ttmm_tokenizer *k = NULL;
+        if (i < 3 && !DONE(ttmm_tokenizer_read(&k, at(HERE, form[i], ""), &err))) continue;
+        for (size_t t = 0; t < sizeof text / sizeof *text; t++) {
+            const size_t bytes = strlen(text[t]);
+            size_t n, m = 0, same = 0;
+            int *token = NULL, byte[64];
+            if (DONE(ttmm_tokenize(&token, &n, k, text[t], bytes, &err)) && ttmm_to_bytes(NULL, k, token, n) < 64)
+                m = ttmm_to_bytes(byte, k, token, n);
+            size_t from = m > bytes && byte[0] == TTMM_END; /* what a template puts there */
+            while (same < bytes && from + same < m && byte[from + same] == (unsigned char)text[t][same]) same++;
+            CHECK(same == bytes && m == from + bytes);
+            free(token);
+        }
+        ttmm_tokenizer_free(k);
+    }
+}
+
+static int number_of(const contents *c, const char *key) /* in JSON */
+{
+    const char *p = strstr(c->at, key);
+    return p ? atoi(p + strlen(key) + 2) : -1;
+}
+
+/* A document is its text's tokens, with the template's, and the model's end token. */
+static void corpus_of_tokens(void)
+{
+    static const char *const document[] = {"the cat's 12345\n", "caf\xc3\xa9 \xed\x95\x9c\n"};
+    char text[100];
+    const char *path = at(FOLDER, "two.txt", "");
+    snprintf(text, sizeof text, "%s<|endoftext|>\n%s", document[0], document[1]);
+    put(path, text, strlen(text));
+    for (int i = 0; i < 3; i++) {
+        static contents config;
+        ttmm_tokenizer *k;
+        ttmm_corpus c;
+        if (!DONE(ttmm_tokenizer_read(&k, at(HERE, form[i], ""), &err))) continue;
+        get(&config, at(HERE, form[i], "config.json"));
+        if (DONE(ttmm_corpus_from_files(&c, k, &path, 1, 1000, &err))) {
+            CHECK(c.n_documents == 2 && c.n_sequences == 2);
+            for (size_t d = 0; d < 2 && c.n_documents == 2; d++) {
+                int *token, expected[100];
+                size_t n;
+                DONE(ttmm_tokenize(&token, &n, k, document[d], strlen(document[d]), &err));
+                memcpy(expected, token, n * sizeof *token), expected[n] = number_of(&config, "eos_token_id");
+                same_tokens(form[i], c.token + c.document[d], c.document[d + 1] - c.document[d], expected, n + 1);
+                free(token);
+            }
+            ttmm_corpus_free(&c);
+        }
+        ttmm_tokenizer_free(k);
+    }
+}
+
+/* Without a tokenizer, and with the tokenizer.json written for the byte vocabulary: bytes, and the end token. */
+static void byte_vocabulary(void)
+{
+    static const ttmm_config c = {2, 1, 1, 1, 2, 2, TTMM_BYTES, 8, 1, 1e-5, 1e4, .n_ends = 1, .end = {TTMM_END}};
+    static const char end[] = "<|endoftext|>";
+    ttmm_tokenizer *k[2] = {NULL, NULL};
+    ttmm_model m;
+    char text[700];
+    int expected[700], *token;
+    size_t n = 0, bytes = 0;
+    for (int i = 0; i < 3; i++) { /* all bytes, the end token, all bytes backwards, a part of it, twice */
+        for (int b = 0; b < 256 && i < 2; b++) expected[n++] = (unsigned char)(text[bytes++] = (char)(i ? 255 - b : b));
+        if (i == 1)
+            for (int b = 0; b < 12; b++) expected[n++] = text[bytes++] = end[b];
+        memcpy(text + bytes, end, 13), bytes += 13, expected[n++] = TTMM_END;
+    }
+    memcpy(text + bytes, end, 13), bytes += 13, expected[n++] = TTMM_END;
+    if (DONE(ttmm_model_new(&m, &c, &err))) DONE(ttmm_model_write(&m, at(FOLDER, "bytes", ""), TTMM_F16, "", &err));
+    DONE(ttmm_tokenizer_read(&k[1], at(FOLDER, "bytes", ""), &err));
+    for (int i = 0; i < 2; i++) {
+        size_t count;
+        int byte[700];
+        if (!DONE(ttmm_tokenize(&token, &count, k[i], text, bytes, &err))) continue;
+        same_tokens(i ? "read" : "NULL", token, count, expected, n);
+        CHECK_EQUAL(ttmm_to_bytes(byte, k[i], expected, n), n);
+        same_tokens(i ? "read" : "NULL", byte, n, expected, n);
+        free(token);
+        if (DONE(ttmm_tokenize(&token, &count, k[i], "", 0, &err))) free(token);
+        CHECK_EQUAL(count, 0);
+    }
+    ttmm_tokenizer_free(k[1]), ttmm_model_free(&m);
+    CHECK(DONE(ttmm_make_folder(at(FOLDER, "empty", ""), &err)) &&
+          DONE(ttmm_tokenizer_read(&k[0], at(FOLDER, "empty", ""), &err)) && k[0] == NULL);
+    GIVES("none", ttmm_tokenizer_read(&k[0], HERE "/llama3", &err), TTMM_BAD_INPUT, "llama3/tokenizer.json", "");
+}
+
+/* Bytes and what comes of them, ? for U+FFFD: the tables 3-8 to 3-11 of Unicode 16, section 3.9, and more. */
+static void utf8_as_it_comes(void)
+{
+    static const struct {
+        const char *bytes, *expected;
+    } table[] = {{"", ""},
+                 {"a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x99\x82z", "a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x99\x82z"},
+                 {"\xc0\xaf\xe0\x80\xbf\xf0\x81\x82\x41", "????????A"},
+                 {"\xed\xa0\x80\xed\xbf\xbf\xed\xaf\x41", "????????A"},
+                 {"\xf4\x91\x92\x93\xff\x41\x80\xbf\x42", "?????A??B"},
+                 {"\xe1\x80\xe2\xf0\x91\x92\xf1\xbf\x41", "????A"},
+                 {"\x61\xf1\x80\x80\xe1\x80\xc2\x62\x80\x63\x80\xbf\x64", "a???b?c??d"},
+                 {"\x80", "?"},
+                 {"\xbf\xbf", "??"},
+                 {"\xc3", "?"},
+                 {"\xc1\xbf", "??"},
+                 {"\xc2\x7f", "?\x7f"},
+                 {"\xc2\xc2\xa9", "?\xc2\xa9"},
+                 {"\xe2\x82", "?"},
+                 {"\xe2\x82"
+                  "A",
+                  "?A"},
+                 {"\xe2"
+                  "A\x82",
+                  "?A?"},
+                 {"\xe2\x82\xe2\x82\xac", "?\xe2\x82\xac"},
+                 {"\xe0\x9f\xbf", "???"},
+                 {"\xe0\xa0", "?"},
+                 {"\xe0\xa0\x80", "\xe0\xa0\x80"},
+                 {"\xed\x9f\xbf\xed\xa0", "\xed\x9f\xbf??"},
+                 {"\xee\x80\x80\xef\xbf\xbf", "\xee\x80\x80\xef\xbf\xbf"},
+                 {"\xf0\x8f\xbf\xbf", "????"},
+                 {"\xf0\x90\x80\x80", "\xf0\x90\x80\x80"},
+                 {"\xf0\x90\x80", "?"},
+                 {"\xf0\x90\xf0\x90\x80\x80", "?\xf0\x90\x80\x80"},
+                 {"\xf0\x9f\x99\xc3\xa9", "?\xc3\xa9"},
+                 {"\xf4\x8f\xbf\xbf", "\xf4\x8f\xbf\xbf"},
+                 {"\xf4\x90\x80\x80", "????"},
+                 {"\xf5\x80\x80\x80", "????"},
+                 {"\xf8\x88\x80\x80\x80", "?????"},
+                 {"\xfe\xff", "??"}};
+    long wrong = 0;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        char out[100], expected[100], what[20];
+        size_t n = 0, m = 0, k = 0;
+        ttmm_utf8 waiting = {{0}, 0};
+        for (const char *p = table[i].bytes; *p; p++) n += ttmm_put_utf8(out + n, &waiting, (unsigned char)*p);
+        n += ttmm_put_utf8(out + n, &waiting, -1);
+        for (; table[i].expected[k]; k++) {
+            const int bad = table[i].expected[k] == '?';
+            memcpy(expected + m, bad ? "\xef\xbf\xbd" : table[i].expected + k, bad ? 3 : 1), m += bad ? 3 : 1;
+        }
+        snprintf(what, sizeof what, "sequence %zu", i);
+        same_text(what, out, n, expected, m);
+    }
+    for (uint32_t c = 0; c < 0x110000; c++) { /* every character, as soon as its last byte is there */
+        const size_t length = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+        static const unsigned first[5] = {0, 0, 0xc0, 0xe0, 0xf0};
+        char byte[4], out[8];
+        ttmm_utf8 waiting = {{0}, 0};
+        for (size_t i = 0; i < length; i++)
+            byte[i] = (char)((i ? 0x80 : first[length]) |
+                             (c >> 6 * (length - 1 - i) & (i || length == 1 ? 0x7f : 0x3f)));
+        for (size_t i = 1; i < length; i++) byte[i] = (char)((byte[i] & 0x3f) | 0x80);
+        for (size_t i = 0; i < length && (c < 0xd800 || c > 0xdfff); i++)
+            wrong += ttmm_put_utf8(out, &waiting, (unsigned char)byte[i]) != (i + 1 < length ? 0 : length);
+        if (c < 0xd800 || c > 0xdfff) wrong += memcmp(out, byte, length) != 0 || ttmm_put_utf8(out, &waiting, -1) != 0;
+    }
+    CHECK_EQUAL(wrong, 0);
+}
+
+/* ---- What is refused --------------------------------------------------------------------------------------------- */
+
+/* A text with the first `from` replaced by `to`, where ' stands for " in both; good until the next call. */
+static const char *edited(const char *text, const char *from, const char *to)
+{
+    static char out[1 << 16], part[2][600];
+    for (int i = 0; i < 2; i++) {
+        snprintf(part[i], sizeof part[i], "%s", i ? to : from);
+        for (char *p = part[i]; *p; p++) *p = *p == '\'' ? '"' : *p;
+    }
+    const char *place = strstr(text, part[0]);
+    if (place == NULL) test_failed(__FILE__, __LINE__, from, "in the text", "not");
+    snprintf(out, sizeof out, "%.*s%s%s", place ? (int)(place - text) : 0, text, part[1],
+             place ? place + strlen(part[0]) : "");
+    return out;
+}
+
+typedef struct {
+    const char *from, *to, *named; /* NULL: it is accepted */
+} change;
+
+static int read_model(void)
+{
+    ttmm_model m;
+    const int code = ttmm_model_read(&m, at(FOLDER, "model", ""), &err);
+    if (code == TTMM_OK) ttmm_model_free(&m);
+    return code;
+}
+
+static int read_a_tokenizer(void)
+{
+    ttmm_tokenizer *k;
+    const int code = ttmm_tokenizer_read(&k, at(FOLDER, "model", ""), &err);
+    if (code == TTMM_OK) ttmm_tokenizer_free(k);
+    return code;
+}
+
+static void apply(const char *file, const char *text, const change *c, size_t n, int (*read)(void))
+{
+    const char *path = at(FOLDER, "model", file);
+    put(path, text, strlen(text));
+    GIVES("as it is", read(), TTMM_OK, "", "");
+    for (size_t i = 0; i < n; i++) {
+        const char *changed = edited(text, c[i].from, c[i].to);
+        put(path, changed, strlen(changed));
+        GIVES(c[i].to, read(), c[i].named ? TTMM_BAD_INPUT : TTMM_OK, c[i].named ? path : "",
+              c[i].named ? c[i].named : "");
+    }
+    put(path, text, strlen(text));
+}
+
+#define APPLY(file, text, list, read) apply(file, text, list, sizeof list / sizeof *list, read)
+
+static void models_refused(void)
+{
+    static const change both[] = {
+        {"{", "{'quantization_config': {'quant_method': 'awq', 'bits': 4},", "quantization_config"},
+        {"'silu'", "'gelu'", "hidden_act"},
+        {"{", "{'partial_rotary_factor': 0.5,", "partial_rotary_factor"},
+        {"{", "{'eos_token_ids': [1, [2, {}]], 'auto_map': {'x': null}, 'is_composition': true, 'pad_token_id': -1,",
+         0},
+        {"{", "{'quantization_config': null, 'partial_rotary_factor': 1.0, 'pretraining_tp': 1,", 0},
+        {"'eos_token_id':", "'eos_token_id': '</s>', 'was':", "eos_token_id"},
+        {"'eos_token_id':", "'eos_token_id': [1, -2], 'was':", "eos_token_id"},
+        {"'eos_token_id':", "'eos_token_id': [1, 2, 3, 4, 5, 6, 7, 8], 'was':", 0},
+        {"'eos_token_id':", "'eos_token_id': [1, 2, 3, 4, 5, 6, 7, 8, 9], 'was':", "eos_token_id"},
+        {"'eos_token_id':", "'eos_token_id': null, 'was':", 0},
+    };
+    static const change qwen2[] = {
+        {"'qwen2'", "'mistral'", "model_type"},
+        {"'qwen2'", "'qwen3'", "model_type"},
+        {"'qwen2'", "'qwen2_moe'", "model_type"},
+        {"{", "{'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0, 'rope_theta': 1e4},", "rope_type"},
+        {"{", "{'rope_parameters': {'partial_rotary_factor': 0.5},", "partial_rotary_factor"},
+        {"{", "{'rope_scaling': {'type': 'yarn', 'factor': 4.0},", "rope_type"},
+        {"{", "{'rope_scaling': {'rope_type': 'dynamic', 'factor': 4.0},", "rope_type"},
+        {"{", "{'rope_scaling': {'rope_type': 'longrope', 'short_factor': [1], 'long_factor': [2]},", "rope_type"},
+        {"{", "{'rope_scaling': {'type': 'mrope', 'mrope_section': [1]},", "rope_type"},
+        {"{", "{'rope_scaling': {'type': 'linear', 'factor': 4.0},", 0},
+        {"{", "{'rope_scaling': {'type': 'linear'},", "factor"},
+        {"{", "{'rope_scaling': {'rope_type': 'linear', 'factor': 0},", "factor"},
+        {"{", "{'rope_scaling': {'rope_type': 'linear', 'factor': -2.0},", "factor"},
+        {"{", "{'rope_scaling': {'rope_type': 'linear', 'factor': '2'},", "factor"},
+        {"{", "{'rope_scaling': {'rope_type': 'default'},", 0},
+        {"{", "{'rope_scaling': 2.0,", "rope_scaling"},
+        {"'use_sliding_window': false", "'use_sliding_window': true", 0}, /* from layer 2 on, and there are two */
+        {"'max_window_layers': 2", "'max_window_layers': 0", 0},          /* but they are not used */
+        {"{", "{'layer_types': ['full_attention', 'full_attention'],", 0},
+        {"{", "{'layer_types': ['full_attention', 'sliding_attention'],", "layer_types"},
+    };
+    static const change slides[] = {{"'use_sliding_window': false", "'use_sliding_window': true", "sliding_window"}};
+    static const change does_not[] = {{"'use_sliding_window': false", "'use_sliding_window': true", 0}};
+    static const change llama[] = {
+        {"'llama'", "'mistral'", "model_type"},
+        {"'attention_bias': false", "'attention_bias': true", "attention_bias"},
+        {"'mlp_bias': false", "'mlp_bias': true", "mlp_bias"},
+        {"'low_freq_factor': 1.0,", "", "low_freq_factor"},
+        {"'high_freq_factor': 4.0,", "", "high_freq_factor"},
+        {"'high_freq_factor': 4.0,", "'high_freq_factor': 1.0,", "high_freq_factor"},
+        {"'factor': 8.0,", "", "factor"},
+        {"'factor': 8.0,", "'factor': 0,", "factor"},
+        {"'factor': 8.0,", "'factor': -8.0,", "factor"},
+        {"'original_max_position_embeddings': 64", "'original_max_position_embeddings': 0",
+         "original_max_position_embeddings"},
+        {"'rope_type': 'llama3'", "'rope_type': 'yarn'", "rope_type"},
+    };
+    static contents config, weights;
+    const char *path = at(FOLDER, "model", "model.safetensors");
+    DONE(ttmm_make_folder(at(FOLDER, "model", ""), &err));
+    get(&config, HERE "/llama3/config.json"), get(&weights, HERE "/llama3/model.safetensors");
+    put(at(FOLDER, "model", "model.safetensors"), weights.at, weights.n);
+    APPLY("config.json", config.at, both, read_model), APPLY("config.json", config.at, llama, read_model);
+    get(&config, HERE "/qwen2/config.json"), get(&weights, HERE "/qwen2/model.safetensors");
+    put(at(FOLDER, "model", "model.safetensors"), weights.at, weights.n);
+    APPLY("config.json", config.at, both, read_model), APPLY("config.json", config.at, qwen2, read_model);
+    snprintf(config.at, sizeof config.at, "%s", edited(config.at, "'max_window_layers': 2", "'max_window_layers': 1"));
+    APPLY("config.json", config.at, slides, read_model);
+    snprintf(config.at, sizeof config.at, "%s", edited(config.at, "'sliding_window': 64", "'sliding_window': null"));
+    APPLY("config.json", config.at, does_not, read_model);
+    for (char *p = weights.at; p < weights.at + weights.n - 30; p++)
+        if (memcmp(p, "1.self_attn.k_proj.bias", 23) == 0) p[22] = 'z'; /* ... .biaz */
+    put(path, weights.at, weights.n);
+    GIVES("bias", read_model(), TTMM_BAD_INPUT, path, "model.layers.1.self_attn.k_proj.bias");
+}
+
+#define INSTEAD(key, value) "'" key "':", "'" key "':" value ",'was':" /* the object of that key is another */
+#define MERGES "'merges':["
+
+static void tokenizers_refused(void)
+{
+    static const change all[] = {
+        {INSTEAD("pre_tokenizer", "{'type':'Whitespace'}"), "Whitespace"},
+        {INSTEAD("pre_tokenizer", "{'type':'Metaspace','replacement':'_','prepend_scheme':'always'}"), "Metaspace"},
+        {INSTEAD("pre_tokenizer", "null"), "pre_tokenizer"},
+        {INSTEAD("pre_tokenizer", "{'type':'Sequence','pretokenizers':[{'type':'Digits','individual_digits':true},"
+                                  "{'type':'ByteLevel','add_prefix_space':false,'use_regex':true}]}"),
+         "Digits"},
+        {INSTEAD("normalizer", "{'type':'NFKC'}"), "NFKC"},
+        {INSTEAD("normalizer", "{'type':'Lowercase'}"), "Lowercase"},
+        {INSTEAD("normalizer", "{'type':'Sequence','normalizers':[{'type':'NFC'},{'type':'StripAccents'}]}"),
+         "StripAccents"},
+        {INSTEAD("normalizer", "{'type':'Sequence','normalizers':[{'type':'NFC'}]}"), 0},
+        {INSTEAD("post_processor", "{'type':'BertProcessing','sep':['a',1],'cls':['b',2]}"), "BertProcessing"},
+        {INSTEAD("post_processor", "{'type':'RobertaProcessing','sep':['a',1],'cls':['b',2],'trim_offsets':true,"
+                                   "'add_prefix_space':false}"),
+         "RobertaProcessing"},
+        {INSTEAD("post_processor", "null"), 0},
+        {INSTEAD("decoder", "{'type':'Metaspace','replacement':'_','prepend_scheme':'always'}"), "Metaspace"},
+        {"{", "{'odd':{'a':[1,2,{}]},'chat_template':'{{ }}',", 0},
+        {"'vocab':", "'odd':null,'vocab':", 0},
+        {"'truncation':null", "'truncation':{'direction':'Right','max_length':2,'strategy':'LongestFirst','stride':0}",
+         0},
+        {"'dropout':null", "'dropout':0.1", "dropout"},
+        {"'continuing_subword_prefix':''", "'continuing_subword_prefix':'##'", "continuing_subword_prefix"},
+        {"'end_of_word_suffix':''", "'end_of_word_suffix':'</w>'", "end_of_word_suffix"},
+        {"'lstrip':false", "'lstrip':true", "lstrip"},
+        {"'rstrip':false", "'rstrip':true", "rstrip"},
+        {"'single_word':false", "'single_word':true", "single_word"},
+        {"'add_prefix_space':false", "'add_prefix_space':true", "add_prefix_space"},
+        {"':255,", "':256,", ""}, /* two tokens of one id; none of a byte's */
+        {"':255,", "':1000000,", "vocabulary"},
+        {"':255,", "':-1,", "vocabulary"},
+        {"':255,", "_':255,", "byte"},
+    };
+    static const change pairs[] = {
+        {"'model':{'type':'BPE'", "'model':{'type':'WordPiece'", "WordPiece"},
+        {"'model':{'type':'BPE'", "'model':{'type':'Unigram'", "Unigram"},
+        {"'model':{'type':'BPE'", "'model':{'type':'WordLevel'", "WordLevel"},
+        {"'byte_fallback':false", "'byte_fallback':true", "byte_fallback"},
+        {"(?i:", "(?:", "pre_tokenizer"},
+        {"\\\\p{N}", "\\\\p{N}{1,2}", "pre_tokenizer"},
+        {"'behavior':'Isolated'", "'behavior':'Removed'", "pre_tokenizer"},
+        {"'invert':false", "'invert':true", "pre_tokenizer"},
+        {"'use_regex':false", "'use_regex':true", "pre_tokenizer"},
+        {MERGES, MERGES "['qq','z'],", "merge"},
+        {MERGES, MERGES "['q','zz'],", "merge"},
+        {MERGES, MERGES "['q','z'],", "merge"}, /* both are there, the two together are not */
+        {MERGES, MERGES "['q'],", "merge"},
+        {MERGES, MERGES "5,", "merge"},
+    };
+    static const change strings[] = {
+        {"'model':{", "'model':{'type':'BPE','ignore_merges':false,", 0},
+        {"'model':{", "'model':{'type':'WordPiece',", "WordPiece"},
+        {"'pre_tokenizer':{", "'pre_tokenizer':{'use_regex':true,", 0},
+        {"'vocab':", "'byte_fallback':true,'vocab':", "byte_fallback"},
+        {MERGES, MERGES "'qq z',", "merge"},
+        {MERGES, MERGES "'q z',", "merge"},
+        {MERGES, MERGES "'qz',", "merge"},
+        {MERGES, MERGES "'',", "merge"},
+    };
+    static contents config, file;
+    const char *const folder = at(FOLDER, "model", ""), *path = at(FOLDER, "model", "tokenizer.json");
+    for (int i = 0; i < 3; i++) {
+        get(&config, at(HERE, form[i], "config.json")), get(&file, at(HERE, form[i], "tokenizer.json"));
+        put(at(FOLDER, "model", "config.json"), config.at, config.n);
+        APPLY("tokenizer.json", file.at, all, read_a_tokenizer);
+        if (i == 0) APPLY("tokenizer.json", file.at, strings, read_a_tokenizer);
+        else APPLY("tokenizer.json", file.at, pairs, read_a_tokenizer);
+        char from[40], to[40]; /* it is 3 more than there are tokens */
+        snprintf(from, sizeof from, "'vocab_size': %d", number_of(&config, "vocab_size"));
+        snprintf(to, sizeof to, "'vocab_size': %d", number_of(&config, "vocab_size") - 4);
+        const char *smaller = edited(config.at, from, to);
+        put(at(FOLDER, "model", "config.json"), smaller, strlen(smaller));
+        GIVES("vocab_size", read_a_tokenizer(), TTMM_BAD_INPUT, "tokenizer.json", "vocab");
+        put(at(FOLDER, "model", "config.json"), config.at, config.n);
+        for (size_t n = 0; n < file.n; n += 1 + file.n / 40) { /* cut short */
+            put(path, file.at, n);
+            GIVES("cut", read_a_tokenizer(), TTMM_BAD_INPUT, "tokenizer.json", "");
+        }
+    }
+    for (uint64_t i = 0; i < 20; i++) { /* random bytes; a byte changed: read, and then of use, or refused */
+        ttmm_rng g = ttmm_stream(1, "bytes", i);
+        char random[1000];
+        for (size_t k = 0; k < sizeof random; k++) random[k] = (char)(unsigned char)ttmm_below(&g, 256);
+        if (i % 2) random[0] = '{', random[999] = '}';
+        put(path, random, sizeof random);
+        GIVES("random", read_a_tokenizer(), TTMM_BAD_INPUT, "tokenizer.json", "");
+    }
+    long accepted = 0;
+    for (uint64_t i = 0; i < 300; i++) {
+        ttmm_rng g = ttmm_stream(1, "a byte", i);
+        const size_t place = (size_t)ttmm_below(&g, file.n);
+        const char before = file.at[place];
+        ttmm_tokenizer *k;
+        file.at[place] = (char)(i % 2 ? "0123456789-.,:[]{}\" \\"[ttmm_below(&g, 21)]
+                                      : before ^ (1 << ttmm_below(&g, 8)));
+        put(path, file.at, file.n);
+        file.at[place] = before;
+        const int code = ttmm_tokenizer_read(&k, folder, &err);
+        CHECK(code == TTMM_OK || code == TTMM_BAD_INPUT);
+        if (code == TTMM_OK) {
+            int *token;
+            size_t n;
+            if (DONE(ttmm_tokenize(&token, &n, k, "it's e\xcc\x81 12<|im_end|>\n", 22, &err))) {
+                CHECK(n > 3 && ttmm_to_bytes(NULL, k, token, n) > 3);
+                free(token);
+            }
+            ttmm_tokenizer_free(k), accepted++;
+        }
+    }
+    CHECK(accepted > 20 && accepted < 280);
+}
+
+/* ---- Rounding, sizes --------------------------------------------------------------------------------------------- */
+
+/* Number u of the 2^15 that are not negative of F16 (10 bits of fraction) or BF16 (7): at the largest exponent they go
+ * on, to 2^16 and 2^128. */
+static double number_at(int u, int fraction)
+{
+    const int low = fraction == 10 ? -24 : -133, e = u >> fraction, f = u & ((1 << fraction) - 1);
+    return e ? ldexp((1 << fraction) + f, e - 1 + low) : ldexp(f, low);
+}
+
+static real beside(real x, int up) /* the next real */
+{
+    return (real)(IS_DOUBLE ? nextafter((double)x, up ? INFINITY : -INFINITY)
+                            : (double)nextafterf((float)x, up ? INFINITY : -INFINITY));
+}
+
+/* Every finite number of 16 bits, the middle between it and the next, and what is beside the middle, of both signs:
+ * written and read again they are the nearest number, and of two that are equally near the even one. */
+static void rounding(void)
+{
+    static const ttmm_config c = {16, 1, 1, 1, 16, 16, 1 << 14, 8, 1, 1e-5, 1e4, .biases = 0};
+    const char *folder = at(FOLDER, "rounded", "");
+    ttmm_model m, r;
+    if (!DONE(ttmm_model_new(&m, &c, &err))) return;
+    real *x = ttmm_weight(&m, 0, TTMM_EMBED), *expected = calloc(1 << 18, sizeof *expected);
+    for (int type = TTMM_F16; type <= TTMM_BF16; type++) {
+        const int fraction = type == TTMM_F16 ? 10 : 7, numbers = type == TTMM_F16 ? 0x7c00 : 0x7f80;
+        const double beyond[4] = {number_at(numbers, fraction), -number_at(numbers, fraction),
+                                  (number_at(numbers, fraction) + number_at(numbers - 1, fraction)) / 2,
+                                  IS_DOUBLE && type == TTMM_BF16 ? 1e300 : 3.4e38};
+        size_t n = 0;
+        long wrong = 0;
+        memset(m.data, 0, m.n * sizeof *m.data);
+        for (int u = 0; u < numbers; u++) {
+            const double a = number_at(u, fraction), b = number_at(u + 1, fraction);
+            const real middle = (real)((a + b) / 2);
+            const real from[4] = {(real)a, beside(middle, 0), middle, beside(middle, 1)};
+            const real to[4] = {(real)a, (real)a, (real)(u % 2 ? b : a), (real)b};
+            for (int k = 0; k < (u + 1 < numbers ? 4 : 2); k++) {
+                x[n] = from[k], expected[n++] = to[k];
+                x[n] = -from[k], expected[n++] = -to[k];
+            }
+        }
+        CHECK(n == 8 * (size_t)numbers - 4 && n <= 1 << 18);
+        if (!DONE(ttmm_model_write(&m, folder, type, "", &err)) || !DONE(ttmm_model_read(&r, folder, &err))) continue;
+        for (size_t i = 0; i < n; i++)
+            wrong += memcmp(ttmm_weight(&r, 0, TTMM_EMBED) + i, &expected[i], sizeof *x) != 0;
+        CHECK_EQUAL(wrong, 0);
+        ttmm_model_free(&r);
+        memset(m.data, 0, m.n * sizeof *m.data), x[0] = 1;
+        DONE(ttmm_model_write(&m, folder, type, "", &err));
+        for (int i = 0; i < 4; i++) { /* is refused, and the old file stays */
+            x[7] = (real)beyond[i];
+            GIVES("too large", ttmm_model_write(&m, folder, type, "", &err), TTMM_BAD_INPUT, folder, "");
+        }
+        x[7] = (real)number_at(numbers - 1, fraction), x[8] = beside((real)beyond[2], 0); /* the largest of all */
+        if (DONE(ttmm_model_read(&r, folder, &err))) {
+            CHECK(*ttmm_weight(&r, 0, TTMM_EMBED) == 1 && ttmm_weight(&r, 0, TTMM_EMBED)[7] == 0);
+            ttmm_model_free(&r);
+        }
+        DONE(ttmm_model_write(&m, folder, type, "", &err));
+    }
+    for (int type = TTMM_F64; type <= TTMM_F32; type++) { /* a double as a float; a float is itself */
+        test_fill(m.data, m.n, "weights", 0);
+        x[0] = (real)-0.0, x[1] = (real)0x1p-149, x[2] = (real)0x1.8p-150, x[3] = (real)(0x1.fffffep127);
+        if (!DONE(ttmm_model_write(&m, folder, type, "", &err)) || !DONE(ttmm_model_read(&r, folder, &err))) continue;
+        long wrong = 0;
+        for (size_t i = 0; i < m.n; i++) {
+            const real e = type == TTMM_F32 ? (real)(float)m.data[i] : m.data[i];
+            wrong += memcmp(&r.data[i], &e, sizeof e) != 0;
+        }
+        CHECK_EQUAL(wrong, 0);
+        ttmm_model_free(&r);
+        x[0] = (real)(IS_DOUBLE ? 0x1.ffffffp127 : 1);
+        if (IS_DOUBLE && type == TTMM_F32)
+            GIVES("too large", ttmm_model_write(&m, folder, type, "", &err), TTMM_BAD_INPUT, folder, "");
+    }
+    free(expected), ttmm_model_free(&m);
+}
+
+static size_t size_of(uint64_t n) { return n < SIZE_MAX ? (size_t)n : SIZE_MAX; }
+
+/* Llama-3.2-1B, and a matrix of 2^33 numbers, by hand; what exceeds all is SIZE_MAX, and not made. */
+static void sizes(void)
+{
+    const ttmm_config llama = {2048, 16, 32, 8, 64, 8192, 128256, 131072, 1, 1e-5, 5e5, .biases = 0};
+    const ttmm_config wide = {1 << 12, 3, 32, 32, 128, 1 << 14, 1 << 21, 1 << 12, 0, 1e-5, 1e4, .biases = 1};
+    const uint64_t word = sizeof(real), D = 2048, F = 8192, G = 8 * 64, V = 128256;
+    const uint64_t layer = 2 * D * D + 2 * D * G + 3 * D * F + 2 * D, whole = 16 * layer + V * D + D;
+    CHECK(whole == 1235814400 && ttmm_n_weights(&llama) == size_of(whole) && ttmm_n_tensors(&llama) == 16 * 9 + 2);
+
+    const uint64_t d = 1 << 12, v = 1 << 21, part = 4 * d * d + 3 * d * 4 * d + 2 * d + 3 * d;
+    const uint64_t all = 3 * part + 2 * v * d + d;
+    CHECK(ttmm_n_weights(&wide) == size_of(all) && ttmm_n_tensors(&wide) == 3 * 12 + 3);
+
+    /* the last tensor's place and size */
+    const ttmm_tensor head = ttmm_tensor_at(&wide, ttmm_n_tensors(&wide) - 1);
+    CHECK(head.kind == TTMM_HEAD && (SIZE_MAX < all || head.offset == size_of(all - v * d)) && head.rows == v);
+
+    /* A and B of the seven matrices, of rank 4096: at least these, and hardly more */
+    const uint64_t in_out = 4 * (d + d) + 3 * (d + 4 * d), adapter_bytes = 3 * 4096 * in_out * word;
+    const uint64_t found = ttmm_lora_bytes(&wide, 4096);
+    CHECK(adapter_bytes >= (uint64_t)1 << 31);
+    CHECK(SIZE_MAX <= adapter_bytes ? found == SIZE_MAX : found >= adapter_bytes && found < adapter_bytes + 100000);
+
+    /* twice as many rows of logits take as many times V numbers more */
+    const ttmm_pass_size one = {4096, 1, 0, 1024, 0, 0, 0, 0}, two = {4096, 1, 0, 2048, 0, 0, 0, 0};
+    const size_t less = ttmm_pass_bytes(&wide, &one), more = ttmm_pass_bytes(&wide, &two);
+    const uint64_t rows = 1024 * v * word;
+    CHECK(rows >= (uint64_t)1 << 33);
+    CHECK(SIZE_MAX / 2 <= rows ? more == SIZE_MAX : more != SIZE_MAX && more - less == rows && less > rows);
+
+    const ttmm_config absurd = {1 << 20, 1 << 16, 1 << 16, 1 << 16, 1 << 16, 1 << 24,
+                                1 << 28, 8,       0,       1e-5,    1e4,     .biases = 1};
+    const int most = INT_MAX;
+    const ttmm_config worse = {most, 1000, most, most, most, most, most, most, 0, 1e-5, 1e4, .biases = 1};
+    const ttmm_pass_size large = {SIZE_MAX / 4, 1, 0, 1, 0, 0, 0, 0};
+    ttmm_model m;
+    ttmm_lora l;
+    ttmm_pass *p;
+    CHECK(ttmm_n_weights(&absurd) == SIZE_MAX && ttmm_n_weights(&worse) == SIZE_MAX);
+    CHECK(ttmm_pass_bytes(&absurd, &large) == SIZE_MAX && ttmm_pass_bytes(&worse, &large) == SIZE_MAX);
+    CHECK(ttmm_pass_bytes(&llama, &large) == SIZE_MAX && ttmm_lora_bytes(&worse, INT_MAX) == SIZE_MAX);
+    GIVES("absurd", ttmm_model_new(&m, &absurd, &err), TTMM_NO_ROOM, "memory", "");
+    GIVES("absurd", ttmm_pass_new(&p, &llama, &large, &err), TTMM_NO_ROOM, "memory", "");
+    if (SIZE_MAX < all * word) GIVES("wide", ttmm_model_new(&m, &wide, &err), TTMM_NO_ROOM, "memory", "");
+    if (SIZE_MAX < adapter_bytes) GIVES("wide", ttmm_lora_new(&l, &wide, 4096, 1, &err), TTMM_NO_ROOM, "memory", "");
+}
+
+int main(void)
+{
+    const char *clear = IS_DOUBLE ? "rm -rf test/build/interop-f64.d" : "rm -rf test/build/interop-f32.d";
+    if (system(clear) != 0 || !DONE(ttmm_make_folder(FOLDER, &err))) return 1;
+    RUN(models), RUN(adapter), RUN(gradients);
+    RUN(tokenizers), RUN(ill_formed), RUN(corpus_of_tokens), RUN(byte_vocabulary), RUN(utf8_as_it_comes);
+    RUN(models_refused), RUN(tokenizers_refused);
+    RUN(rounding), RUN(sizes);
+    return system(clear) != 0 || test_end("interop");
+}
