@@ -122,6 +122,15 @@ static int load_base(const char *folder)
     return ttmm_model_read(&model.base, folder, &err);
 }
 
+/* The shape alone: weights are sizes. */
+static int load_config(const char *folder)
+{
+    model.folder = folder;
+    int code = ttmm_config_read(&model.base.config, folder, &err);
+    if (code == TTMM_OK) model.base.n = ttmm_n_weights(&model.base.config);
+    return code;
+}
+
 static int load_corpus(void)
 {
     int code = ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err);
@@ -1095,7 +1104,8 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && option.dtype) code = is_one_of(option.dtype, "f32", "f16", "bf16", "dtype");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
     if (option.threads) ttmm_set_threads(option.threads);
-    if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0) code = load_base(argument[0]);
+    if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0)
+        code = action[v] == verb_info || action[v] == verb_tokenize ? load_config(argument[0]) : load_base(argument[0]);
     if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);
     if (code == TTMM_OK) code = action[v](argument, n);
     if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))

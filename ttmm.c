@@ -3873,7 +3873,7 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
 }
 
 /* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
-static int read_config(ttmm_config *c, const char *folder, ttmm_error *err)
+int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
 {
     char path[PATH_BYTES], *text = NULL;
     json j;
@@ -4003,7 +4003,7 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
     json index = {0};
     int shard = -1;
     memset(m, 0, sizeof *m);
-    int code = read_config(&c, folder, err);
+    int code = ttmm_config_read(&c, folder, err);
     const int sharded = code == TTMM_OK && !ttmm_exists(folder, "model.safetensors") &&
                         ttmm_exists(folder, "model.safetensors.index.json");
     if (sharded) code = json_open(&index, &text, folder, "model.safetensors.index.json", index_path, err);
@@ -4332,7 +4332,7 @@ int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
     ttmm_config c = {.vocab = TTMM_BYTES};
     json j = {0};
     *k = NULL;
-    int code = ttmm_exists(folder, "config.json") ? read_config(&c, folder, err) : TTMM_OK;
+    int code = ttmm_exists(folder, "config.json") ? ttmm_config_read(&c, folder, err) : TTMM_OK;
     if (code) return code;
     if (!ttmm_exists(folder, "tokenizer.json"))
         return c.vocab == TTMM_BYTES
@@ -4432,25 +4432,32 @@ static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error 
     return known ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%s: holds no LoRA matrix", s->path);
 }
 
-/* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot, as PEFT
- * matches keys without regular expressions; else `common`. */
+/* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot; else
+ * `common`. A key is a regular expression to PEFT; of these, ^ at the beginning (the whole name), $ at the end and \.
+ * are understood. */
 static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
 {
     const int pattern = json_find(j, 0, "alpha_pattern");
     *alpha = common;
     for (int k = pattern < 0 ? -1 : j->node[pattern].child; k >= 0; k = j->node[j->node[k].next].next) {
-        const char *key = j->text + j->node[k].start + 1;
-        const size_t length = j->node[k].end - j->node[k].start - 2, all = strlen(module);
-        for (size_t i = 0; i < length; i++)
-            if (strchr("^$*+?()[]{}|\\", key[i]))
+        char key[256];
+        const int shown = (int)(j->node[k].end - j->node[k].start), fits = (size_t)shown < sizeof key;
+        const size_t n = fits ? json_text(key, j, k) : 0, all = strlen(module);
+        const int whole = n > 0 && key[0] == '^';
+        size_t length = 0;
+        for (size_t i = (size_t)whole; i < n; i++)
+            if (!(key[i] == '\\' && i + 1 < n && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n))
+                key[length++] = key[i];
+        for (size_t i = 0; i < length || !fits; i++)
+            if (!fits || strchr("^$*+?()[]{}|\\", key[i]))
                 return fail(err, TTMM_BAD_INPUT,
                             "%s: alpha_pattern has the regular expression %.*s, which is not supported", j->path,
-                            (int)length, key);
+                            fits ? shown : 100, j->text + j->node[k].start);
         const int ends = length <= all && memcmp(module + all - length, key, length) == 0;
-        if (!ends || (length < all && module[all - length - 1] != '.')) continue;
+        if (!ends || (length < all && (whole || module[all - length - 1] != '.'))) continue;
         if (json_number(j, j->node[k].next, alpha)) return TTMM_OK;
-        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %.*s", j->path,
-                    (int)length, key);
+        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %.*s", j->path, shown,
+                    j->text + j->node[k].start);
     }
     return TTMM_OK;
 }

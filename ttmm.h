@@ -466,6 +466,7 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(real) == 8 ? TTMM_F64 : TTMM_F32 };
 /* The weights are rounded to that type, to nearest and ties to even. TTMM_BAD_INPUT: one is too large for it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err);
+int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err);
 /* model.safetensors, or the files that model.safetensors.index.json names. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 /* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3 and Qwen2.5; others are refused by name. NULL, which is

@@ -104,6 +104,24 @@ expect 0 "parameters" ./run info "$T/m"
 expect 0 "memory" ./run info "$T/merged"
 expect 0 "" ./run tokenize "$T/m" --file data/test/c.txt -o "$T/ids"
 [ "$(tr ' ' '\n' < "$T/ids" | grep -c '^256$')" = 2 ] && ok || fail "tokenize: expected 2 documents"
+mkdir -p "$T/ex" && for k in 0 1 2 3; do cp -r test/interop/qwen2/adapter "$T/ex/$k"; done # folders from elsewhere
+elsewhere="--ids $T/q.ids --experts $T/ex --centroids test/vectors/model/centroids.safetensors --query test/vectors/query.safetensors"
+echo 1 2 3 > "$T/q.ids"
+expect 0 "expert  similarity  weight" ./run route test/interop/qwen2 $elsewhere
+expect 0 "" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype bf16
+expect 0 '"model_type": "qwen2"' cat "$T/q/config.json"
+expect 0 '"torch_dtype": "bfloat16"' cat "$T/q/config.json"
+expect 0 "5 tokens" ./run generate "$T/q" --ids "$T/q.ids" --no-experts --temperature 0 --tokens 5
+./run merge test/interop/qwen2 $elsewhere -o "$T/q32" --quiet
+./run generate "$T/q32" --ids "$T/q.ids" --no-experts --temperature 0 --tokens 8 --quiet > "$T/a"
+./run generate test/interop/qwen2 $elsewhere --temperature 0 --tokens 8 --quiet > "$T/b"
+same "$T/a" "$T/b" "experts from elsewhere, merged and written"
+./run generate test/interop/qwen2 $elsewhere --merge lowrank --temperature 0 --tokens 8 --print-ids --quiet > "$T/b"
+same "$T/a" "$T/b" "the same experts beside the weights"
+expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
+expect 3 "by --query" ./run route test/interop/qwen2 --ids "$T/q.ids" --centroids test/vectors/model/centroids.safetensors
+expect 2 "--dtype is f8" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype f8
+for form in gpt2 llama3 qwen2; do expect 0 "" ./run tokenize test/interop/bpe-$form --file data/test/c.txt; done
 prompt="Melt the butter and add"
 expect 0 "tensors of 23 tokens" ./run trace "$T/m" "$prompt" -o "$T/full" --route
 expect 0 "tensors of 23 tokens" ./run trace "$T/m" "$prompt" -o "$T/cached" --route --cached
