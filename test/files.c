@@ -401,13 +401,13 @@ static void config_defaults(void)
                        "'rope_parameters': {'rope_theta': 5e5}";
     ttmm_config c;
     put("config.json", 0, llama, "", 0);
-    if (!DONE(read_config(&c, FOLDER, &err))) return;
+    if (!DONE(ttmm_config_read(&c, FOLDER, &err))) return;
     CHECK(c.dim == 8 && c.n_layers == 3 && c.n_heads == 4 && c.n_kv_heads == 4 && c.head_dim == 2 && c.vocab == 257);
     CHECK(c.intermediate == 6 && c.context == 2048 && !c.tied && c.norm_eps == 1e-6 && c.rope_theta == 10000);
     for (char item[500], text[1000]; next(&list, item);) {
         snprintf(text, sizeof text, "{%s,%s", item, llama + 1);
         put("config.json", 0, text, "", 0);
-        CHECK(DONE(read_config(&c, FOLDER, &err)) && c.rope_theta == 5e5);
+        CHECK(DONE(ttmm_config_read(&c, FOLDER, &err)) && c.rope_theta == 5e5);
     }
 }
 
