@@ -12,16 +12,20 @@ static struct {
     double atol, rtol;
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
     int route, cached, grad, print_ids, context;
+    int batch, bench_context, rank, bench_experts;
+    const char *shape;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn"};
+            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
+            .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10};
 /* clang-format on */
 
-#define EVERY " generate route eval merge trace compare tokenize info "
+#define EVERY " generate route eval merge trace compare tokenize info bench "
 #define ROUTED " generate route eval merge trace "
 #define FOLDERS " generate route eval merge trace info "
 #define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
+#define TIMED " generate eval bench "
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
@@ -46,8 +50,8 @@ static const ttmm_option options[] = {
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
-    {"neighbours", 'i', &option.neighbours, 1, 1e6, TRAINED, "sequences that TTT trains on (20)"},
-    {"passes", 'i', &option.passes, 1, 1e4, TRAINED, "passes over them (6)"},
+    {"neighbours", 'i', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
+    {"passes", 'i', &option.passes, 1, 1e4, TIMED, "passes over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
     {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
@@ -63,8 +67,14 @@ static const ttmm_option options[] = {
     {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32 (as computed), f16 or bf16"},
     {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
+    {"shape", 's', &option.shape, 0, 0, " bench ",
+     "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
+    {"batch", 'i', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
+    {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
+    {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
+    {"experts", 'i', &option.bench_experts, 1, 1e6, " bench ", "that are routed to and merged (10)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
-    {"tsv", 's', &option.tsv, 0, 0, " route eval compare ", "write the table to a file, tab-separated"},
+    {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
@@ -113,6 +123,8 @@ static struct {
 } model;
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static double larger_of(double a, double b) { return a > b ? a : b; }
 
 static real *new_reals(size_t n) { return n > SIZE_MAX / sizeof(real) ? NULL : malloc(n * sizeof(real)); }
 
@@ -1064,6 +1076,211 @@ static int verb_info(const char *const *argument, size_t n)
     return TTMM_OK;
 }
 
+/* ---- bench ------------------------------------------------------------------------------------------------------- */
+
+/* A work is repeated for about a second; what counts is the fastest time. `flops` and `bytes` are those of the formulas:
+ * 2 a multiply-add, every weight, key and value that is needed read or written once. Bound: the time that the machine
+ * would take for them at its measured peaks, whichever is longer. */
+static struct {
+    double flops, bandwidth; /* peaks, a second */
+    ttmm_model model;
+    ttmm_corpus corpus; /* made here: `batch` sequences of random tokens */
+    ttmm_lora *expert;
+    ttmm_mix mix;
+    ttmm_pass *pass;
+    ttmm_trainer *trainer;
+    real *query, *centroid, *weight, *similarity, *scratch;
+    int *chosen, *token;
+    size_t T, K; /* tokens of a sequence, experts */
+} bench;
+
+static void work_step(void)
+{
+    double loss;
+    ttmm_trainer_step(bench.trainer, &loss);
+}
+
+static void work_prefill(void)
+{
+    ttmm_rewind(bench.pass, 0);
+    const size_t rows = forward_pieces(bench.pass, &bench.model, NULL, bench.token, bench.T);
+    ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
+}
+
+enum { DECODED = 8, PROMPT = 50 };
+static void work_decode(void)
+{
+    const size_t start[2] = {0, 1};
+    ttmm_rewind(bench.pass, bench.T - DECODED);
+    for (size_t i = bench.T - DECODED; i < bench.T; i++) {
+        ttmm_forward(bench.pass, &bench.model, NULL, bench.token + i, start, 1);
+        ttmm_logits(bench.pass, &bench.model, 0, 1);
+    }
+}
+
+static void work_embed(void) { ttmm_embed(bench.query, bench.token, bench.T, NULL); }
+
+static void work_route(void)
+{
+    const ttmm_router r = {0.2, 0, bench.K, 0};
+    size_t n;
+    ttmm_route(&n, bench.chosen, bench.weight, bench.similarity, bench.query, bench.centroid, bench.K, TTMM_EMBED_DIM,
+               &r, &err);
+}
+
+static void work_merge(void) /* in place, and nothing is lost: the weights of the mix are 0 */
+{
+    ttmm_merge(&bench.model, &bench.model, &bench.mix, bench.scratch);
+}
+
+static void work_lowrank(void)
+{
+    ttmm_rewind(bench.pass, 0);
+    const size_t n = bench.T < PROMPT ? bench.T : PROMPT;
+    const size_t rows = forward_pieces(bench.pass, &bench.model, &bench.mix, bench.token, n);
+    ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
+}
+
+/* times: how often the work is done in what is reported. */
+static void measure(const char *work, void (*do_it)(void), double tokens, double flops, double bytes, double times)
+{
+    double best = 0, all = 0;
+    for (int n = 0; n < 2 || (n < 1000 && all < 1); n++) { /* the first one warms up */
+        const double began = ttmm_seconds();
+        do_it();
+        const double t = ttmm_seconds() - began;
+        if (n > 0 && (n == 1 || t < best)) best = t;
+        all += t;
+    }
+    const double least = larger_of(flops / bench.flops, bytes / bench.bandwidth);
+    const double seconds = best * times, rate = tokens / best, percent = 100 * least / best;
+    char speed[32] = "";
+    if (tokens > 0) snprintf(speed, sizeof speed, "%.0f", rate);
+    printf("%-8s %12.6f %12s %10.1f %10.1f %8.1f %%\n", work, seconds, speed, flops / best / 1e9, bytes / best / 1e9,
+           percent);
+    fflush(stdout);
+    if (tsv)
+        fprintf(tsv, "%s\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n", work, seconds, rate, flops / best / 1e9, bytes / best / 1e9,
+                percent);
+}
+
+/* Random weights, text, experts, centroids. */
+static int load_bench(const char *folder)
+{
+    ttmm_config c = {.norm_eps = 1e-5, .rope_theta = 10000, .tied = 1};
+    const size_t K = bench.K = (size_t)option.bench_experts, B = (size_t)option.batch, E = TTMM_EMBED_DIM;
+    int code = TTMM_OK;
+    char rest;
+    if ((folder != NULL) == (option.shape != NULL))
+        return ttmm_fail(&err, TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
+    if (folder) {
+        code = ttmm_model_read(&bench.model, folder, &err);
+        c = bench.model.config;
+    } else if (sscanf(option.shape, "%d,%d,%d,%d,%d,%d%c", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads,
+                      &c.intermediate, &c.vocab, &rest) != 6 ||
+               c.n_heads < 1)
+        return ttmm_fail(&err, TTMM_BAD_USE,
+                         "--shape is %.100s, expected six numbers: "
+                         "dim,layers,heads,kv,intermediate,vocab",
+                         option.shape);
+    else {
+        c.head_dim = c.dim / c.n_heads, c.context = option.bench_context;
+        code = ttmm_model_new(&bench.model, &c, &err);
+        if (code == TTMM_OK) ttmm_model_init(&bench.model, 1);
+    }
+    if (code) return code;
+    bench.T = option.bench_context < c.context ? (size_t)option.bench_context : (size_t)c.context;
+    ttmm_corpus *t = &bench.corpus;
+    t->n_sequences = t->n_documents = B, t->n_tokens = B * bench.T;
+    t->token = bench.token = malloc((t->n_tokens + 1) * sizeof *t->token);
+    t->sequence = malloc((B + 1) * sizeof *t->sequence);
+    bench.query = new_reals(E), bench.centroid = new_reals(K * E), bench.weight = new_reals(K);
+    bench.similarity = new_reals(K), bench.chosen = calloc(K, sizeof *bench.chosen);
+    bench.expert = calloc(K, sizeof *bench.expert), model.chosen = calloc(K, sizeof *model.chosen);
+    real *zero = calloc(K, sizeof *zero);
+    if (!t->token || !t->sequence || !bench.query || !bench.centroid || !bench.weight || !bench.similarity ||
+        !bench.chosen || !bench.expert || !model.chosen || !zero)
+        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the bench");
+    ttmm_rng g = ttmm_stream(1, "bench", 0);
+    for (size_t i = 0; i < t->n_tokens; i++)
+        t->token[i] = (int)ttmm_below(&g, (uint64_t)(c.vocab < 256 ? c.vocab : 256)); /* bytes, too */
+    for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
+    for (size_t i = 0; i < K * E; i++) bench.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
+    bench.mix = (ttmm_mix){K, model.chosen, zero};
+    return TTMM_OK;
+}
+
+static int load_bench_experts(void)
+{
+    int code = TTMM_OK;
+    for (size_t k = 0; k < bench.K && code == TTMM_OK; k++) {
+        code = ttmm_lora_new(&bench.expert[k], &bench.model.config, option.rank, 2.0 * option.rank, &err);
+        if (code == TTMM_OK) ttmm_lora_init(&bench.expert[k], 1, k);
+        model.chosen[k] = &bench.expert[k];
+    }
+    if (code == TTMM_OK && (bench.scratch = new_reals(ttmm_merge_scratch(&bench.model.config, &bench.mix))) == NULL)
+        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
+    return code;
+}
+
+/* A training step of all weights, or (lora) of an adapter; `name` of the row. times: see measure. */
+static int measure_training(const char *name, ttmm_lora *lora, size_t batch, double flops, double bytes, double times)
+{
+    ttmm_recipe r = {.schedule = {.lr = 0}, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = batch};
+    const size_t need = ttmm_trainer_bytes(&bench.model.config, lora, &bench.corpus, &r), have = ttmm_memory();
+    if (have && need > have / 10 * 9 - bench.model.n * sizeof(real)) {
+        printf("%-8s left out: it takes %.0f MiB beside the weights\n", name, (double)need / 1048576);
+        return TTMM_OK;
+    }
+    int code = ttmm_trainer_new(&bench.trainer, &bench.model, lora, &bench.corpus, &r, &err);
+    if (code) return code;
+    ttmm_trainer_start(bench.trainer, NULL, 0, 1 << 30, 0, 0);
+    measure(name, work_step, (double)(batch * bench.T), flops, bytes, times);
+    ttmm_trainer_free(bench.trainer);
+    return TTMM_OK;
+}
+
+static int verb_bench(const char *const *argument, size_t n)
+{
+    int code = load_bench(n ? argument[0] : NULL);
+    if (code) return code;
+    const ttmm_config *c = &bench.model.config;
+    const double L = c->n_layers, HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
+    const double P = L * c->dim * (2 * HS + 2 * GS + 3.0 * c->intermediate), head = (double)c->vocab * c->dim;
+    const double T = (double)bench.T, N = T * option.batch, K = (double)bench.K, E = TTMM_EMBED_DIM;
+    const double a = option.rank * L * (4 * (double)c->dim + 2 * (HS + GS) + 3 * ((double)c->dim + c->intermediate));
+    const double word = sizeof(real),
+                 attention = 2 * L * HS * T; /* multiply-adds of a token, causal: half of all pairs */
+    bench.flops = ttmm_peak_flops(), bench.bandwidth = ttmm_peak_bandwidth();
+    printf("%s: %zu parameters; batch %d, %zu tokens, rank %d, %zu experts, %d threads\n",
+           option.shape ? option.shape : argument[0], bench.model.n, option.batch, bench.T, option.rank, bench.K,
+           ttmm_threads());
+    printf("this machine at most: %.0f GFLOP/s (multiply-add in registers), %.1f GB/s (reading memory)\n",
+           bench.flops / 1e9, bench.bandwidth / 1e9);
+    printf("%-8s %12s %12s %10s %10s %10s\n", "work", "seconds", "tokens/s", "GFLOP/s", "GB/s", "of bound");
+    if ((code = open_tsv("work\tseconds\ttok_s\tgflop_s\tgb_s\tbound_pct")) != TTMM_OK) return code;
+    const double step = 4 * (P + head) + 2.5 * a + 3.5 * attention; /* of LoRA, a token: dW is not needed */
+    code = measure_training("train", NULL, (size_t)option.batch, N * (6 * (P + head) + 3.5 * attention),
+                            9 * word * (double)bench.model.n, 1);
+    if (code == TTMM_OK) code = load_bench_experts();
+    if (code == TTMM_OK)
+        code = measure_training("lora", &bench.expert[0], (size_t)option.batch, N * (step + 4.5 * a),
+                                2 * word * (P + head), 1);
+    const ttmm_pass_size size = decoding_size(bench.T, bench.T, (size_t)option.rank);
+    if (code == TTMM_OK) code = ttmm_pass_new(&bench.pass, c, &size, &err);
+    if (code) return code;
+    measure("prefill", work_prefill, T, T * (2 * P + attention) + 2 * head, word * (P + head), 1);
+    measure("decode", work_decode, DECODED, DECODED * (2 * (P + head) + 2 * attention),
+            DECODED * word * (P + head + 2 * L * GS * T), 1);
+    measure("embed", work_embed, T, 0, word * E, 1);
+    measure("route", work_route, 0, 2 * K * E, word * K * E, 1);
+    measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
+    measure("lowrank", work_lowrank, 0, PROMPT * (2 * P + 2 * K * a) + 2 * head, word * (P + head + K * a), 1);
+    code = measure_training("ttt", &bench.expert[0], 1, T * (step + 4.5 * a), 2 * word * (P + head),
+                            option.neighbours * option.passes);
+    return code ? code : close_tsv();
+}
+
 /* ---- main -------------------------------------------------------------------------------------------------------- */
 
 static const ttmm_verb verbs[] = {
@@ -1075,10 +1292,11 @@ static const ttmm_verb verbs[] = {
     {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document or sequence", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
+    {"bench", "[MODEL]", "the speed of every kind of work, beside what bounds it on this machine", 0, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static int (*const action[VERBS])(const char *const *argument, size_t n) = {
-    verb_generate, verb_route, verb_eval, verb_merge, verb_trace, verb_compare, verb_tokenize, verb_info,
+    verb_generate, verb_route, verb_eval, verb_merge, verb_trace, verb_compare, verb_tokenize, verb_info, verb_bench,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 

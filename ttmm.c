@@ -154,6 +154,16 @@ static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t
 static int64_t tell_file(FILE *f) { return ftello(f); }
 #endif
 
+size_t ttmm_memory(void)
+{
+#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? mul_size((size_t)pages, (size_t)size) : 0;
+#else
+    return 0;
+#endif
+}
+
 void ttmm_set_threads(int n)
 {
 #ifdef _OPENMP
@@ -231,11 +241,12 @@ int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_prog
         if (strcmp(a, "-o") == 0) a = "--output";
         const char *equals = strchr(a, '=');
         const size_t length = equals ? (size_t)(equals - a) : strlen(a);
-        const ttmm_option *o = p->option, *end = p->option + p->n_options;
-        while (o < end &&
-               !(strlen(o->name) + 2 == length && strncmp(a, "--", 2) == 0 && strncmp(a + 2, o->name, length - 2) == 0))
-            o++;
-        if (o == end) return fail(err, TTMM_BAD_USE, "%s is not an option; %s %s -h lists them", a, p->name, v->name);
+        const ttmm_option *o = NULL; /* of that name; two verbs may mean different things by it */
+        for (const ttmm_option *q = p->option; q < p->option + p->n_options; q++)
+            if (strlen(q->name) + 2 == length && strncmp(a, "--", 2) == 0 && strncmp(a + 2, q->name, length - 2) == 0 &&
+                (o == NULL || has_verb(q, v->name)))
+                o = q;
+        if (o == NULL) return fail(err, TTMM_BAD_USE, "%s is not an option; %s %s -h lists them", a, p->name, v->name);
         if (!has_verb(o, v->name)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", o->name, v->name);
         if (o->type == 'b') {
             if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", o->name);
@@ -721,6 +732,56 @@ static void row_product(real *c, const real *c0, const real *a, int transposed, 
         row_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
                   rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, K);
     }
+}
+
+/* What the machine can do at most, for run bench. */
+
+double ttmm_peak_flops(void)
+{
+    enum { CHAINS = 6 * TILE_ROWS, ROUNDS = 1 << 17 };
+    double best = 0, all = 0;
+    for (int trial = 0; trial < 20; trial++) {
+        const double began = ttmm_seconds();
+        OMP(omp parallel reduction(+ : all))
+        {
+            real last[LANES] = {0}, half[LANES];
+            for (int l = 0; l < LANES; l++) half[l] = (real)0.5;
+            vector acc[CHAINS], a = LOAD(half);
+            for (int i = 0; i < CHAINS; i++) acc[i] = ZERO;
+            for (int r = 0; r < ROUNDS; r++)
+                for (int i = 0; i < CHAINS; i++) {
+                    vector next = a;
+                    MULTIPLY_ADD(next, acc[i],
+                                 a); /* on its way to 1: waits for the one before, not for its neighbours */
+                    acc[i] = next;
+                }
+            for (int i = 0; i < CHAINS; i++) ADD(a, acc[i]);
+            STORE(last, a);
+            all += (double)last[0];
+        }
+        const double rate = 2.0 * WIDTH * CHAINS * ROUNDS * ttmm_threads() / (ttmm_seconds() - began);
+        best = rate > best ? rate : best;
+    }
+    return all > 0 ? best : 0; /* all is used, so that it is computed */
+}
+
+double ttmm_peak_bandwidth(void)
+{
+    size_t n = (size_t)1 << 28 >> (sizeof(real) == 8); /* 1 GiB, or what there is: more than any cache holds */
+    real *x = NULL;
+    while (n > 1 << 16 && (x = calloc(n, sizeof *x)) == NULL) n /= 2;
+    if (x == NULL) return 0;
+    double best = 0, all = 0;
+    for (size_t i = 0; i < n; i += 512) x[i] = 1; /* every page is there */
+    for (int trial = 0; trial < 5; trial++) {
+        const double began = ttmm_seconds();
+        OMP(omp parallel for reduction(+ : all))
+        for (size_t i = 0; i < n; i += 1 << 14) all += (double)sum(x + i, 1 << 14);
+        const double rate = (double)(n * sizeof *x) / (ttmm_seconds() - began);
+        best = rate > best ? rate : best;
+    }
+    free(x);
+    return all > 0 ? best : 0;
 }
 
 /* ==== 4. The transformer ============================================================================================

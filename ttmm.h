@@ -8,7 +8,7 @@
  * This file reads in the order of ttmm.c:
  *    1 errors, platform            4 the transformer            7 text and corpus            10 test-time training
  *    2 functions, random numbers   5 optimiser, trainer         8 embeddings, clusters       11 files
- *    3 sums (nothing public)       6 LoRA                       9 routing and merging        12 scoring, tracing
+ *    3 sums                        6 LoRA                       9 routing and merging        12 scoring, tracing
  *
  * Letters in shapes, here and in ttmm.c:
  *    B sequences of a batch        D dim, the model's width     V vocabulary size            K experts
@@ -61,6 +61,7 @@ double ttmm_seconds(void);     /* a monotonic clock, in seconds */
 int ttmm_is_terminal(FILE *f); /* 1 if f is a terminal */
 void ttmm_set_threads(int n);  /* n >= 1; without OpenMP there is one thread whatever n */
 int ttmm_threads(void);        /* the number in use */
+size_t ttmm_memory(void);      /* of this machine, in bytes; 0: not known */
 
 /* A program's verbs and options, in two tables: its command line is parsed, checked and described from them. */
 typedef struct {
@@ -115,6 +116,13 @@ uint64_t ttmm_next(ttmm_rng *g);              /* 64 random bits */
 double ttmm_uniform(ttmm_rng *g);             /* in [0, 1), a multiple of 2^-53 */
 double ttmm_normal(ttmm_rng *g);              /* mean 0, variance 1 */
 uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
+
+/* ---- 3. Sums ----------------------------------------------------------------------------------------------------- */
+
+/* What bounds this machine, measured in about a second: multiplications and additions a second, in vectors of its width,
+ * without memory (one rounding each; FAST=1: fused), and bytes read from memory a second. With all threads in use. */
+double ttmm_peak_flops(void);
+double ttmm_peak_bandwidth(void);
 
 /* ---- 4. The transformer ------------------------------------------------------------------------------------------ */
 
