@@ -101,10 +101,15 @@ errors: all double $(B)/merging $(B)/merging-double
 	@sh test/errors.sh
 
 # Real size: a model of the shape of Llama-3.2-1B with ten experts, its memory against run info's, some minutes.
-large: all
+$(B)/large: test/large.c ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
-	$(CC) $(FLAGS) test/large.c ttmm.c -o $(B)/large $(LIBS)
+	$(CC) $(FLAGS) test/large.c ttmm.c -o $@ $(LIBS)
+large: all $(B)/large
 	@sh test/large.sh
+
+# How the cost of everything grows, in tables.
+scaling: all $(B)/large
+	@sh test/scaling.sh
 
 # The same answers as transformers, PEFT, tokenizers and ttmerge, in a virtual environment of their own from PyPI (about
 # 2 GB); PEERS_DATA=folder adds text for the tokenizers.
@@ -117,6 +122,10 @@ $(VENV)/done:
 	@touch $@
 peers: all $(VENV)/done
 	$(VENV)/bin/python test/peers.py
+
+# Speed, ours beside that of PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder): test/bench_peers.py.
+bench-peers: all $(VENV)/done
+	$(VENV)/bin/python test/bench_peers.py
 
 format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
@@ -136,9 +145,11 @@ help:
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (installed from PyPI; minutes)"
+	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
+	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers large format clean help
+.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers bench-peers large scaling format clean help

@@ -13,7 +13,7 @@ static struct {
     int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
     int route, cached, grad, print_ids, context;
     int batch, bench_context, rank, bench_experts;
-    const char *shape;
+    const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
@@ -39,7 +39,7 @@ static const ttmm_option options[] = {
     {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
     {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
-     "dense (into the weights), lowrank (beside them) or ensemble"},
+     "dense (into the weights), lowrank (beside them) or ensemble (generate: the faster of the first two)"},
     {"adapter", 's', &option.adapter, 0, 0, " generate trace ", "folder of one adapter, instead of routing"},
     {"route", 'b', &option.route, 0, 1, " trace ",
      "with experts, chosen for the prompt (without: the base model alone)"},
@@ -69,6 +69,7 @@ static const ttmm_option options[] = {
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
+    {"only", 's', &option.only, 0, 0, " bench ", "some of train lora prefill decode embed route merge lowrank ttt"},
     {"batch", 'i', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
@@ -556,6 +557,17 @@ static int generate_with_ttt(void)
     return generate_with(&ttt.lora);
 }
 
+/* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out * in multiply-adds,
+ * once, a token beside the weights out + in. With both sums over the matrices, merging pays from sum(out * in) /
+ * sum(out + in) tokens on: 61 for the default shape, 1,381 for Llama-3.2-1B. That is for the prompt's tokens, which go
+ * through at the speed of merging; those that follow wait for memory, and take about 16 times as long (run bench). */
+static int cheaper_beside(const ttmm_config *c, size_t tokens)
+{
+    const double D = c->dim, H = (double)c->n_heads * c->head_dim, G = (double)c->n_kv_heads * c->head_dim;
+    const double F = c->intermediate, products = D * (2 * H + 2 * G + 3 * F), sums = 7 * D + 2 * H + 2 * G + 3 * F;
+    return (double)prompt_tokens + 16 * (double)tokens < products / sums;
+}
+
 static int verb_generate(const char *const *argument, size_t n)
 {
     (void)argument, (void)n;
@@ -578,7 +590,8 @@ static int verb_generate(const char *const *argument, size_t n)
         fprintf(stderr, "\n");
     }
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
-    if (merge_is("lowrank")) return decode(&model.base, &mix, 0);
+    if (option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, (size_t)option.tokens))
+        return decode(&model.base, &mix, 0);
     if (merge_is("ensemble") && mix.n > 0) return decode(&model.base, &mix, 1);
     code = merge_into(&model.base, &mix); /* in place: this process answers one prompt */
     return code ? code : decode(&model.base, NULL, 0);
@@ -1078,9 +1091,9 @@ static int verb_info(const char *const *argument, size_t n)
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
 
-/* A work is repeated for about a second; what counts is the fastest time. `flops` and `bytes` are those of the formulas:
- * 2 a multiply-add, every weight, key and value that is needed read or written once. Bound: the time that the machine
- * would take for them at its measured peaks, whichever is longer. */
+/* A work is repeated for about a second; what counts is the fastest time. `flops` and `bytes` are those of the formulas,
+ * 2 flops a multiply-add, every weight, key and value that is needed read or written once. Of bound: the time that the
+ * machine would take for these at its measured peaks, whichever is longer, in percent of the time that it took. */
 static struct {
     double flops, bandwidth; /* peaks, a second */
     ttmm_model model;
@@ -1141,10 +1154,13 @@ static void work_lowrank(void)
     ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
 }
 
+static int is_wanted(const char *work) { return option.only == NULL || strstr(option.only, work) != NULL; }
+
 /* times: how often the work is done in what is reported. */
 static void measure(const char *work, void (*do_it)(void), double tokens, double flops, double bytes, double times)
 {
     double best = 0, all = 0;
+    if (!is_wanted(work)) return;
     for (int n = 0; n < 2 || (n < 1000 && all < 1); n++) { /* the first one warms up */
         const double began = ttmm_seconds();
         do_it();
@@ -1228,7 +1244,8 @@ static int measure_training(const char *name, ttmm_lora *lora, size_t batch, dou
 {
     ttmm_recipe r = {.schedule = {.lr = 0}, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = batch};
     const size_t need = ttmm_trainer_bytes(&bench.model.config, lora, &bench.corpus, &r), have = ttmm_memory();
-    if (have && need > have / 10 * 9 - bench.model.n * sizeof(real)) {
+    if (!is_wanted(name)) return TTMM_OK;
+    if (have && need + bench.model.n * sizeof(real) > have / 10 * 9) {
         printf("%-8s left out: it takes %.0f MiB beside the weights\n", name, (double)need / 1048576);
         return TTMM_OK;
     }

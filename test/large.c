@@ -1,9 +1,11 @@
-/* large.c - work at real size, for test/large.sh:
+/* large.c - work at real size, for test/large.sh and test/scaling.sh:
  *     large make FOLDER dim,layers,heads,kv,head_dim,intermediate,vocab K rank
  *         a model folder with random weights, stored as bf16, and K experts with centroids and a query
  *     large check FOLDER
  *         a matrix of more than 2^31 numbers, written, read and run: the last rows of its logits are, bit for bit, those
  *         of a model that has these rows alone
+ *     large cluster N E K
+ *         the time of clustering N embeddings of E numbers into K
  *     large peak COMMAND...
  *         runs it, then prints its peak resident memory in MiB to standard error */
 #define _DEFAULT_SOURCE
@@ -121,6 +123,27 @@ static void check(const char *folder)
     ttmm_model_free(&m), ttmm_model_free(&small);
 }
 
+/* Bisecting k-means of n random directions of width E around `K` of them. */
+static void cluster(size_t n, size_t E, size_t K)
+{
+    real *x = malloc(n * E * sizeof *x), *centroid = malloc(K * E * sizeof *centroid);
+    int *number = malloc(n * sizeof *number);
+    if (!x || !centroid || !number) exit(4);
+    ttmm_corpus c = {.n_sequences = n};
+    for (size_t i = 0; i < n; i++) {
+        ttmm_rng centre = ttmm_stream(1, "centre", i % K), g = ttmm_stream(1, "noise", i);
+        for (size_t e = 0; e < E; e++)
+            x[i * E + e] = (real)(ttmm_uniform(&centre) - 0.5 + 0.3 * (ttmm_uniform(&g) - 0.5));
+    }
+    must(ttmm_corpus_set_embeddings(&c, x, E, &err));
+    free(x);
+    const double began = ttmm_seconds();
+    must(ttmm_cluster(number, centroid, c.embedding, n, E, K, 1, &err));
+    printf("clustering of %zu embeddings of %zu numbers into %zu: %.1f s\n", n, E, K, ttmm_seconds() - began);
+    free(centroid), free(number);
+    ttmm_corpus_free(&c);
+}
+
 static int peak(char **command)
 {
     int status = 1;
@@ -148,6 +171,8 @@ int main(int argc, char **argv)
                      .rope_before = 8192};
     if (argc > 2 && strcmp(argv[1], "peak") == 0) return peak(argv + 2);
     if (argc == 3 && strcmp(argv[1], "check") == 0) check(argv[2]);
+    else if (argc == 5 && strcmp(argv[1], "cluster") == 0)
+        cluster((size_t)atol(argv[2]), (size_t)atol(argv[3]), (size_t)atol(argv[4]));
     else if (argc == 6 && strcmp(argv[1], "make") == 0 &&
              sscanf(argv[3], "%d,%d,%d,%d,%d,%d,%d", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads, &c.head_dim,
                     &c.intermediate, &c.vocab) == 7)

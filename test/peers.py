@@ -1,0 +1,642 @@
+"""peers.py - proves that ttmm answers as Hugging Face transformers, PEFT, tokenizers and the authors' ttmerge do.
+
+    make peers                        all of it, in a virtual environment of its own
+    python test/peers.py [PART...]    in the root, after make;   PEERS_DATA=DIR: more text (*.txt) for the tokenizers
+
+part        what is drawn                                      what must agree                           tolerance
+logits      Llama and Qwen2 checkpoints of any shape, rotary   run trace: logits                         2e-5
+            scaling, form of config.json, type, shards; PEFT   run trace --adapter: logits               2e-5
+            adapters of any matrices, ranks, alphas, patterns
+routing     such models, 3 to 12 experts, centroids, queries   run route, run trace: experts             equal
+                                                               ... their weights, similarities           1e-5
+                                                               ... merged logits, dense and lowrank      5e-5
+writing     what run merge writes as f32, f16 and bf16;        transformers' greedy tokens, its config   equal
+            a model of train all                               f32 weights against those ttmerge merged  1e-6
+                                                               f16, bf16 against torch's rounding        the bits
+tokenizers  byte-level BPE in the forms of GPT-2, Llama 3      run tokenize: ids, of text and of every   equal
+            and Qwen2.5                                        code point; run generate: decoded text
+foreign     checkpoints with such a tokenizer, through train   trained adapters' logits in PEFT          2e-5
+            index, cluster, experts and finetune               run eval: perplexity, bits per byte       1e-5
+
+Errors are max |difference| / max |value|; of weights and similarities max |difference|. All is drawn from fixed seeds.
+transformers and PEFT compute in float32 with eager attention; that they round rotary angles is most of the error.
+ttmerge 0.0.4 cannot stack experts of different ranks: it gets them padded with zeros. transformers cannot rotate heads
+of odd width: there are none."""
+import contextlib, json, math, os, random, re, shlex, shutil, subprocess, sys, time, unicodedata, warnings
+from glob import glob
+from types import SimpleNamespace
+
+os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+from ttmerge import TestTimeMergingModel
+
+warnings.filterwarnings("ignore")
+logging.disable_progress_bar()
+torch.set_num_threads(1)
+torch.set_grad_enabled(False)
+
+WORK, END, BEGIN = "test/build/peers", "<|endoftext|>", "<|begin_of_text|>"
+MATRICES = [f"self_attn.{m}_proj" for m in "qkvo"] + [f"mlp.{m}_proj" for m in ("gate", "up", "down")]
+passed = failed = 0
+worst = {}  # the part's largest error of every kind
+
+
+@contextlib.contextmanager
+def case(what):
+    """One configuration: prints its line; whatever is raised in it, a refusal by ./run too, counts it as failed."""
+    global passed, failed
+    notes = []
+    try:
+        yield notes
+        passed += 1
+    except Exception as e:
+        failed += 1
+        what, notes = f"FAILED {what}", notes + [f"{type(e).__name__}: {e}"]
+    print(f"{what}: {'; '.join(notes)}", flush=True)
+
+
+def need(condition, text):
+    if not condition:
+        raise AssertionError(text)
+
+
+def within(notes, kind, found, expected, tolerance, relative=True):
+    need(found.shape == expected.shape, f"{kind}: shape {list(found.shape)}, expected {list(expected.shape)}")
+    error = (found.double() - expected.double()).abs().max().item() if len(found) else 0.0
+    error /= expected.abs().max().item() if relative else 1
+    notes.append(f"{kind} {error:.1e}")
+    worst[kind] = error if math.isnan(error) else max(error, worst.get(kind, 0))
+    need(error <= tolerance, f"more than {tolerance:g}")
+
+
+def first_difference(a, b):
+    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def call(*words):
+    """Runs ./run or ./train; its standard output."""
+    command = ["./" + words[0], *map(str, words[1:]), "--quiet"]
+    done = subprocess.run(command, capture_output=True, timeout=250)
+    need(done.returncode == 0, f"{shlex.join(command)}: status {done.returncode}, {done.stderr.decode()[-600:]}")
+    return done.stdout.decode()
+
+
+def trace(*words):
+    call("run", "trace", *words, "-o", f"{WORK}/trace.safetensors")
+    return load_file(f"{WORK}/trace.safetensors")
+
+
+def write(path, content):
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        f.write(content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def prompt(ids):
+    return "--ids", write(f"{WORK}/prompt.ids", " ".join(map(str, ids)) + "\n")
+
+
+def table(path):
+    lines = [line.split("\t") for line in open(path).read().splitlines()]
+    return [dict(zip(lines[0], line)) for line in lines[1:]]
+
+
+def normal(r, *shape, scale=1.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(r.getrandbits(40)))
+
+
+# ---- Models and adapters ---------------------------------------------------------------------------------------------
+
+def draw_config(r, kind=None, rope=None, **fixed):
+    """What is in a config.json, in one of the many forms there are; a description, where ! marks a width of its own."""
+    kind, rope = kind or r.choice(["llama", "qwen2"]), rope or r.choice(["default", "linear", "llama3"])
+    heads, own, old = r.randint(1, 4), r.random() < 0.5, r.random() < 0.5
+    kv = r.choice([g for g in range(1, heads + 1) if heads % g == 0])
+    width = 2 * r.randint(1, 12) if own else 2 * r.randint(-(-8 // heads), 32 // heads)
+    c = dict(model_type=kind, architectures=[{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[kind]],
+             hidden_size=heads * (r.randint(-(-16 // heads), 64 // heads) if own else width), num_attention_heads=heads,
+             num_key_value_heads=kv, intermediate_size=r.randint(16, 96), num_hidden_layers=r.randint(1, 3),
+             vocab_size=r.randint(50, 300), max_position_embeddings=r.choice([64, 128, 2048]), hidden_act="silu",
+             rms_norm_eps=r.choice([1e-5, 1e-6, 1e-3, 0.0123]), tie_word_embeddings=r.random() < 0.5)
+    if own or r.random() < 0.5:
+        c["head_dim"] = width if own or kind == "qwen2" else r.choice([width, None])
+    if kv == heads and r.random() < 0.5:  # left out, transformers' Qwen2 has 32
+        c.update({"num_key_value_heads": None}) if kind == "qwen2" else c.pop("num_key_value_heads")
+    if not c["tie_word_embeddings"] and r.random() < 0.5:
+        del c["tie_word_embeddings"]
+    theta = r.choice([10000, 500000.0, 1000000, round(10 ** r.uniform(2, 6), 2)])
+    linear, names = dict(factor=r.choice([2, 4.0, 8, round(r.uniform(1.1, 40), 3)])), ["type", "rope_type"]
+    llama3 = dict(linear, low_freq_factor=r.choice([1, 1.0, round(r.uniform(0.5, 2), 2)]),
+                  high_freq_factor=r.choice([4, 4.0, round(r.uniform(2.1, 9), 2)]),
+                  original_max_position_embeddings=r.choice([16, 32, 50]))
+    scaling = dict(default={}, linear=linear, llama3=llama3)[rope]
+    if not old:
+        c["rope_parameters"] = {"rope_theta": theta, "rope_type": rope, **scaling}
+    elif rope != "default" or r.random() < 0.3:
+        c.update(rope_scaling={**dict.fromkeys(r.sample(names, r.randint(1, 2)), rope), **scaling}, rope_theta=theta)
+    else:
+        c.update(r.choice([{}, {"rope_scaling": None}, {"rope_theta": theta}]))
+    harmless = dict(_name_or_path="somebody/model", transformers_version="4.45.0", use_cache=True, bos_token_id=1,
+                    a_key_of_my_own={"a": [1, {"b": None}, "\u00e9\n"], "c": -1.5e-3}, attention_dropout=0.0,
+                    initializer_range=0.02, torch_dtype="bfloat16", eos_token_id=r.choice([3, [5, 7], [4]]))
+    harmless.update(dict(attention_bias=False, mlp_bias=False, pretraining_tp=1) if kind == "llama" else dict(
+        use_sliding_window=False, sliding_window=r.choice([None, 4096]), max_window_layers=21))
+    c.update({k: harmless[k] for k in r.sample(list(harmless), r.randint(0, len(harmless)))}, **fixed)
+    about = (f"{kind} {c['hidden_size']}x{c['num_hidden_layers']} heads {heads}/{kv}x{width}{'!' * own} vocab "
+             f"{c['vocab_size']} {'tied' if c.get('tie_word_embeddings') else 'untied'} eps {c['rms_norm_eps']:g} "
+             f"{' '.join([rope] + [f'{v:g}' for v in scaling.values()])} theta "
+             f"{c.get('rope_theta', 'absent') if old else theta}{' old' * old}")
+    return dict(r.sample(list(c.items()), len(c))), about
+
+
+def read_model(folder, dtype=torch.float32):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+
+
+def make_model(r, folder, config, dtype=torch.float32, shards=None):
+    """A checkpoint of random weights with this config.json; the model, as transformers reads it back."""
+    os.makedirs(folder)
+    write(f"{folder}/config.json", config)
+    model, std = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)), r.uniform(0.1, 0.2)
+    for name, p in model.named_parameters():
+        p.data = normal(r, *p.shape, scale=0.2 if "norm" in name else std) + ("norm" in name)
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shards} if shards else {}))
+    need(shards != "5KB" or os.path.exists(f"{folder}/model.safetensors.index.json"), "no shards were made")
+    write(f"{folder}/config.json", config)
+    return read_model(folder)
+
+
+def logits(model, ids):
+    return model(torch.tensor([ids])).logits[0]
+
+
+def draw_adapter(r, folder, base, rank=None):
+    """A PEFT adapter of a checkpoint; a description. rank: of that rank and one alpha, as ttmerge takes them."""
+    names = r.sample(MATRICES, r.randint(1, 7))
+    config = dict(r=rank or r.randint(1, 9), lora_alpha=r.choice([1, 3, 8, 16]), target_modules=names)
+    if not rank:
+        def pattern(values):
+            full = [f"layers.{layer}.{n}" for layer in range(3) for n in names]
+            return {r.choice([n, "model." + n, n.split(".", 2)[2], n.split(".")[-1]]): r.choice(values)
+                    for n in r.sample(full, r.randint(0, len(full)))}
+        config.update(use_rslora=r.random() < 0.4, lora_dropout=0.1, rank_pattern=pattern(range(1, 12)),
+                      target_modules=r.choice([names, [n.split(".")[-1] for n in names]]),
+                      alpha_pattern=pattern([1, 2, 5, 16, 3.5]) if r.random() < 0.5 else {})
+    model = get_peft_model(read_model(base), LoraConfig(task_type="CAUSAL_LM", **config))
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = normal(r, *p.shape, scale=0.1 if "lora_B" in name else p.shape[1] ** -0.5)
+    model.save_pretrained(folder)
+    if not rank:  # PEFT sorts the patterns as it writes; of those that fit the first counts: it must stay the first
+        path, dtype = f"{folder}/adapter_model.safetensors", r.choice([torch.float32, torch.bfloat16, torch.float16])
+        save_file({n: t.to(dtype) for n, t in load_file(path).items()}, path, {"format": "pt"})
+        patterns = {k: config[k] for k in ("rank_pattern", "alpha_pattern")}
+        write(f"{folder}/adapter_config.json", {**json.load(open(f"{folder}/adapter_config.json")), **patterns})
+    return (f"{len(names)} matrices r {config['r']} alpha {config['lora_alpha']} patterns "
+            f"{[len(config[k]) for k in config if 'pattern' in k]}{' rslora' * config.get('use_rslora', 0)}")
+
+
+def part_logits():
+    for i in range(60):
+        r = random.Random(f"logits {i}")
+        folder, (config, about) = f"{WORK}/logits/{i}", draw_config(r)
+        dtype = r.choice([torch.float32, torch.float32, torch.float16, torch.bfloat16, torch.float64])
+        shards = r.choice([None, "5KB", "30KB"]) if config["hidden_size"] > 24 else None
+        ids = [r.randrange(config["vocab_size"]) for _ in range(r.randint(30, 200))]
+        with case(f"logits {i}: {about} {str(dtype)[6:]}, shards {shards}, {len(ids)} tokens") as notes:
+            model = make_model(r, folder, config, dtype, shards)
+            within(notes, "logits", trace(folder, *prompt(ids))["logits"], logits(model, ids), 2e-5)
+            if i % 2:
+                notes.append(draw_adapter(r, f"{folder}/adapter", folder))
+                expected = logits(PeftModel.from_pretrained(model, f"{folder}/adapter"), ids)
+                found = trace(folder, *prompt(ids), "--adapter", f"{folder}/adapter")["logits"]
+                within(notes, "with adapter", found, expected, 2e-5)
+
+
+# ---- Routing and merging against ttmerge -----------------------------------------------------------------------------
+
+def draw_experts(r, folder, base, K, ranks):
+    """K adapters in numbered folders; the folder for ttmerge, with zeros to the largest rank."""
+    given = [r.choice(ranks) for _ in range(K)]
+    for k in range(K):
+        draw_adapter(r, f"{folder}/{k}", base, given[k])
+        shutil.copytree(f"{folder}/{k}", f"{folder}-padded/{k}")
+        path, more = f"{folder}-padded/{k}/adapter_model.safetensors", max(given) - given[k]
+        save_file({n: torch.nn.functional.pad(t, (0, 0, 0, more) if "lora_A" in n else (0, more)).contiguous()
+                   for n, t in load_file(path).items()}, path)
+    return f"{folder}-padded"
+
+
+def draw_route(r, folder, K, special=None):
+    """Centroids and a query, as words for ./run and as ttmerge takes them. No weight is so near tau, or another at the
+    cut of max, that rounding could decide. special: no weight is above tau; more than max; below what floats hold."""
+    while True:
+        E = r.choice([8, 16, 64, 384])
+        centroids = torch.nn.functional.normalize(normal(r, K, E) + normal(r, 1, E, scale=0.5), dim=1)
+        query = normal(r, E, scale=0.3 / E ** 0.5)
+        for k in r.sample(range(K), r.randint(1, K)):
+            query += r.uniform(0.2, 1) * centroids[k]
+        query *= 10 ** r.uniform(-2, 2)
+        beta = {"none": 1.0, "many": 0.8, "tiny": 0.02}.get(special) or r.uniform(0.15, 0.6)
+        tau = {"none": 0.5, "many": 0.0}.get(special, r.choice([0.01, 0.01, 0.05, 0.2]))
+        most = r.randint(1, K - 1) if special == "many" else r.choice([50, 50, 3])
+        distance = 1 - centroids.double() @ query.double() / query.double().norm()
+        weights = torch.softmax(-distance / beta ** 2, 0)
+        w, above = weights.sort(descending=True).values.tolist(), int((weights > tau).sum())
+        clear = (weights - tau).abs().min() > 1e-4 and (above <= most or w[most - 1] - w[most] > 1e-4)
+        if {"none": clear and above == 0, "many": clear and above > most, None: clear and above > 0,
+                "tiny": distance.min() > 0.05 and w[0] > 0.99999}[special]:
+            break
+    os.makedirs(folder, exist_ok=True)
+    name = r.choice(["embeddings", "centroids", "x", "mpnet.wikipedia/\u03c6"])
+    save_file({name: centroids}, f"{folder}/centroids.safetensors")
+    save_file({"embedding": query}, f"{folder}/query.safetensors")
+    return (["--query", f"{folder}/query.safetensors", "--centroids", f"{folder}/centroids.safetensors", "--experts",
+             f"{folder}/experts", "--beta", beta, "--tau", tau, "--max", most],
+            dict(expert_embeddings=centroids, beta=beta, tau=tau, max_merge_count=most), query)
+
+
+def ttmerge(model, where, settings, query, ids):
+    """What ttmerge chooses, with which weights; the parameters it merges, and their logits."""
+    stub = SimpleNamespace(encode=lambda text, **_: query, decode=lambda ids, **_: "")
+    merger = TestTimeMergingModel(tokenizer=stub, encoder=stub, base_model=model, adapter_location=where, device="cpu",
+                                  **settings)
+    merge, it = merger._efficient_merge_adapters, SimpleNamespace(experts=[], weights=torch.tensor([]))
+
+    def wrapped(experts, weights):
+        it.experts, it.weights, names = experts, torch.tensor(weights), merge(experts, weights)
+        it.merged = {n: p.detach().clone() for n, p in model.named_parameters()}
+        return names
+
+    merger._efficient_merge_adapters = wrapped
+    it.logits = merger(torch.tensor([ids])).logits[0]
+    return it
+
+
+def same_route(notes, words, settings, query, it):
+    """run route and run trace of these words against ttmerge."""
+    notes.append(f"{len(it.experts)} chosen")
+    call("run", "route", *words, "--tsv", f"{WORK}/route.tsv")
+    rows = sorted(table(f"{WORK}/route.tsv"), key=lambda row: int(row["expert"]))
+    found = [int(row["expert"]) for row in rows]
+    need(found == it.experts, f"run route chose {found}, expected {it.experts}")
+    within(notes, "weights", torch.tensor([float(row["weight"]) for row in rows]), it.weights, 1e-5, relative=False)
+    similarity = settings["expert_embeddings"] @ torch.nn.functional.normalize(query, dim=0)
+    for how in "dense", "lowrank":
+        found = trace(*words, "--route", "--merge", how)
+        need(found["experts"].tolist() == it.experts, f"trace chose {found['experts'].tolist()}, expected {it.experts}")
+        within(notes, "weights", found["weights"], it.weights, 1e-5, relative=False)
+        within(notes, "similarity", found["similarity"], similarity, 1e-5, relative=False)
+        within(notes, how, found["logits"], it.logits, 5e-5)
+
+
+def part_routing():
+    for i in range(24):
+        r = random.Random(f"routing {i}")
+        special, K = {3: "none", 7: "many", 11: "tiny", 13: "many"}.get(i), r.randint(3, 12)
+        folder = f"{WORK}/routing/{i}"
+        ranks, (config, about) = r.sample(range(1, 9), 1 if i % 2 else 4), draw_config(r)
+        words, settings, query = draw_route(r, folder, K, special)
+        with case(f"routing {i}: {about}, {K} experts of ranks {','.join(map(str, ranks))} beta {settings['beta']:.3g} "
+                  f"tau {settings['tau']:g} max {settings['max_merge_count']}") as notes:
+            model = make_model(r, f"{folder}/base", config)
+            where = draw_experts(r, f"{folder}/experts", f"{folder}/base", K, ranks)
+            ids = [r.randrange(config["vocab_size"]) for _ in range(r.randint(30, 120))]
+            it = ttmerge(model, where, settings, query, ids)
+            same_route(notes, [f"{folder}/base", *prompt(ids), *words], settings, query, it)
+
+
+# ---- Written models --------------------------------------------------------------------------------------------------
+
+SAME = ("model_type architectures hidden_size intermediate_size num_hidden_layers num_attention_heads vocab_size "
+        "num_key_value_heads max_position_embeddings rms_norm_eps hidden_act tie_word_embeddings rope_parameters "
+        "eos_token_id attention_bias mlp_bias use_sliding_window").split()
+
+
+def hard_to_round(r, *shape):
+    """Numbers of all sizes, many of them half way between two of float16 or bfloat16, or subnormal there."""
+    whole = [r.randrange(1 << r.randint(1, 14)) + r.choice([0, 0.5, 0.5, 0.49, 0.51]) for _ in range(math.prod(shape))]
+    return torch.tensor([r.choice([-1, 1]) * w * 2.0 ** r.randint(-30, -13) for w in whole]).reshape(shape)
+
+
+def settled(config, key):
+    """A value of a config, in the one form in which two can be compared."""
+    value = getattr(config, key, None) or False
+    if key == "eos_token_id":
+        return value if isinstance(value, list) else [value]
+    return {k: v for k, v in value.items() if k != "type"} if isinstance(value, dict) else value
+
+
+def written(notes, words, out, it, ids, ends):
+    """What run merge of these words writes into out/f32, out/f16, out/bf16; what is generated from it."""
+    was = AutoConfig.from_pretrained(words[0])
+    for name, dtype in ("f32", torch.float32), ("f16", torch.float16), ("bf16", torch.bfloat16):
+        call("run", "merge", *words, "--dtype", name, "-o", f"{out}/{name}")
+        tensors = {n: t for path in glob(f"{out}/{name}/*.safetensors") for n, t in load_file(path).items()}
+        need(set(tensors) == set(it.merged), f"{name}: missing or extra: {sorted(set(tensors) ^ set(it.merged))}")
+        exact = tensors if name == "f32" else exact
+        for n, t in tensors.items():
+            need(t.dtype == dtype, f"{name}: {n} is {t.dtype}")
+            rounded, bits = exact[n].to(dtype), torch.int16 if dtype.itemsize == 2 else torch.int32
+            off = torch.nonzero((t.view(bits) != rounded.view(bits)).flatten()).flatten().tolist()[:1]
+            need(not off, f"{name}: {n}{off} is {t.flatten()[off].tolist()}, expected {rounded.flatten()[off].tolist()}"
+                 f" of {exact[n].flatten()[off].tolist()}")
+        model, now = read_model(f"{out}/{name}", "auto"), AutoConfig.from_pretrained(f"{out}/{name}")
+        need(model.dtype == dtype, f"{name}: transformers reads it as {model.dtype}")
+        for key in SAME:
+            a, b = settled(was, key), settled(now, key)
+            need(a == b, f"{name}: config.json, {key}: {b}, expected {a}")
+    notes.append("f16, bf16 to the bit")
+    for n, t in exact.items():
+        within([], "merged weights", t, it.merged[n], 1e-6 if "_proj.weight" in n else 0)
+    model, one = read_model(f"{out}/f32"), dict(pad_token_id=0, attention_mask=torch.ones(1, len(ids)))
+    want = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=20, **one)[0][len(ids):].tolist()
+    for way in [f"{out}/f32", *words[1:3]], words, [*words, "--merge", "lowrank"]:
+        found = call("run", "generate", *way, "--temperature", 0, "--tokens", 20, "--print-ids").split()
+        found = [int(x) for x in found] + want[len(found):] * (want[-1] in ends and len(found) == len(want) - 1)
+        need(found == want, f"run generate {shlex.join(map(str, way))}: {found}, expected {want}")
+    notes.append(f"{len(want)} tokens{', the last an end' if want[-1] in ends else ''}")
+
+
+def part_writing():
+    for i in range(10):
+        r = random.Random(f"writing {i}")
+        folder, ends = f"{WORK}/writing/{i}", [3] if i < 4 else r.sample(range(40), 8)
+        rope = ["llama3", "linear", "llama3", "default", "linear"][i // 2]
+        config, about = draw_config(r, ["llama", "qwen2"][i % 2], rope, max_position_embeddings=128,
+                                    eos_token_id=3 if i < 4 else ends)
+        words, settings, query = draw_route(r, folder, 4)
+        with case(f"writing {i}: {about}, ends {ends}") as notes:
+            make_model(r, f"{folder}/base", config)
+            path = f"{folder}/base/model.safetensors"
+            tensors = load_file(path)
+            tensors["model.embed_tokens.weight"][8:] = hard_to_round(r, config["vocab_size"] - 8, config["hidden_size"])
+            save_file(tensors, path, {"format": "pt"})
+            where = draw_experts(r, f"{folder}/experts", f"{folder}/base", 4, [2, 3])
+            ids = [r.randrange(config["vocab_size"]) for _ in range(r.randint(10, 60))]
+            it = ttmerge(read_model(f"{folder}/base"), where, settings, query, ids)
+            written(notes, [f"{folder}/base", *prompt(ids), *words], f"{folder}/out", it, ids, ends)
+    with case("writing: a model of train all, in transformers, PEFT and ttmerge") as notes:
+        out = f"{WORK}/writing/all"
+        call("train", "all", out, *sorted(glob("data/train/*.txt"))[:5], *"--steps 5 --experts 3 --epochs 1 --dim 32 "
+             "--layers 1 --heads 2 --intermediate 48 --context 64".split())
+        tokenizer, model = AutoTokenizer.from_pretrained(out), read_model(out)
+        text = "na\u00efve \u4f60\u597d \U0001f984\r\n\t x  \u0301 \0\u007f don't " + "".join(map(chr, range(1, 700)))
+        need(tokenizer(text).input_ids == list(text.encode()), "AutoTokenizer: ids are not the UTF-8 bytes")
+        need(tokenizer.decode(list(text.encode())) == text, "AutoTokenizer: the bytes are not decoded to the text")
+        ends = tokenizer.eos_token, tokenizer.eos_token_id, model.config.eos_token_id, tokenizer(f"a{END}b").input_ids
+        need(ends == (END, 256, 256, [97, 256, 98]), f"AutoTokenizer: the end token is {ends}")
+        ids = list(open("data/test/garden.txt", "rb").read()[:60])
+        words = [out, *prompt(ids)]
+        within(notes, "logits", trace(*words)["logits"], logits(model, ids), 2e-5)
+        for adapter in f"{out}/experts/0", f"{out}/finetuned":
+            expected = logits(PeftModel.from_pretrained(read_model(out), adapter), ids)
+            within(notes, "with adapter", trace(*words, "--adapter", adapter)["logits"], expected, 2e-5)
+        centroids = next(iter(load_file(f"{out}/centroids.safetensors").values()))
+        query, beta = 2 * centroids[2] + 1.5 * centroids[0] + centroids[1], 0.4
+        settings = dict(expert_embeddings=centroids, beta=beta)
+        save_file({"embedding": query}, f"{out}/query.safetensors")
+        it = ttmerge(model, f"{out}/experts", settings, query, ids)
+        same_route(notes, [*words, "--query", f"{out}/query.safetensors", "--beta", beta], settings, query, it)
+
+
+# ---- Tokenizers ------------------------------------------------------------------------------------------------------
+
+SPLIT = (r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
+         r"""|\s*[\r\n]+|\s+(?!\S)|\s+""")  # of Llama 3; GPT-2's is what ByteLevel has
+ADDED = ["<think>", "</think>", "<tool", "<tool_call>", "two words  and more ", "caf\u00e9!", "\u00c5x", "zz", "zzz"]
+UNMADE = [" governmentally", "abcab", "yyyy", " yq", "]];\n"]  # in the vocabulary, though no merges need lead there
+
+
+def make_tokenizer(form, folder, texts, size, strings, ignore_merges, across=False):
+    """A tokenizer.json as that family's folders have it, read back by tokenizers. across: trained on whole texts, so
+    that it has merges across where words are cut, by which a wrong cut shows."""
+    t = Tokenizer(models.BPE(ignore_merges=ignore_merges))
+    split = pre_tokenizers.Split(Regex(SPLIT if form == "llama3" else SPLIT.replace("{1,3}", "")), "isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = pre_tokenizers.Sequence([split, in_bytes])
+    if form == "gpt2":
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    t.pre_tokenizer = in_bytes if across else words
+    t.decoder, t.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
+    if form == "qwen2":
+        t.normalizer = normalizers.NFC()
+    first = [END] if form == "gpt2" else []  # there it is in the vocabulary, too
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=first,
+                                                     initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    t.pre_tokenizer = words
+    full = json.loads(t.to_str())
+    vocabulary = full["model"]["vocab"]
+    for word in UNMADE:
+        vocabulary.setdefault(word.replace(" ", "\u0120").replace("\n", "\u010a"), len(vocabulary))
+    t = Tokenizer.from_str(json.dumps(full))
+    normalized = form == "gpt2"  # as its file has it
+    t.add_special_tokens([AddedToken(c, normalized=normalized, special=True) for c in (END, BEGIN, "<|im_end|>")])
+    t.add_tokens([AddedToken(c, normalized=False, special=False) for c in ADDED])
+    if form == "llama3":
+        begin = processors.TemplateProcessing(single=f"{BEGIN}:0 $A:0", pair=f"{BEGIN}:0 $A:0 {BEGIN}:1 $B:1",
+                                              special_tokens=[(BEGIN, t.token_to_id(BEGIN))])
+        t.post_processor = processors.Sequence([t.post_processor, begin])
+    full = json.loads(t.to_str())
+    if strings:  # as older files are
+        full["model"]["merges"] = [" ".join(m) for m in full["model"]["merges"]]
+        if not ignore_merges:
+            del full["model"]["ignore_merges"], full["model"]["byte_fallback"]
+        if form == "gpt2":
+            full["model"].update(continuing_subword_prefix="", end_of_word_suffix="")
+            del full["pre_tokenizer"]["use_regex"]
+    return Tokenizer.from_file(write(f"{folder}/tokenizer.json", full))
+
+
+def set_ends(r, folder, config, ends):
+    """In config.json, or in generation_config.json, which has the last word."""
+    last = r.random() < 0.5
+    write(f"{folder}/config.json", {**config, "eos_token_id": 1 if last else ends})
+    write(f"{folder}/generation_config.json", {"eos_token_id": ends} if last else {})
+
+
+def documents_of(path):
+    text = open(path, encoding="utf-8", newline="").read()
+    return [d for d in re.split(r"(?m)^<\|endoftext\|>\r?(?:\n|\Z)", text) if d]
+
+
+def write_documents(path, documents):
+    """All but the last must end in a newline, since the separators are lines; none may hold a zero or such a line."""
+    documents = [re.sub(r"(?m)^<\|endoftext\|>(\r?)$", r"<\1", d.replace("\0", "")) for d in documents]
+    documents = [d if d.endswith("\n") else d + "\n" for d in documents[:-1]] + documents[-1:]
+    need(documents_of(write(path, f"{END}\n".join(documents))) == documents, f"{path} is not as it was meant")
+    return path
+
+
+def fuzz(r, words, n):
+    """Documents of what is hard for a tokenizer."""
+    def span(*ranges):
+        return [chr(c) for a, b in ranges for c in range(a, b + 1) if unicodedata.category(chr(c)) not in ("Cs", "Cn")]
+
+    def some(pool, most=6):
+        return "".join(r.choices(pool, k=r.randint(1, most)))
+    points, classes = span((1, 0x10ffff)), ("L", "N", "M", "PS")
+    letters, numbers, marks, signs = ([c for c in points if unicodedata.category(c)[0] in kind] for kind in classes)
+    composed = [c for c in letters if unicodedata.decomposition(c)]
+    accents = span((0x300, 0x36f), (0x5b0, 0x5c7), (0x64b, 0x655), (0x1dc0, 0x1dff), (0x20d0, 0x20f0))
+    space = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3000\u200b\ufeff\u180e"
+    emoji, joiners = span((0x1f300, 0x1faff), (0x2600, 0x27bf)), "\u200d\ufe0f\U0001f3fb\U0001f3ff\U0001f1e6\U0001f1ff"
+    jamo, hangul = span((0x1100, 0x11ff), (0xa960, 0xa97c), (0xd7b0, 0xd7fb)), span((0xac00, 0xd7a3))
+    compatible, han = span((0xf900, 0xfb4f), (0x2f800, 0x2fa1f), (0x3300, 0x33ff)), span((0x4e00, 0x9fff))
+    quotes = [f"'{e}" for e in "s t re ve m ll d S T RE Ve rE M lL D \u017f \u017fs r l v x '".split()] + ["\u2019s"]
+    special = ADDED + UNMADE + [END, BEGIN, "<|im_end|>", "<|endoftext|", "<tool_cal", "cafe\u0301!", "A\u030ax"]
+    pools = [(words, 1), (words, 3), (space, 6), ("\r\n", 6), (" \n", 4), (numbers, 6), ("0123456789", 9), (signs, 6),
+             ("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", 5), (marks, 6), (composed, 6), (jamo, 6), (compatible, 3), (han, 6),
+             (letters, 6), (emoji, 3), (emoji + list(joiners) * 99, 6), (special, 2), (points, 3), (hangul, 3)]
+    pieces = [lambda: " " + r.choice(words), lambda: r.choice(words).upper() + r.choice(quotes),
+              lambda: r.choice(words) + r.choice(quotes) + r.choice(["it", "so", r.choice(words)]),
+              lambda: r.choice(words) + r.choice(special) + r.choice(words), lambda: r.choice(special) * 2,
+              lambda: "".join(c + some(accents, 3) for c in some("aeiouAEOnscgq\u00e9\u01b0\u0131", 3)),
+              lambda: unicodedata.normalize(r.choice(["NFD", "NFKD"]), some(composed + hangul)),
+              lambda: "".join(chr(c) for c in [r.randrange(1, 0x110000)] if not 0xd800 <= c < 0xe000),
+              lambda: r.choice(" \na=\u00e9\u4e001\U0001f600.\t\u0301z") * r.randint(1, 200)]
+    pieces += [lambda pool=pool, most=most: some(pool, most) for pool, most in pools]
+    return ["".join(r.choice(pieces)() for _ in range(r.randint(1, 40))) for _ in range(n)]
+
+
+def same_ids(folder, tokenizer, end, path):
+    """run tokenize of a file against tokenizers, document by document; the number of tokens."""
+    documents, tokens = documents_of(path), 0
+    call("run", "tokenize", folder, "--file", path, "-o", f"{WORK}/ids.txt")
+    lines = open(f"{WORK}/ids.txt").read().splitlines()
+    need(len(lines) == len(documents), f"{path}: {len(lines)} documents, expected {len(documents)}")
+    for d, (line, text) in enumerate(zip(lines, documents)):
+        encoded = tokenizer.encode(text)
+        found, expected = list(map(int, line.split())), encoded.ids + [end] * (encoded.ids[-1] != end)
+        tokens += len(expected)
+        if found != expected:
+            i = first_difference(found, expected)
+            at = encoded.offsets[i][0] if i < len(encoded.ids) else len(text)
+            need(False, f"{path}: document {d}, token {i}, character {at}, {ascii(text[max(0, at - 8):at])} before "
+                 f"{ascii(text[at:at + 12])}: {found[i:i + 6]}, expected {expected[i:i + 6]}")
+    return tokens
+
+
+def part_tokenizers():
+    data, train, more = sorted(glob("data/*/*.txt")), sorted(glob("data/train/*.txt")), []
+    if os.environ.get("PEERS_DATA"):
+        more = sorted(glob(os.path.join(os.environ["PEERS_DATA"], "**/*.txt"), recursive=True))
+    os.makedirs(f"{WORK}/tokenizers")
+    texts = [open(f, encoding="utf-8").read() for f in train + more[::4]]
+    r, words = random.Random("fuzz"), re.findall(r"\w+", "".join(texts[:len(train)]))
+    documents = fuzz(r, sorted(set(words)), 3000)
+    fuzzed = [write_documents(f"{WORK}/tokenizers/fuzz{i}.txt", documents[i:i + 100]) for i in range(0, 3000, 100)]
+    points = [chr(c) for c in range(1, 0x110000) if not 0xd800 <= c < 0xe000]
+    points = [f"a{c}b {c}" for c in points] + [d for c in points if (d := unicodedata.normalize("NFD", c)) != c]
+    every = ["".join(points[i:i + 1000]) for i in range(0, len(points), 1000)]
+    every = [write_documents(f"{WORK}/tokenizers/every.txt", every)]
+    repeated = "x,\u00e9, ,\n,12,ab,=,e\u0301,\u0301,'s,\u1100\u1161,z,\r,y, 1".split(",") + [END]
+    runs = [write_documents(f"{WORK}/tokenizers/runs.txt", [c * 10000 for c in repeated])]
+    for i, (form, strings, ignore_merges, size) in enumerate([
+            ("gpt2", True, False, 2000), ("llama3", False, True, 2100), ("qwen2", False, False, 1900),
+            ("llama3", True, False, 3000), ("qwen2", True, False, 3000), ("gpt2", False, True, 3000)]):
+        folder, r = f"{WORK}/tokenizers/{i}", random.Random(f"tokenizers {i}")
+        about = f"tokenizers {i}: {form} {size}, {'strings' if strings else 'pairs'}{', ignore_merges' * ignore_merges}"
+        kind = "qwen2" if form == "qwen2" else "llama"
+        config, _ = draw_config(r, kind, vocab_size=size + 40, max_position_embeddings=512)
+        make_model(r, folder, config)
+        t = make_tokenizer(form, folder, texts if i < 3 else documents, size, strings, ignore_merges, i >= 3)
+        end = t.token_to_id(END)
+        set_ends(r, folder, config, r.choice([end, [end, t.token_to_id("<|im_end|>")]]))
+        some = dict(data=data, fuzz=fuzzed, runs=runs)
+        for name, files in (dict(some, more=more, every=every) if i < 3 else some).items():
+            if not files:
+                continue
+            with case(f"{about}: {name}, {len(files)} files") as notes:
+                notes.append(f"{sum(same_ids(folder, t, end, path) for path in files)} tokens")
+        with case(f"{about}: decoded") as notes:
+            for k in range(20):
+                known = t.encode(r.choice(documents)[:100]).ids
+                ids = known if k % 2 else [r.randrange(size + 40) for _ in range(30)]
+                words = ["generate", folder, *prompt(ids), "--no-experts", "--temperature", 0, "--tokens", 5]
+                ids += [int(x) for x in call("run", *words, "--print-ids").split()]
+                found, expected = call("run", *words), t.decode(ids, skip_special_tokens=True) + "\n"
+                i = first_difference(found, expected)
+                need(found == expected, f"{ids}: {ascii(found[i:i + 20])}, expected {ascii(expected[i:i + 20])}")
+            notes.append("20 texts")
+
+
+# ---- Checkpoints from elsewhere, through all stages ------------------------------------------------------------------
+
+def perplexity(model, tokenizer, end, documents, prefix):
+    """Of documents shorter than the context, as run eval has it: perplexity and bits per byte."""
+    loss = tokens = size = 0
+    for ids in [tokenizer.encode(d).ids + [end] for d in documents]:
+        if len(ids) > prefix:
+            p = torch.log_softmax(logits(model, ids[:-1]).double(), 1)
+            loss -= sum(p[i - 1, ids[i]].item() for i in range(prefix, len(ids)))
+            tokens += len(ids) - prefix
+            size += sum(len(tokenizer.id_to_token(i)) for i in ids[prefix:-1])  # the byte alphabet: a character each
+    return torch.tensor([[math.exp(loss / tokens)], [loss / math.log(2) / size]], dtype=torch.float64)
+
+
+def part_foreign():
+    for kind, form in ("llama", "llama3"), ("qwen2", "qwen2"), ("llama", "gpt2"):
+        r, folder = random.Random(f"foreign {form}"), f"{WORK}/foreign/{form}"
+        rope = "linear" if form == "gpt2" else "llama3"
+        config, about = draw_config(r, kind, rope, vocab_size=640, max_position_embeddings=512)
+        with case(f"foreign: {about}, tokenizer of {form}") as notes:
+            base, train = make_model(r, folder, config), [f"data/train/{f}.txt" for f in ("garden", "c", "french")]
+            texts = [open(path).read() for path in train]
+            t = make_tokenizer(form, folder, texts, 600, form == "gpt2", form == "llama3")
+            end = t.token_to_id(END)
+            set_ends(r, folder, config, [end, t.token_to_id("<|im_end|>")])
+            tsv, settings = f"{WORK}/summary.tsv", ["--rank", 2, "--epochs", 1]
+            for words in (["index", folder, *train, "--context", 64], ["cluster", folder, "--experts", 3],
+                          ["experts", folder, *settings], ["finetune", folder, *settings]):
+                call("train", *words, "--tsv", tsv)
+                for row in table(tsv):
+                    need(math.isfinite(float(row["loss"])), f"train {words[0]}: loss {row['loss']}")
+                    notes += [f"{row['stage']} loss {float(row['loss']):.3f}"] if float(row["loss"]) else []
+            ids = t.encode(open("data/test/garden.txt").read()[:400]).ids
+            words = [folder, *prompt(ids)]
+            within(notes, "logits", trace(*words)["logits"], logits(base, ids), 2e-5)
+            for adapter in f"{folder}/experts/0", f"{folder}/experts/2", f"{folder}/finetuned":
+                tuned = PeftModel.from_pretrained(read_model(folder), adapter)
+                need((logits(tuned, ids) - logits(base, ids)).abs().max() > 0.01, f"{adapter} alters nothing")
+                within(notes, "with adapter", trace(*words, "--adapter", adapter)["logits"], logits(tuned, ids), 2e-5)
+            lines = "".join(open(path.replace("train", "test")).read() for path in train).split("\n")
+            test = write_documents(f"{WORK}/foreign/test.txt", [x for x in lines if len(x) > 20 and x != END])
+            words = ["eval", folder, test, "--prefix", 10, "--ttt-prompts", 2, "--tsv"]
+            call("run", *words, tsv)
+            rows = {row["method"]: row for row in table(tsv)}
+            os.rename(f"{folder}/experts", f"{folder}-experts")
+            os.rename(f"{folder}/centroids.safetensors", f"{folder}-centroids")
+            elsewhere = ["--experts", f"{folder}-experts", "--centroids", f"{folder}-centroids"]
+            call("run", *words, tsv, *elsewhere)
+            need([row["nll"] for row in table(tsv)] == [row["nll"] for row in rows.values()], "another table")
+            methods = "base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt".split()
+            need(list(rows) == methods, f"rows {list(rows)}")
+            need(all(math.isfinite(float(row["ppl"])) for row in rows.values()), "a perplexity is not finite")
+            for name, model in ("base", base), ("finetuned", tuned):
+                for what, value in zip(("ppl", "bpb"), perplexity(model, t, end, documents_of(test), 10)):
+                    within(notes, what, torch.tensor([float(rows[name][what])], dtype=torch.float64), value, 1e-5)
+            for how in "--merge dense", "--merge lowrank", "--merge ensemble", "--ttt --neighbours 3 --passes 1":
+                text = call("run", "generate", folder, "Plant the bulbs", "--tokens", 10, *how.split(), *elsewhere)
+                need(text.startswith("Plant the bulbs"), f"generate {how}: {text!r}")
+
+
+if __name__ == "__main__":
+    parts = dict(logits=part_logits, routing=part_routing, writing=part_writing, tokenizers=part_tokenizers,
+                 foreign=part_foreign)
+    if set(sys.argv[1:]) - set(parts):
+        sys.exit(f"usage: peers.py [PART...]   of {', '.join(parts)}")
+    shutil.rmtree(WORK, ignore_errors=True)
+    os.makedirs(WORK)
+    for part in sys.argv[1:] or parts:
+        began, worst = time.monotonic(), {}
+        parts[part]()
+        largest = ", ".join(f"{kind} {error:.1e}" for kind, error in worst.items())
+        print(f"{part}: {time.monotonic() - began:.0f} s; largest errors: {largest or 'none'}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(failed > 0 or passed == 0)
