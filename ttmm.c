@@ -740,7 +740,7 @@ double ttmm_peak_flops(void)
 {
     enum { CHAINS = 6 * TILE_ROWS, ROUNDS = 1 << 17 };
     double best = 0, all = 0;
-    for (int trial = 0; trial < 20; trial++) {
+    for (int trial = 0; trial < 300; trial++) { /* the machine needs a while to get up to speed */
         const double began = ttmm_seconds();
         OMP(omp parallel reduction(+ : all))
         {

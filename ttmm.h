@@ -332,8 +332,9 @@ typedef struct {
 size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte);
 
 /* Texts, cut and embedded. A document's tokens are those of its text and, if they do not end in it, the end token (of a
- * tokenizer: the first of config.json's or generation_config.json's, none if they name none); a document longer than the context is cut into ceil(tokens /
- * context) sequences of equal length (to one token). Sequence i is token[sequence[i]] .. token[sequence[i+1]-1]. */
+ * tokenizer: the first of config.json's or generation_config.json's, none if they name none); a document longer than the
+ * context is cut into ceil(tokens / context) sequences of equal length (to one token). Sequence i is token[sequence[i]]
+ * .. token[sequence[i+1]-1]. */
 typedef struct {
     size_t n_tokens, n_documents, n_sequences, n_files;
     int *token;             /* [n_tokens] */
