@@ -620,10 +620,58 @@ INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real 
     }
 }
 
+#if VECTORS
+/* The same where the axis is no longer than the lanes (an adapter's B): each lane has one product, and halving is what
+ * takes time. So the vectors are of outputs here: w is transposed, and the products of 16 outputs are halved at once.
+ * A lane is never -0, as it begins with 0: adding 0 at the end gives the same. n is LANES / 2 or LANES, and >= in. */
+enum { SHORT_COLS = 64 };
+INLINE void short_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows,
+                        size_t cols, size_t in, int add, const size_t n)
+{
+    real wt[LANES * SHORT_COLS], xt[LANES] = {0};
+    for (size_t j = 0; j < cols; j += SHORT_COLS) {
+        const size_t width = cols - j < SHORT_COLS ? cols - j : SHORT_COLS;
+        memset(wt, 0, sizeof wt);
+        for (size_t o = 0; o < width; o++)
+            for (size_t k = 0; k < in; k++) wt[k * SHORT_COLS + o] = w[(j + o) * ldw + k];
+        for (size_t i = 0; i < rows; i++) {
+            memcpy(xt, x + i * ldx, in * sizeof *xt);
+            for (size_t o = 0; o < width; o += WIDTH) {
+                vector v[LANES / 2];
+                const size_t left = width - o < WIDTH ? width - o : WIDTH;
+                real *to = y + i * ldy + j + o;
+                for (size_t k = 0; k < LANES / 2; k++) {
+                    v[k] = xt[k] * LOAD(wt + k * SHORT_COLS + o);
+                    if (n == LANES) v[k] += xt[k + LANES / 2] * LOAD(wt + (k + LANES / 2) * SHORT_COLS + o);
+                }
+                for (size_t half = LANES / 4; half > 0; half /= 2)
+                    for (size_t k = 0; k < half; k++) v[k] += v[k + half];
+                v[0] += ZERO;
+                if (left == WIDTH) {
+                    if (add) v[0] = LOAD(to) + v[0];
+                    STORE(to, v[0]);
+                } else
+                    for (size_t l = 0; l < left; l++) to[l] = add ? to[l] + v[0][l] : v[0][l];
+            }
+        }
+    }
+}
+#endif
+
 /* The same for any number of rows and columns, on one thread. Rows of x, w and y are ldx, ldw and ldy numbers apart. */
 static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows,
                       size_t cols, size_t in, int add)
 {
+#if VECTORS
+    if (rows > 4 && in <= LANES / 2) {
+        short_block(y, ldy, x, ldx, w, ldw, rows, cols, in, add, LANES / 2);
+        return;
+    }
+    if (rows > 4 && in <= LANES) {
+        short_block(y, ldy, x, ldx, w, ldw, rows, cols, in, add, LANES);
+        return;
+    }
+#endif
     if (rows == 1) {
         for (size_t j = 0; j < cols; j += TILE_LONG)
             dot_tile(y + j, ldy, x, ldx, w + j * ldw, ldw, in, 1, cols - j < TILE_LONG ? cols - j : TILE_LONG, add, 1,
@@ -640,7 +688,7 @@ static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real
 /* The forward product of a linear layer: y = x W', or y += x W'.     y [N, out]    x [N, in]    w [out, in] */
 static void forward_product(real *y, const real *x, const real *w, size_t N, size_t out, size_t in, int add)
 {
-    const size_t block_rows = 32, block_cols = 64;
+    const size_t block_rows = in <= LANES ? 128 : 32, block_cols = 64;
     const size_t row_blocks = (N + block_rows - 1) / block_rows, col_blocks = (out + block_cols - 1) / block_cols;
     OMP(omp parallel for schedule(static) if (N * out * in > WORTH_THREADS))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
