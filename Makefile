@@ -107,6 +107,10 @@ $(B)/large: test/large.c ttmm.c ttmm.h Makefile
 large: all $(B)/large
 	@sh test/large.sh
 
+# Peak memory against what run info says.
+memory: all $(B)/large
+	@sh test/memory.sh
+
 # How the cost of everything grows, in tables.
 scaling: all $(B)/large
 	@sh test/scaling.sh
@@ -147,9 +151,10 @@ help:
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (installed from PyPI; minutes)"
 	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
+	@echo "make memory     peak memory of training and decoding against what run info says, two minutes"
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers bench-peers large scaling format clean help
+.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers bench-peers large memory scaling format clean help

@@ -1023,9 +1023,10 @@ static int verb_tokenize(const char *const *argument, size_t n)
     return code;
 }
 
+/* With what the program itself takes, 2 MiB (./run -h on Linux). */
 static void print_size(const char *what, size_t bytes)
 {
-    printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576);
+    printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576 + 2);
 }
 
 static int verb_info(const char *const *argument, size_t n)
@@ -1063,8 +1064,8 @@ static int verb_info(const char *const *argument, size_t n)
     const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
     const ttmm_pass_size scored = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
     const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
-    const size_t text = model.corpus.n_tokens * sizeof(int) +
-                        model.corpus.n_sequences * (model.corpus.dim + 8) * sizeof(real);
+    const size_t tokens = model.corpus.n_tokens * sizeof(int) + model.corpus.n_sequences * 8 * sizeof(int);
+    const size_t text = tokens + model.corpus.n_sequences * model.corpus.dim * sizeof(real);
     const size_t lora = ttmm_lora_bytes(c, (int)rank), base = weights + text + model.K * model.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
@@ -1078,7 +1079,7 @@ static int verb_info(const char *const *argument, size_t n)
         ttmm_recipe pretraining = {.batch = 8}, adapter = {.batch = 2};
         if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
             print_size("train base (batch 8)",
-                       weights + text + ttmm_trainer_bytes(c, NULL, &model.corpus, &pretraining));
+                       weights + tokens + ttmm_trainer_bytes(c, NULL, &model.corpus, &pretraining));
             print_size("train experts, finetune (batch 2)",
                        weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
             adapter.batch = 1;
