@@ -692,7 +692,7 @@ static void forward_product(real *y, const real *x, const real *w, size_t N, siz
     const size_t row_blocks = (N + block_rows - 1) / block_rows, col_blocks = (out + block_cols - 1) / block_cols;
     OMP(omp parallel for schedule(static) if (N * out * in > WORTH_THREADS))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
-        size_t i = block / col_blocks * block_rows, j = block % col_blocks * block_cols;
+        size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols; /* w is read once */
         dot_block(y + i * out + j, out, x + i * in, in, w + j * in, in, N - i < block_rows ? N - i : block_rows,
                   out - j < block_cols ? out - j : block_cols, in, add);
     }
