@@ -776,7 +776,7 @@ static void row_product(real *c, const real *c0, const real *a, int transposed, 
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
     OMP(omp parallel for schedule(static) if (rows * cols * K > WORTH_THREADS))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
-        size_t i = block / col_blocks * block_rows, j = block % col_blocks * block_cols;
+        size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
         row_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
                   rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, K);
     }
@@ -786,7 +786,7 @@ static void row_product(real *c, const real *c0, const real *a, int transposed, 
 
 double ttmm_peak_flops(void)
 {
-    enum { CHAINS = 6 * TILE_ROWS, ROUNDS = 1 << 17 };
+    enum { CHAINS = 12, ROUNDS = 1 << 17 }; /* few enough to stay in 16 registers */
     double best = 0, all = 0;
     for (int trial = 0; trial < 300; trial++) { /* the machine needs a while to get up to speed */
         const double began = ttmm_seconds();
