@@ -2773,10 +2773,11 @@ static void two_means(unsigned char *side, double *spread, const real *x, const 
             moved = 1;
         }
         if (!moved) break;
+        /* over columns, a share for each thread: in each the rows of a side are added in ascending order */
+        const size_t share = (E + (size_t)ttmm_threads() - 1) / (size_t)ttmm_threads();
         OMP(omp parallel for if (m * E > WORTH_THREADS))
-        for (size_t from = 0; from < E;
-             from += LANES) { /* over columns: the rows of a side are added in ascending order */
-            size_t to = from + LANES < E ? from + LANES : E;
+        for (size_t from = 0; from < E; from += share) {
+            const size_t to = from + share < E ? from + share : E;
             for (size_t e = from; e < to; e++) total[e] = total[E + e] = 0;
             for (size_t i = 0; i < m; i++)
                 for (size_t e = from; e < to; e++) total[side[i] * E + e] += (double)x[member[i] * E + e];
