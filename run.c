@@ -1223,6 +1223,7 @@ static int load_bench(const char *folder)
         t->token[i] = (int)ttmm_below(&g, (uint64_t)(c.vocab < 256 ? c.vocab : 256)); /* bytes, too */
     for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
     for (size_t i = 0; i < K * E; i++) bench.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
+    ttmm_embed(bench.query, t->token, bench.T, NULL);
     bench.mix = (ttmm_mix){K, model.chosen, zero};
     return TTMM_OK;
 }

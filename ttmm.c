@@ -1248,7 +1248,8 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
  *   P_i = softmax(s_i)             gives   ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij);
  *   s_ij = q_i . k_j / sqrt(S)     gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
  * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
- *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, T, T] */
+ *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, ATTENTION_ROWS, T]
+ * The queries go in blocks, ascending; each adds its part to the keys and values before it. */
 static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
                                const real *v, const size_t *start, size_t B, const ttmm_config *c,
                                thread_scratch scratch)
@@ -1258,30 +1259,24 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
     OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > 1024))
     for (size_t task = 0; task < B * G; task++) {
         size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first;
-        real *P = scratch.data + (size_t)thread_number() * scratch.size, *ds = P + T * T;
+        real *P = scratch.data + (size_t)thread_number() * scratch.size, *ds = P + ATTENTION_ROWS * T;
         const size_t kv = (first * G + g) * S;
-        for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++) {
-            const size_t at = (first * H + h) * S;
+        for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
-                size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
-                attention_probabilities(P + i * T, T, q + at + i * H * S, H * S, k + kv, G * S, i, rows, S);
-                dot_block(ds + i * T, T, do_ + at + i * H * S, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
-                for (size_t r = i; r < i + rows; r++) {
-                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, r + 1);
-                    for (size_t j = 0; j <= r; j++) d[j] = p[j] * (d[j] - mean) * scale;
-                    for (size_t j = r + 1; j < keys; j++) d[j] = 0;
+                const size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
+                const size_t at = ((first + i) * H + h) * S;
+                attention_probabilities(P, T, q + at, H * S, k + kv, G * S, i, rows, S);
+                dot_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
+                for (size_t r = 0; r < rows; r++) {
+                    const size_t seen = i + r + 1;
+                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, seen);
+                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale;
+                    for (size_t j = seen; j < keys; j++) d[j] = 0;
                 }
-                row_block(dq + at + i * H * S, dq + at + i * H * S, H * S, ds + i * T, T, 1, k + kv, G * S, rows, S,
-                          keys);
+                row_block(dq + at, dq + at, H * S, ds, T, 1, k + kv, G * S, rows, S, keys);
+                row_block(dv + kv, dv + kv, G * S, P, 1, T, do_ + at, H * S, keys, S, rows);
+                row_block(dk + kv, dk + kv, G * S, ds, 1, T, q + at, H * S, keys, S, rows);
             }
-            for (size_t j = 0; j < T; j += ATTENTION_ROWS) { /* keys j .. are seen by the queries i >= j only */
-                size_t keys = T - j < ATTENTION_ROWS ? T - j : ATTENTION_ROWS;
-                real *dkj = dk + kv + j * G * S, *dvj = dv + kv + j * G * S;
-                const size_t tail = j * T + j, row = at + j * H * S;
-                row_block(dvj, dvj, G * S, P + tail, 1, T, do_ + row, H * S, keys, S, T - j);
-                row_block(dkj, dkj, G * S, ds + tail, 1, T, q + row, H * S, keys, S, T - j);
-            }
-        }
     }
 }
 
@@ -1379,7 +1374,7 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->u = take_reals(a, NR);
     p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
     if (p->size.backward) {
-        if (mul_size(2, mul_size(T, T)) > p->scratch.size) p->scratch.size = mul_size(2, mul_size(T, T));
+        p->scratch.size = mul_size(2 * ATTENTION_ROWS, T);
         p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
         p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
         p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF);
@@ -2779,8 +2774,11 @@ static void two_means(unsigned char *side, double *spread, const real *x, const 
         for (size_t from = 0; from < E; from += share) {
             const size_t to = from + share < E ? from + share : E;
             for (size_t e = from; e < to; e++) total[e] = total[E + e] = 0;
-            for (size_t i = 0; i < m; i++)
-                for (size_t e = from; e < to; e++) total[side[i] * E + e] += (double)x[member[i] * E + e];
+            for (size_t i = 0; i < m; i++) {
+                double *to_side = total + side[i] * E;
+                const real *xi = x + member[i] * E;
+                for (size_t e = from; e < to; e++) to_side[e] += (double)xi[e];
+            }
             for (int s = 0; s < 2; s++)
                 for (size_t e = from; e < to; e++)
                     mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
