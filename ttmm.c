@@ -2864,7 +2864,7 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real
     for (size_t k = 0; k < K; k++) { /* rank: how many experts come before k; the first `limit` may take part */
         const double w = ttmm_exp(((double)similarity[k] - most) / width) / total;
         size_t rank = 0;
-        for (size_t j = 0; j < K && rank < limit; j++)
+        for (size_t j = 0; limit < K && j < K && rank < limit; j++)
             rank += similarity[j] > similarity[k] || (similarity[j] == similarity[k] && j < k);
         if (rank >= limit || (!r->active && !(w > r->tau))) continue;
         expert[*chosen] = (int)k;

@@ -166,7 +166,14 @@ expect 2 "would be lost" ./run merge "$T/m" "x" -o "$T/m"
 expect 2 "--temperature" ./run generate "$T/m" "x" --temperature -1
 expect 0 "usage" ./run -h
 expect 0 "--steps" ./train base -h
-for verb in generate route eval merge trace compare tokenize info; do expect 0 "usage: run $verb" ./run $verb -h; done
+expect 0 "lowrank" ./run bench --shape 32,1,2,1,48,257 --context 32 --batch 2 --experts 3 --rank 2 --tsv "$T/bench.tsv"
+[ "$(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')" = "work train lora prefill decode embed route merge lowrank ttt " ] && ok ||
+    fail "bench --tsv: expected nine works, found $(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')"
+if awk -F '\t' 'NR > 1 && !($2 > 0 && $6 > 0) { bad = 1 } END { exit bad }' "$T/bench.tsv"; then ok; else fail "bench --tsv: a figure is 0"; fi
+expect 0 "prefill" ./run bench "$T/m" --only prefill --context 32
+expect 2 "one of them" ./run bench
+expect 2 "six numbers" ./run bench --shape 32,1,2
+for verb in generate route eval merge trace compare tokenize info bench; do expect 0 "usage: run $verb" ./run $verb -h; done
 
 # bad input: 3
 printf '' > "$T/empty.txt"
