@@ -143,7 +143,8 @@ def ttmerge(shape, experts, rank):
 def row(what, unit, mine, theirs, peer, more_is_better=True):
     m, t = statistics.median(mine), statistics.median(theirs)
     ratio = m / t if more_is_better else t / m
-    print(f"{what:28} {m:12.4g} {t:12.4g} {unit:9} {peer:22} {ratio:8.2f} x", flush=True)
+    m, t = (f"{x:.0f}" if x >= 100 else f"{x:.3g}" for x in (m, t))
+    print(f"{what:28} {m:>12} {t:>12} {unit:9} {peer:22} {ratio:8.2f} x", flush=True)
 
 
 def main():

@@ -11,22 +11,7 @@
 #define HERE "test/interop"
 #define FOLDER (IS_DOUBLE ? "test/build/interop-f64.d" : "test/build/interop-f32.d") /* without .d: the program */
 
-/* A call must give this code, and if it is an error a sentence that holds both parts. 1 if the code is right. */
-#define GIVES(what, call, expected, part, other) \
-    (err.code = 1, err.text[0] = 0, test_code(__LINE__, what, call, expected, part, other))
-#define DONE(call) GIVES(#call, call, TTMM_OK, "", "")
 static ttmm_error err;
-
-static int test_code(int line, const char *what, int found, int code, const char *part, const char *other)
-{
-    char e[300], f[700];
-    const int said = err.code == code && err.text[0] && strstr(err.text, part) && strstr(err.text, other);
-    snprintf(e, sizeof e, "code %d, a sentence with '%.100s' and '%.100s'", code, part, other);
-    snprintf(f, sizeof f, "code %d (%d in the error), '%s'", found, err.code, err.text);
-    if (found == code && (said || code >= 0)) passed++;
-    else test_failed(__FILE__, line, what, e, f);
-    return found == code;
-}
 
 static const char *at(const char *top, const char *folder, const char *name) /* a path; it stays valid */
 {

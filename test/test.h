@@ -45,6 +45,24 @@ static inline void test_text(const char *file, int line, const char *what, const
     else test_failed(file, line, what, expected, found);
 }
 
+/* A call must give this code, and if it is an error a sentence in err that holds both parts. 1 if the code is right. */
+#define GIVES(what, call, expected, part, other) \
+    (err.code = 1, err.text[0] = 0, test_code(__FILE__, __LINE__, what, call, &err, expected, part, other))
+#define REFUSED(call, part, other) GIVES(#call, call, TTMM_BAD_INPUT, part, other)
+#define DONE(call) GIVES(#call, call, TTMM_OK, "", "")
+
+static inline int test_code(const char *file, int line, const char *what, int found, const ttmm_error *error, int code,
+                            const char *part, const char *other)
+{
+    char e[300], f[700];
+    const int said = error->code == code && error->text[0] && strstr(error->text, part) && strstr(error->text, other);
+    snprintf(e, sizeof e, "code %d, a sentence with '%.100s' and '%.100s'", code, part, other);
+    snprintf(f, sizeof f, "code %d (%d in the error), '%s'", found, error->code, error->text);
+    if (found == code && (said || code >= 0)) passed++;
+    else test_failed(file, line, what, e, f);
+    return found == code;
+}
+
 static inline int test_end(const char *file)
 {
     printf("%s (%s): %ld passed, %ld failed\n", file, sizeof(real) == 8 ? "double" : "float", passed, failed);

@@ -14,7 +14,7 @@ static ttmm_rng drawn = {1};
 static size_t below(size_t n) { return (size_t)ttmm_below(&drawn, n); }
 static size_t upto(size_t n) { return 1 + below(n); }
 
-#define DONE(call) ((call) == TTMM_OK ? (void)passed++ : failed_call(__LINE__, #call))
+#define MUST(call) ((call) == TTMM_OK ? (void)passed++ : failed_call(__LINE__, #call))
 static void failed_call(int line, const char *call)
 {
     test_failed(__FILE__, line, call, "success", err.text);
@@ -70,8 +70,8 @@ static const ttmm_mix *mix(size_t n) /* the first n adapters */
 
 static void numbers_new(ttmm_model *m, ttmm_lora l[ADAPTERS], const ttmm_config *c)
 {
-    DONE(ttmm_model_new(m, c, &err));
-    for (int k = 0; k < ADAPTERS; k++) DONE(ttmm_lora_new(&l[k], c, k == 1 ? RANK : 2 + k / 2, 1 + k, &err));
+    MUST(ttmm_model_new(m, c, &err));
+    for (int k = 0; k < ADAPTERS; k++) MUST(ttmm_lora_new(&l[k], c, k == 1 ? RANK : 2 + k / 2, 1 + k, &err));
 }
 
 static void numbers_free(ttmm_model *m, ttmm_lora l[ADAPTERS])
@@ -94,7 +94,7 @@ static void world_new(const ttmm_config *c, size_t T, uint64_t seed)
 static ttmm_trace traced(size_t n, int cached, int gradients)
 {
     ttmm_trace t;
-    DONE(ttmm_trace_new(&t, &it.model, mix(n), n > 1 ? expert : NULL, it.token, it.T, cached, gradients, &err));
+    MUST(ttmm_trace_new(&t, &it.model, mix(n), n > 1 ? expert : NULL, it.token, it.T, cached, gradients, &err));
     return t;
 }
 
@@ -228,14 +228,14 @@ static void trace_ways(void)
         ttmm_trace full = traced(n, 0, 0), cached = traced(n, 1, 0), grad = traced(n, 0, 1);
         real nll[ROOM], mean = 0;
         numbers_new(&dm, dl, &before.config);
-        DONE(ttmm_pass_new(&p, &before.config, &size, &err));
+        MUST(ttmm_pass_new(&p, &before.config, &size, &err));
         ttmm_forward(p, &it.model, &it.mix, it.token, start, 1), ttmm_nll(p, &it.model, nll);
         for (size_t i = 0; i < it.T; i++) mean += nll[i] / (real)(it.T - 1);
         SAME("logits", value(&full, "logits"), ttmm_logits(p, &it.model, 0, it.T), it.T * (size_t)before.config.vocab);
         const real loss = (real)ttmm_backward(p, &it.model, &it.mix, &dm, dl);
         SAME("loss", value(&full, "loss"), &loss, 1);
         CHECK_RELATIVE(loss, mean, IS_DOUBLE ? 1e-14 : 1e-6, 1);
-        DONE(ttmm_model_copy(&it.model, &before, &err)), ttmm_merge(&it.model, &before, &it.mix, extra);
+        MUST(ttmm_model_copy(&it.model, &before, &err)), ttmm_merge(&it.model, &before, &it.mix, extra);
         ttmm_trace dense = traced(0, 0, 0);
         for (size_t i = 1; i < full.n; i++) {
             const ttmm_array *a = &full.array[i];
@@ -296,7 +296,7 @@ static ttmm_pass *pass_new(size_t tokens, size_t sequences, size_t cache, size_t
     if (below(2)) size.logits = upto(tokens);
     if (it.mix.n == 0 && below(2)) size.rank = 0;
     logit_rows = size.logits, size.trace = (int)below(2), size.backward = !cache && below(2);
-    DONE(ttmm_pass_new(&p, &it.model.config, &size, &err));
+    MUST(ttmm_pass_new(&p, &it.model.config, &size, &err));
     return p;
 }
 
@@ -482,7 +482,7 @@ static void compare(const pair *p, size_t n, double atol, double rtol)
     size_t failures = SIZE_MAX;
     put("a", p, n, 0), put("b", p, n, 1);
     memset(&judged, 0, sizeof judged), judged.pair = p, judged.n = n;
-    DONE(ttmm_compare(at("a"), at("b"), atol, rtol, report, &judged, &failures, &err));
+    MUST(ttmm_compare(at("a"), at("b"), atol, rtol, report, &judged, &failures, &err));
     CHECK(judged.reports == n && failures == judged.failures);
 }
 
@@ -634,12 +634,12 @@ static void compare_traces(void)
 {
     for (size_t n = 0, failures; n < 2 * ADAPTERS + 2; n++) {
         ttmm_trace full = traced(n / 2, 0, 1);
-        DONE(ttmm_arrays_write(full.array, full.n, at("a"), "a note", &err));
+        MUST(ttmm_arrays_write(full.array, full.n, at("a"), "a note", &err));
         for (size_t i = 0; i < it.T; i++) it.token[i] ^= (int)(n % 2);
         ttmm_trace other = traced(n / 2, 1, 0);
         for (size_t i = 0; i < it.T; i++) it.token[i] ^= (int)(n % 2);
-        DONE(ttmm_arrays_write(other.array, other.n, at("b"), "", &err));
-        DONE(ttmm_compare(at("a"), at("b"), 0, 0, ignore, NULL, &failures, &err));
+        MUST(ttmm_arrays_write(other.array, other.n, at("b"), "", &err));
+        MUST(ttmm_compare(at("a"), at("b"), 0, 0, ignore, NULL, &failures, &err));
         CHECK_EQUAL(failures, n % 2 ? full.n : parameters(n / 2));
         ttmm_trace_free(&full), ttmm_trace_free(&other);
     }
@@ -649,7 +649,7 @@ int main(void)
 {
     const char *clear = sizeof(real) == 4 ? "rm -rf test/build/trace-f32.d" : "rm -rf test/build/trace-f64.d";
     if (system(clear) != 0) return 1;
-    DONE(ttmm_make_folder(FOLDER, &err)), ttmm_set_threads(1);
+    MUST(ttmm_make_folder(FOLDER, &err)), ttmm_set_threads(1);
     for (int tied = 0; tied < 2; tied++) {
         const ttmm_config c = {12,  2,   6, 2,  4, 20, 30, 32, tied, 1e-3, 100, !tied, tied ? TTMM_ROPE_LLAMA3 : 0,
                                2.5, 0.3, 3, 30, 0, {0}};
