@@ -447,12 +447,14 @@ static int is_end(int token)
 static void put_token(int token)
 {
     static ttmm_utf8 waiting;
-    static int byte[1024];
     char out[8];
     const size_t n = token < 0 ? 1 : ttmm_to_bytes(NULL, model.tokenizer, &token, 1);
-    byte[0] = -1;
-    if (token >= 0 && n <= sizeof byte / sizeof *byte) ttmm_to_bytes(byte, model.tokenizer, &token, 1);
+    int *byte = malloc(n * sizeof *byte);
+    if (byte == NULL) return; /* what is generated does not depend on it */
+    if (token < 0) byte[0] = -1;
+    else ttmm_to_bytes(byte, model.tokenizer, &token, 1);
     for (size_t i = 0; i < n && byte[i] != TTMM_END; i++) fwrite(out, 1, ttmm_put_utf8(out, &waiting, byte[i]), stdout);
+    free(byte);
     fflush(stdout);
 }
 
