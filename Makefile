@@ -109,7 +109,7 @@ large: all $(B)/large
 
 # Peak memory against what run info says.
 memory: all $(B)/large
-	@sh test/memory.sh
+	@SIZE=$(SIZE) sh test/memory.sh
 
 # How the cost of everything grows, in tables.
 scaling: all $(B)/large
