@@ -119,8 +119,9 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
 
 /* ---- 3. Sums ----------------------------------------------------------------------------------------------------- */
 
-/* What bounds this machine, measured in about a second: multiplications and additions a second, in vectors of its width,
- * without memory (one rounding each; FAST=1: fused), and bytes read from memory a second. With all threads in use. */
+/* What bounds this machine, measured in about a second: multiplications and additions a second, in vectors of its
+ * width, without memory (one rounding each; FAST=1: fused), and bytes read from memory a second. With all threads in
+ * use. */
 double ttmm_peak_flops(void);
 double ttmm_peak_bandwidth(void);
 
@@ -331,10 +332,10 @@ typedef struct {
 } ttmm_utf8;
 size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte);
 
-/* Texts, cut and embedded. A document's tokens are those of its text and, if they do not end in it, the end token (of a
- * tokenizer: the first of config.json's or generation_config.json's, none if they name none); a document longer than the
- * context is cut into ceil(tokens / context) sequences of equal length (to one token). Sequence i is token[sequence[i]]
- * .. token[sequence[i+1]-1]. */
+/* Texts, cut and embedded. A document's tokens are those of its text and, if they do not end in it, the end token (of
+ * a tokenizer: the first of config.json's or generation_config.json's, none if they name none); a document longer than
+ * the context is cut into ceil(tokens / context) sequences of equal length (to one token). Sequence i is
+ * token[sequence[i]] .. token[sequence[i+1]-1]. */
 typedef struct {
     size_t n_tokens, n_documents, n_sequences, n_files;
     int *token;             /* [n_tokens] */
