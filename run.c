@@ -1025,7 +1025,7 @@ static int verb_tokenize(const char *const *argument, size_t n)
     return code;
 }
 
-/* With what the program takes itself: 2.1 MiB for ./run -h on Linux, and a little for file headers and the tokenizer. */
+/* With what the program takes itself: 2.1 MiB for ./run -h on Linux, and a little for headers and the tokenizer. */
 static void print_size(const char *what, size_t bytes)
 {
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576 + 2.3);
@@ -1094,7 +1094,7 @@ static int verb_info(const char *const *argument, size_t n)
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
 
-/* A work is repeated for about a second; what counts is the fastest time. `flops` and `bytes` are those of the formulas,
+/* A work is repeated for about a second; the fastest time counts. `flops` and `bytes` are those of the formulas,
  * 2 flops a multiply-add, every weight, key and value that is needed read or written once. Of bound: the time that the
  * machine would take for these at its measured peaks, whichever is longer, in percent of the time that it took. */
 static struct {

@@ -2,8 +2,8 @@
  *     large make FOLDER dim,layers,heads,kv,head_dim,intermediate,vocab K rank
  *         a model folder with random weights, stored as bf16, and K experts with centroids and a query
  *     large check FOLDER
- *         a matrix of more than 2^31 numbers, written, read and run: the last rows of its logits are, bit for bit, those
- *         of a model that has these rows alone
+ *         a matrix of more than 2^31 numbers, written, read and run: the last rows of its logits are, bit for bit,
+ *         those of a model that has these rows alone
  *     large cluster N E K
  *         the time of clustering N embeddings of E numbers into K
  *     large peak COMMAND...

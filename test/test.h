@@ -1,6 +1,6 @@
-/* test.h - what a test file needs: a check that fails says file, line, what was expected and what was found; main prints
- * "N passed, N failed" and returns 1 if any failed. A test file includes ttmm.c itself, so that it reaches the functions
- * that are local to it. */
+/* test.h - what a test file needs: a check that fails says file, line, what was expected and what was found; main
+ * prints "N passed, N failed" and returns 1 if any failed. A test file includes ttmm.c itself, so that it reaches the
+ * functions that are local to it. */
 #ifndef TEST_H
 #define TEST_H
 #include "../ttmm.c"
