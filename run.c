@@ -74,7 +74,8 @@ static const ttmm_option options[] = {
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
     {"experts", 'i', &option.bench_experts, 1, 1e6, " bench ", "that are routed to and merged (10)"},
-    {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
+    {"threads", 'i', &option.threads, 1, 1024, EVERY,
+     "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
 };
@@ -1342,7 +1343,8 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && option.merge) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
     if (code == TTMM_OK && option.dtype) code = is_one_of(option.dtype, "f32", "f16", "bf16", "dtype");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
-    if (option.threads) ttmm_set_threads(option.threads);
+    const int threads = option.threads ? option.threads : ttmm_threads(), most = ttmm_processors();
+    ttmm_set_threads(threads < most ? threads : most);
     if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0)
         code = action[v] == verb_info || action[v] == verb_tokenize ? load_config(argument[0]) : load_base(argument[0]);
     if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);

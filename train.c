@@ -51,7 +51,8 @@ static const ttmm_option options[] = {
     {"expert-batch", 'i', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
     {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
-    {"threads", 'i', &option.threads, 1, 1024, EVERY, "threads (all cores); the results do not depend on it"},
+    {"threads", 'i', &option.threads, 1, 1024, EVERY,
+     "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "errors only"},
 };
@@ -511,7 +512,8 @@ int main(int argc, char **argv)
         ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
-    if (option.threads) ttmm_set_threads(option.threads);
+    const int threads = option.threads ? option.threads : ttmm_threads(), most = ttmm_processors();
+    ttmm_set_threads(threads < most ? threads : most);
     const char *folder = argument[0], *verb = v < program.n_verbs ? verbs[v].name : "";
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};

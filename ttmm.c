@@ -182,6 +182,15 @@ int ttmm_threads(void)
 #endif
 }
 
+int ttmm_processors(void)
+{
+#ifdef _OPENMP
+    return omp_get_num_procs();
+#else
+    return 1;
+#endif
+}
+
 static int thread_number(void)
 {
 #ifdef _OPENMP

@@ -34,7 +34,8 @@ printf '%5d %31s %22s' 10000 "" ""
 row route 5 --shape 64,1,1,1,64,257 --rank 1 --experts 10000
 echo
 echo "threads (dim 512, 4 layers)           training step of 4 x 256 s, GFLOP/s    the same, dim 96"
-for n in 1 2 4 8; do
+for n in 1 2 4 8; do # no more are started than there are processors
+    [ "$n" -le "$(getconf _NPROCESSORS_ONLN)" ] || continue
     printf '%5d %31s' $n ""
     row train 4 --shape 512,4,4,4,1408,257 --batch 4 --threads $n
     row train 4 --shape 96,3,3,3,256,257 --batch 4 --threads $n
