@@ -300,6 +300,19 @@ static int load_ttt(void)
     return code;
 }
 
+/* Of decoding: a prompt goes in pieces; and of scoring a sequence. */
+enum { PIECE = 256 };
+static ttmm_pass_size decoding_size(size_t tokens, size_t positions, size_t rank)
+{
+    return (ttmm_pass_size){
+        .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
+}
+
+static ttmm_pass_size scoring_size(size_t T, size_t rank)
+{
+    return (ttmm_pass_size){.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
+}
+
 /* ---- Prompts ----------------------------------------------------------------------------------------------------- */
 
 static int *prompt;
@@ -460,7 +473,6 @@ static void put_token(int token)
 }
 
 /* The tokens after those before, at most PIECE at a time; returns how many the last piece has. */
-enum { PIECE = 256 };
 static size_t forward_pieces(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
     size_t n = 0;
@@ -469,12 +481,6 @@ static size_t forward_pieces(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *
         ttmm_forward(p, m, mix, token + from, start, 1);
     }
     return n;
-}
-
-static ttmm_pass_size decoding_size(size_t tokens, size_t positions, size_t rank)
-{
-    return (ttmm_pass_size){
-        .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
 }
 
 /* Decode from the prompt: one pass with mix beside the weights, or (ensemble) one pass for each adapter of mix, whose
@@ -809,8 +815,7 @@ static int load_eval(const char *const *file, size_t n_files)
     if (code) return code;
     if (eval.method[LAST].there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
-    const ttmm_pass_size size = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
-    const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
+    const ttmm_pass_size size = scoring_size(T, rank), step = decoding_size(1, 64, rank);
     code = ttmm_pass_new(&eval.pass, c, &size, &err);
     for (size_t k = 0; k < MEMBERS && code == TTMM_OK; k++) code = ttmm_pass_new(&eval.member[k], c, &step, &err);
     if (code) return code;
@@ -1065,8 +1070,7 @@ static int verb_info(const char *const *argument, size_t n)
     const size_t wanted = option.active ? (size_t)option.active : 10, some = wanted < model.K ? wanted : model.K;
     const ttmm_mix all = {model.K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
     const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
-    const ttmm_pass_size scored = {.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
-    const ttmm_pass_size step = {.tokens = 1, .sequences = 1, .cache = 64, .logits = 1, .rank = rank};
+    const ttmm_pass_size scored = scoring_size(T, rank), step = decoding_size(1, 64, rank);
     const size_t tokens = model.corpus.n_tokens * sizeof(int) + model.corpus.n_sequences * 8 * sizeof(int);
     const size_t text = tokens + model.corpus.n_sequences * model.corpus.dim * sizeof(real);
     const size_t lora = ttmm_lora_bytes(c, (int)rank), base = weights + text + model.K * model.E * sizeof(real);
@@ -1343,8 +1347,7 @@ int main(int argc, char **argv)
     if (code == TTMM_OK && option.merge) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
     if (code == TTMM_OK && option.dtype) code = is_one_of(option.dtype, "f32", "f16", "bf16", "dtype");
     if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
-    const int threads = option.threads ? option.threads : ttmm_threads(), most = ttmm_processors();
-    ttmm_set_threads(threads < most ? threads : most);
+    ttmm_limit_threads(option.threads);
     if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0)
         code = action[v] == verb_info || action[v] == verb_tokenize ? load_config(argument[0]) : load_base(argument[0]);
     if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);

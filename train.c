@@ -512,8 +512,7 @@ int main(int argc, char **argv)
         ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
-    const int threads = option.threads ? option.threads : ttmm_threads(), most = ttmm_processors();
-    ttmm_set_threads(threads < most ? threads : most);
+    ttmm_limit_threads(option.threads);
     const char *folder = argument[0], *verb = v < program.n_verbs ? verbs[v].name : "";
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};

@@ -182,12 +182,13 @@ int ttmm_threads(void)
 #endif
 }
 
-int ttmm_processors(void)
+void ttmm_limit_threads(int n)
 {
 #ifdef _OPENMP
-    return omp_get_num_procs();
+    const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
+    omp_set_num_threads(wanted < most ? wanted : most);
 #else
-    return 1;
+    (void)n;
 #endif
 }
 

@@ -57,12 +57,12 @@ __attribute__((format(printf, 3, 4)))
 #endif
 int ttmm_fail(ttmm_error *err, int code, const char *format, ...);
 
-double ttmm_seconds(void);     /* a monotonic clock, in seconds */
-int ttmm_is_terminal(FILE *f); /* 1 if f is a terminal */
-void ttmm_set_threads(int n);  /* n >= 1; without OpenMP there is one thread whatever n */
-int ttmm_threads(void);        /* the number in use */
-int ttmm_processors(void);     /* more threads than these only get in each other's way */
-size_t ttmm_memory(void);      /* of this machine, in bytes; 0: not known */
+double ttmm_seconds(void);      /* a monotonic clock, in seconds */
+int ttmm_is_terminal(FILE *f);  /* 1 if f is a terminal */
+void ttmm_set_threads(int n);   /* n >= 1; without OpenMP there is one thread whatever n */
+int ttmm_threads(void);         /* the number in use */
+void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than processors */
+size_t ttmm_memory(void);       /* of this machine, in bytes; 0: not known */
 
 /* A program's verbs and options, in two tables: its command line is parsed, checked and described from them. */
 typedef struct {
