@@ -1107,6 +1107,7 @@ static struct {
     ttmm_model model;
     ttmm_corpus corpus; /* made here: `batch` sequences of random tokens */
     ttmm_lora *expert;
+    const ttmm_lora **adapter; /* [K] those of mix */
     ttmm_mix mix;
     ttmm_pass *pass;
     ttmm_trainer *trainer;
@@ -1220,10 +1221,10 @@ static int load_bench(const char *folder)
     t->sequence = malloc((B + 1) * sizeof *t->sequence);
     bench.query = new_reals(E), bench.centroid = new_reals(K * E), bench.weight = new_reals(K);
     bench.similarity = new_reals(K), bench.chosen = calloc(K, sizeof *bench.chosen);
-    bench.expert = calloc(K, sizeof *bench.expert), model.chosen = calloc(K, sizeof *model.chosen);
+    bench.expert = calloc(K, sizeof *bench.expert), bench.adapter = calloc(K, sizeof *bench.adapter);
     real *zero = calloc(K, sizeof *zero);
     if (!t->token || !t->sequence || !bench.query || !bench.centroid || !bench.weight || !bench.similarity ||
-        !bench.chosen || !bench.expert || !model.chosen || !zero)
+        !bench.chosen || !bench.expert || !bench.adapter || !zero)
         return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the bench");
     ttmm_rng g = ttmm_stream(1, "bench", 0);
     for (size_t i = 0; i < t->n_tokens; i++)
@@ -1231,7 +1232,7 @@ static int load_bench(const char *folder)
     for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
     for (size_t i = 0; i < K * E; i++) bench.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
     ttmm_embed(bench.query, t->token, bench.T, NULL);
-    bench.mix = (ttmm_mix){K, model.chosen, zero};
+    bench.mix = (ttmm_mix){K, bench.adapter, zero};
     return TTMM_OK;
 }
 
@@ -1241,7 +1242,7 @@ static int load_bench_experts(void)
     for (size_t k = 0; k < bench.K && code == TTMM_OK; k++) {
         code = ttmm_lora_new(&bench.expert[k], &bench.model.config, option.rank, 2.0 * option.rank, &err);
         if (code == TTMM_OK) ttmm_lora_init(&bench.expert[k], 1, k);
-        model.chosen[k] = &bench.expert[k];
+        bench.adapter[k] = &bench.expert[k];
     }
     if (code == TTMM_OK && (bench.scratch = new_reals(ttmm_merge_scratch(&bench.model.config, &bench.mix))) == NULL)
         code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
