@@ -48,6 +48,10 @@
 #define OMP(directive) _Pragma(#directive)
 #else
 #define OMP(directive)
+#define omp_set_num_threads(n) ((void)(n))
+#define omp_get_max_threads() 1
+#define omp_get_num_procs() 1
+#define omp_get_thread_num() 0
 #endif
 
 #if CHAR_BIT != 8 || FLT_MANT_DIG != 24 || DBL_MANT_DIG != 53
@@ -164,41 +168,14 @@ size_t ttmm_memory(void)
 #endif
 }
 
-void ttmm_set_threads(int n)
-{
-#ifdef _OPENMP
-    omp_set_num_threads(n);
-#else
-    (void)n;
-#endif
-}
+void ttmm_set_threads(int n) { omp_set_num_threads(n); }
 
-int ttmm_threads(void)
-{
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
+int ttmm_threads(void) { return omp_get_max_threads(); }
 
 void ttmm_limit_threads(int n)
 {
-#ifdef _OPENMP
     const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
     omp_set_num_threads(wanted < most ? wanted : most);
-#else
-    (void)n;
-#endif
-}
-
-static int thread_number(void)
-{
-#ifdef _OPENMP
-    return omp_get_thread_num();
-#else
-    return 0;
-#endif
 }
 
 static int is_help(const char *word) { return strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0; }
@@ -1244,7 +1221,8 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
         for (size_t task = 0; task < blocks * H; task++) {
             size_t h = task % H, g = h / (H / G), i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* longest first */
             size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS;
-            real *P = scratch.data + (size_t)thread_number() * scratch.size, *out = o + ((start[b] + i) * H + h) * S;
+            real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size,
+                 *out = o + ((start[b] + i) * H + h) * S;
             attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows,
                                     S);
             for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
@@ -1269,7 +1247,7 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
     OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > 1024))
     for (size_t task = 0; task < B * G; task++) {
         size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first;
-        real *P = scratch.data + (size_t)thread_number() * scratch.size, *ds = P + ATTENTION_ROWS * T;
+        real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size, *ds = P + ATTENTION_ROWS * T;
         const size_t kv = (first * G + g) * S;
         for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
