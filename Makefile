@@ -28,7 +28,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method files trace vectors interop
+TESTS = functions layers method files trace vectors interop faults
 B = test/build
 
 all: train run
@@ -49,7 +49,11 @@ $(B)/%-f64: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -DTTMM_DOUBLE $< -o $@ $(LIBS)
 
-test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64)
+$(B)/run-faults $(B)/train-faults: $(B)/%-faults: %.c test/fault.h ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) -include test/fault.h $< ttmm.c -o $@ $(LIBS)
+
+test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
 	@sh test/all.sh
 
