@@ -1688,6 +1688,16 @@ size_t ttmm_lora_rank(const ttmm_lora *l)
 
 /* ==== 7. Text and corpus ========================================================================================== */
 
+/* A growing array with room for n things: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
+static void *grow(void *array, size_t *room, size_t n, size_t size)
+{
+    if (n <= *room) return array;
+    const size_t longer = add_size(mul_size(2, *room), add_size(n, 63));
+    void *more = realloc(array, mul_size(longer, size));
+    if (more) *room = longer;
+    return more;
+}
+
 /* A whole file in memory, with a zero byte after it. The caller frees *text. */
 static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_error *err)
 {
@@ -1732,14 +1742,13 @@ enum { NOT_UTF8 = 0x110000 };
 static uint32_t utf8_get(const unsigned char *s, size_t n, size_t *length)
 {
     const int whole = utf8_length(s[0]);
-    uint32_t c = whole < 2 ? s[0] : s[0] & (0x7fu >> whole);
+    uint32_t c = s[0] & (0x7fu >> whole);
     *length = 1;
-    if (whole == 1) return c;
+    if (whole < 2) return whole ? s[0] : NOT_UTF8 + s[0];
     for (int i = 1; i < whole; i++) {
         if ((size_t)i >= n || !utf8_continues(s[0], i, s[i])) return NOT_UTF8 + s[0];
         c = c << 6 | (s[i] & 0x3f);
     }
-    if (whole == 0) return NOT_UTF8 + s[0];
     *length = (size_t)whole;
     return c;
 }
@@ -1900,7 +1909,7 @@ static const char *const packed_pairs[] = {
     NULL};
 /* clang-format on */
 
-/* The numbers of a table. out NULL: counts only. Returns how many. */
+/* The numbers of a packed table. out NULL: counts only. Returns how many. */
 static size_t unpack(uint32_t *out, const char *const *packed)
 {
     size_t n = 0;
@@ -1954,33 +1963,37 @@ static int by_parts(const void *a, const void *b)
 
 static uint32_t unzigzag(uint32_t u) { return u / 2 ^ (0 - (u & 1)); } /* 0 1 2 3 4 is 0 -1 1 -2 2, mod 2^32 */
 
+/* A table of groups of numbers, the first of each given as the distance from that of the group before. *n: how many. */
+static uint32_t *unpack_groups(size_t *n, const char *const *packed, size_t group, arena *a)
+{
+    const size_t numbers = unpack(NULL, packed);
+    uint32_t *x = take(a, numbers, sizeof *x);
+    *n = numbers / group;
+    if (x == NULL) return NULL; /* the arena only adds up */
+    unpack(x, packed);
+    for (size_t i = group; i < numbers; i += group) x[i] += x[i - group];
+    return x;
+}
+
 static void lay_out_unicode(unicode *u, arena *a)
 {
-    u->letters = take(a, u->n_letters = unpack(NULL, packed_letters), sizeof *u->letters);
-    u->numbers = take(a, u->n_numbers = unpack(NULL, packed_numbers), sizeof *u->numbers);
-    u->combining = take(a, u->n_combining = unpack(NULL, packed_combining), sizeof *u->combining);
-    const size_t singles = unpack(NULL, packed_singles), pairs = unpack(NULL, packed_pairs);
-    u->n_combining /= 2, u->n_decomposing = singles / 2 + pairs / 3, u->n_composing = 0;
+    size_t singles, n_pairs = unpack(NULL, packed_pairs);
+    u->letters = unpack_groups(&u->n_letters, packed_letters, 1, a);
+    u->numbers = unpack_groups(&u->n_numbers, packed_numbers, 1, a);
+    u->combining = unpack_groups(&u->n_combining, packed_combining, 2, a);
+    const uint32_t *single = unpack_groups(&singles, packed_singles, 2, a);
+    uint32_t *pair = take(a, n_pairs, sizeof *pair);
+    u->n_decomposing = singles + n_pairs / 3, u->n_composing = 0;
     u->decomposing = take(a, u->n_decomposing, sizeof *u->decomposing);
-    u->composing = take(a, u->n_decomposing, sizeof *u->composing);
-    uint32_t *number = take(a, singles > pairs ? singles : pairs, sizeof *number);
+    u->composing = take(a, n_pairs / 3, sizeof *u->composing);
     if (a->base == NULL) return;
-    unpack(u->letters, packed_letters), unpack(u->numbers, packed_numbers), unpack(u->combining, packed_combining);
-    for (size_t i = 1; i < u->n_letters; i++) u->letters[i] += u->letters[i - 1];
-    for (size_t i = 1; i < u->n_numbers; i++) u->numbers[i] += u->numbers[i - 1];
-    for (size_t i = 1; i < u->n_combining; i++) u->combining[2 * i] += u->combining[2 * i - 2];
     mapping m = {0, 0, 0}, *to = u->decomposing;
-    unpack(number, packed_singles);
-    for (size_t i = 0; i < singles; i += 2) {
-        m.code += number[i], m.first = number[i + 1];
+    for (size_t i = 0; i < singles; i++) *to++ = (mapping){single[2 * i], single[2 * i + 1], 0};
+    unpack(pair, packed_pairs);
+    for (size_t i = 0; i < n_pairs; i += 3) {
+        m.code += pair[i] / 2, m.first += unzigzag(pair[i + 1]), m.second += unzigzag(pair[i + 2]);
         *to++ = m;
-    }
-    unpack(number, packed_pairs);
-    m = (mapping){0, 0, 0};
-    for (size_t i = 0; i < pairs; i += 3) {
-        m.code += number[i] / 2, m.first += unzigzag(number[i + 1]), m.second += unzigzag(number[i + 2]);
-        *to++ = m;
-        if (number[i] % 2) u->composing[u->n_composing++] = m;
+        if (pair[i] % 2) u->composing[u->n_composing++] = m;
     }
     qsort(u->decomposing, u->n_decomposing, sizeof m, by_code);
     qsort(u->composing, u->n_composing, sizeof m, by_parts);
@@ -2060,10 +2073,9 @@ static void normalise_text(char **out, size_t *m, const unicode *u, const char *
         last = class;
         code[kept++] = code[i];
     }
-    char four[4];
-    for (i = 0, *m = 0; i < kept; i++) *m += utf8_put(four, code[i]);
-    *out = malloc(*m + 1);
-    for (i = 0, length = 0; *out && i < kept; i++) length += utf8_put(*out + length, code[i]);
+    *out = malloc(mul_size(4, kept) + 1);
+    *m = 0;
+    for (i = 0; *out && i < kept; i++) *m += utf8_put(*out + *m, code[i]);
     free(code);
 }
 
@@ -2154,13 +2166,10 @@ typedef struct { /* a text on its way to tokens */
 
 static void put_token(encoder *e, int token)
 {
-    if (e->n == e->room) {
-        const size_t room = 2 * e->room + 64;
-        int *more = e->failed ? NULL : realloc(e->token, mul_size(room, sizeof *more));
-        e->failed = more == NULL;
-        if (e->failed) return;
-        e->token = more, e->room = room;
-    }
+    int *more = e->failed ? NULL : grow(e->token, &e->room, e->n + 1, sizeof *more);
+    e->failed = more == NULL;
+    if (e->failed) return;
+    e->token = more;
     e->token[e->n++] = token;
 }
 
@@ -2343,21 +2352,26 @@ static void encode_text(encoder *e, const char *text, size_t n, int normalised)
 static const char SEPARATOR[] = "<|endoftext|>";
 enum { MARK = sizeof SEPARATOR - 1 };
 
-int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *k, const char *text, size_t bytes, ttmm_error *err)
+/* Append the tokens of a text. */
+static void encode(encoder *e, const char *text, size_t bytes)
 {
-    encoder e = {0};
-    e.k = k;
-    put_token(&e, 0), e.n = 0; /* an empty text has an array, too */
-    for (size_t i = 0; k == NULL && i < bytes && !e.failed; i++) {
+    const ttmm_tokenizer *k = e->k;
+    for (size_t i = 0; k == NULL && i < bytes && !e->failed; i++) {
         const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
-        put_token(&e, mark ? TTMM_END : (unsigned char)text[i]);
+        put_token(e, mark ? TTMM_END : (unsigned char)text[i]);
         if (mark) i += MARK - 1;
     }
-    if (k) {
-        for (int i = 0; i < k->n_before; i++) put_token(&e, k->before[i]);
-        encode_text(&e, text, bytes, 0);
-        for (int i = 0; i < k->n_after; i++) put_token(&e, k->after[i]);
-    }
+    if (k == NULL) return;
+    for (int i = 0; i < k->n_before; i++) put_token(e, k->before[i]);
+    encode_text(e, text, bytes, 0);
+    for (int i = 0; i < k->n_after; i++) put_token(e, k->after[i]);
+}
+
+int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *k, const char *text, size_t bytes, ttmm_error *err)
+{
+    encoder e = {.k = k};
+    put_token(&e, 0), e.n = 0; /* an empty text has an array, too */
+    encode(&e, text, bytes);
     free(e.symbol);
     free(e.heap);
     *token = e.token, *n = e.n;
@@ -2433,107 +2447,107 @@ static const char *base_name(const char *path, size_t *length)
     return name;
 }
 
-/* What is known of a text before there is a corpus for it: the tokens of its documents. */
+/* What is known of texts before there is a corpus for them: their documents, whose tokens are the encoder's. */
 typedef struct {
-    int *token;
+    size_t start, tokens;
+    int file;
+} document_tokens;
+
+typedef struct {
+    encoder encoder;
+    document_tokens *document;
     size_t n, room;
-    size_t *end; /* [n_documents] of each in token */
-    int *file;   /* [n_documents] */
-    size_t n_documents, documents_room;
 } documents;
 
-static int add_document(documents *d, const ttmm_tokenizer *k, int file, const char *text, size_t bytes,
-                        ttmm_error *err)
+static int add_document(documents *d, int file, const char *text, size_t bytes, ttmm_error *err)
 {
-    int *token;
-    size_t n;
-    const int end = k ? k->end : TTMM_END;
-    int code = ttmm_tokenize(&token, &n, k, text, bytes, err);
-    if (code) return code;
-    if (d->n + n + 1 > d->room) {
-        const size_t room = add_size(mul_size(2, d->room), n + 1);
-        int *more = realloc(d->token, mul_size(room, sizeof *more));
-        if (more) d->token = more, d->room = room;
-        else code = fail(err, TTMM_NO_ROOM, "out of memory for a text of %zu tokens", d->n + n);
+    encoder *e = &d->encoder;
+    const size_t start = e->n;
+    const int end = e->k ? e->k->end : TTMM_END;
+    document_tokens *more = grow(d->document, &d->room, d->n + 1, sizeof *more);
+    if (more) d->document = more;
+    else e->failed = 1;
+    encode(e, text, bytes);
+    if (end >= 0 && (e->n == start || e->token[e->n - 1] != end)) put_token(e, end);
+    if (e->failed) return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+    d->document[d->n++] = (document_tokens){start, e->n - start, file};
+    return TTMM_OK;
+}
+
+static int add_text(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    const char *zero = memchr(text, 0, bytes);
+    if (bytes == 0) return fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
+    if (zero) return fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
+    for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
+        const size_t length = document_length(text, bytes, at, &next);
+        if (length == 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
+                        path, number, SEPARATOR);
+        int code = add_document(d, file, text + at, length, err);
+        if (code) return code;
     }
-    if (d->n_documents == d->documents_room) {
-        const size_t room = 2 * d->documents_room + 64;
-        size_t *ends = realloc(d->end, mul_size(room, sizeof *ends));
-        if (ends) d->end = ends;
-        int *files = realloc(d->file, mul_size(room, sizeof *files));
-        if (files) d->file = files;
-        if (ends && files) d->documents_room = room;
-        else code = fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu documents", room);
-    }
-    if (code == TTMM_OK) {
-        memcpy(d->token + d->n, token, n * sizeof *token);
-        d->n += n;
-        if (end >= 0 && (n == 0 || token[n - 1] != end)) d->token[d->n++] = end;
-        d->end[d->n_documents] = d->n, d->file[d->n_documents++] = file;
-    }
-    free(token);
+    return TTMM_OK;
+}
+
+static int add_file(documents *d, int file, const char *path, ttmm_error *err)
+{
+    char *text;
+    size_t bytes;
+    int code = read_whole_file(&text, &bytes, path, err);
+    if (code == TTMM_OK) code = add_text(d, file, path, text, bytes, err);
+    free(text);
     return code;
 }
 
-static int add_file(documents *d, const ttmm_tokenizer *k, const char *path, int file, ttmm_error *err)
+static size_t pieces_of(const document_tokens *d, size_t context) { return (d->tokens + context - 1) / context; }
+
+/* The corpus of those documents, cut into sequences. */
+static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *path, size_t n_files, size_t context,
+                       ttmm_error *err)
 {
-    char *text;
-    size_t bytes = 0;
-    int code = read_whole_file(&text, &bytes, path, err);
-    const char *zero = code ? NULL : memchr(text, 0, bytes);
-    if (code == TTMM_OK && bytes == 0) code = fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
-    if (zero) code = fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
-    for (size_t at = 0, next, number = 1; code == TTMM_OK && at < bytes; at = next, number++) {
-        const size_t length = document_length(text, bytes, at, &next);
-        if (length == 0)
-            code = fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
-                        path, number, SEPARATOR);
-        else code = add_document(d, k, file, text + at, length, err);
+    size_t name_bytes = 0, sequence = 0, length;
+    for (size_t i = 0; i < n_files; i++) {
+        base_name(path[i], &length);
+        name_bytes += length + 1;
     }
-    free(text);
-    return code;
+    c->n_files = n_files, c->n_documents = d->n, c->n_tokens = d->encoder.n;
+    for (size_t i = 0; i < d->n; i++) c->n_sequences += pieces_of(&d->document[i], context);
+    int code = allocate_corpus(c, name_bytes, err);
+    if (code) return code;
+    memcpy(c->token, d->encoder.token, c->n_tokens * sizeof *c->token);
+    for (size_t i = 0; i < d->n; i++) {
+        const document_tokens *from = &d->document[i];
+        const size_t pieces = pieces_of(from, context);
+        c->document[i] = from->start, c->document_file[i] = from->file;
+        for (size_t p = 0; p < pieces; p++) {
+            c->sequence[sequence] = from->start + (size_t)((double)from->tokens * (double)p / (double)pieces);
+            c->sequence_document[sequence++] = (int)i;
+        }
+    }
+    c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
+    char *name = c->names;
+    for (size_t i = 0; i < n_files; i++) {
+        const char *base = base_name(path[i], &length);
+        c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
+        name += length + 1;
+    }
+    return TTMM_OK;
 }
 
 int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *k, const char *const *path, size_t n, int context,
                            ttmm_error *err)
 {
     int code = TTMM_OK;
-    size_t name_bytes = 0, length;
-    documents d = {0};
+    documents d = {.encoder = {.k = k}};
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        code = add_file(&d, k, path[i], (int)i, err);
-        base_name(path[i], &length);
-        name_bytes += length + 1;
-    }
-    c->n_files = n, c->n_documents = d.n_documents, c->n_tokens = d.n;
-    for (size_t i = 0, from = 0; i < d.n_documents; from = d.end[i++])
-        c->n_sequences += (d.end[i] - from + (size_t)context - 1) / (size_t)context;
-    if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
-    if (code == TTMM_OK) {
-        char *name = c->names;
-        size_t sequence = 0;
-        memcpy(c->token, d.token, d.n * sizeof *d.token);
-        memcpy(c->document_file, d.file, d.n_documents * sizeof *d.file);
-        for (size_t i = 0, from = 0; i < d.n_documents; from = d.end[i++]) {
-            const size_t tokens = d.end[i] - from, pieces = (tokens + (size_t)context - 1) / (size_t)context;
-            c->document[i] = from;
-            for (size_t p = 0; p < pieces; p++) {
-                c->sequence[sequence] = from + (size_t)((double)tokens * (double)p / (double)pieces);
-                c->sequence_document[sequence++] = (int)i;
-            }
-        }
-        c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
-        for (size_t i = 0; i < n; i++) {
-            const char *base = base_name(path[i], &length);
-            c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
-            name += length + 1;
-        }
-    }
-    free(d.token);
-    free(d.end);
-    free(d.file);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
+    if (code == TTMM_OK) code = fill_corpus(c, &d, path, n, (size_t)context, err);
+    free(d.encoder.token);
+    free(d.encoder.symbol);
+    free(d.encoder.heap);
+    free(d.document);
     if (code) ttmm_corpus_free(c);
     return code;
 }
