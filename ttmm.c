@@ -3227,11 +3227,19 @@ typedef struct {
 } json_node;
 
 typedef struct {
-    const char *path, *text;
-    size_t bytes, at;
-    json_node *node;
-    int n, room;
+    char path[PATH_BYTES]; /* for sentences */
+    char *text;            /* [bytes + 1], a zero byte at the end */
+    size_t bytes, at, room;
+    json_node *node; /* the root is node 0, an object */
+    int n;
 } json;
+
+static void json_close(json *j)
+{
+    free(j->text);
+    free(j->node);
+    j->text = NULL, j->node = NULL;
+}
 
 static void json_blank(json *j)
 {
@@ -3252,12 +3260,9 @@ static int json_value(json *j, int depth)
 {
     json_blank(j);
     if (j->at >= j->bytes || depth > 64) return -1;
-    if (j->n == j->room) {
-        int room = j->room ? 2 * j->room : 256;
-        json_node *more = room > INT_MAX / 4 ? NULL : realloc(j->node, (size_t)room * sizeof *more);
-        if (more == NULL) return -2;
-        j->node = more, j->room = room;
-    }
+    json_node *nodes = j->n < INT_MAX / 4 ? grow(j->node, &j->room, (size_t)j->n + 1, sizeof *nodes) : NULL;
+    if (nodes == NULL) return -2;
+    j->node = nodes;
     const int self = j->n++;
     const char first = j->text[j->at];
     json_node *node = &j->node[self];
@@ -3297,63 +3302,109 @@ static int json_value(json *j, int depth)
     return self;
 }
 
-/* text [bytes + 1] ends in a zero byte and stays the caller's; the nodes are j's. The root is node 0, an object. */
-static int json_parse(json *j, const char *path, const char *text, size_t bytes, ttmm_error *err)
+static int json_parse(json *j, ttmm_error *err) /* path, text and bytes are there, all else is zero */
 {
-    memset(j, 0, sizeof *j);
-    j->path = path, j->text = text, j->bytes = bytes;
     int root = json_value(j, 0);
     json_blank(j);
-    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", path);
-    if (root != 0 || j->node[0].type != '{' || j->at < bytes)
-        return fail(err, TTMM_BAD_INPUT, "%s: is not a JSON object: stopped at byte %zu", path, j->at);
+    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
+    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
+        return fail(err, TTMM_BAD_INPUT, "%s: is not a JSON object: stopped at byte %zu", j->path, j->at);
     return TTMM_OK;
 }
 
+/* Read and parse a file. j is to be closed, even if that fails. */
+static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
+{
+    memset(j, 0, sizeof *j);
+    int code = join_path(j->path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
+    return code ? code : json_parse(j, err);
+}
+
+/* A node may be -1 everywhere: what is not there has no type, no children, no key. */
+static char json_type(const json *j, int node) { return node < 0 ? 0 : j->node[node].type; }
+static int json_child(const json *j, int node) { return node < 0 ? -1 : j->node[node].child; }
+static int json_next_key(const json *j, int key) { return j->node[j->node[key].next].next; }
+
 static int json_equal(const json *j, int node, const char *word) /* a string without escapes */
 {
-    const json_node *s = &j->node[node < 0 ? 0 : node];
-    return node >= 0 && s->type == '"' && s->end - s->start - 2 == strlen(word) &&
-           !memcmp(j->text + s->start + 1, word, strlen(word));
+    if (json_type(j, node) != '"') return 0;
+    const json_node *s = &j->node[node];
+    return s->end - s->start - 2 == strlen(word) && memcmp(j->text + s->start + 1, word, strlen(word)) == 0;
 }
 
 static int json_find(const json *j, int object, const char *key) /* the key's value, or -1; null counts as absent */
 {
-    if (object < 0 || j->node[object].type != '{') return -1;
-    for (int k = j->node[object].child; k >= 0; k = j->node[j->node[k].next].next)
+    for (int k = json_type(j, object) == '{' ? json_child(j, object) : -1; k >= 0; k = json_next_key(j, k))
         if (json_equal(j, k, key)) return j->node[j->node[k].next].type == 'n' ? -1 : j->node[k].next;
     return -1;
 }
 
-/* The text of a string node, its escapes resolved: no longer than the node. Returns its length, 0 if it is another
- * kind of node. */
-static size_t json_text(char *out, const json *j, int node)
+static int json_true(const json *j, int object, const char *key)
+{
+    return json_type(j, json_find(j, object, key)) == 't';
+}
+
+/* The inside of a string as it stands, cut to size - 1 bytes, and a zero byte. Returns its whole length; 0 if the node
+ * is no string. */
+static size_t json_name(char *out, size_t size, const json *j, int node)
+{
+    const size_t n = json_type(j, node) == '"' ? j->node[node].end - j->node[node].start - 2 : 0;
+    const size_t kept = n < size ? n : size - 1;
+    if (kept) memcpy(out, j->text + j->node[node].start + 1, kept);
+    out[kept] = 0;
+    return n;
+}
+
+/* The text of a string, its escapes resolved, cut to size - 1 bytes, and a zero byte. Returns its length; 0 if the node
+ * is no string. */
+static size_t json_text(char *out, size_t size, const json *j, int node)
 {
     static const char escapes[] = "b\bf\fn\nr\rt\t";
-    size_t n = 0;
-    if (j->node[node].type != '"') return 0;
+    size_t n = 0, length;
+    out[0] = 0;
+    if (json_type(j, node) != '"') return 0;
     const char *p = j->text + j->node[node].start + 1, *end = j->text + j->node[node].end - 1;
-    while (p < end) {
-        unsigned c, low;
-        if (*p != '\\') {
-            out[n++] = *p++;
-        } else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &c) == 1) {
+    for (; p < end; n += length) {
+        char c[4] = {*p};
+        unsigned code, low;
+        length = 1;
+        if (*p != '\\') p++;
+        else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &code) == 1) {
             p += 6;
-            if (c >= 0xd800 && c < 0xdc00 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
-                c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00), p += 6;
-            n += utf8_put(out + n, c >= 0xd800 && c < 0xe000 ? 0xfffd : c);
+            if (code >> 10 == 0x36 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00), p += 6;
+            length = utf8_put(c, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
         } else {
             const char *known = memchr(escapes, p[1], sizeof escapes - 1);
-            out[n++] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
+            c[0] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
             p += 2;
         }
+        if (n + length >= size) break;
+        memcpy(out + n, c, length);
     }
+    out[n] = 0;
     return n;
+}
+
+/* What stands at a node, for a sentence: its first 60 bytes. */
+static const char *json_shown(char out[64], const json *j, int node)
+{
+    if (node < 0) return "missing";
+    const size_t n = j->node[node].end - j->node[node].start;
+    snprintf(out, 64, "%.*s", n < 60 ? (int)n : 60, j->text + j->node[node].start);
+    return out;
+}
+
+static int json_refuse(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
+{
+    char shown[64];
+    return fail(err, TTMM_BAD_INPUT, "%s: %s is %s, expected %s", j->path, what, json_shown(shown, j, node), expected);
 }
 
 static int json_number(const json *j, int node, double *x) /* 1 if the node is a finite number, read whole */
 {
-    if (node < 0 || j->node[node].type != '0') return 0;
+    if (json_type(j, node) != '0') return 0;
     char *end;
     *x = strtod(j->text + j->node[node].start, &end);
     return end == j->text + j->node[node].end && *x - *x == 0;
@@ -3361,7 +3412,7 @@ static int json_number(const json *j, int node, double *x) /* 1 if the node is a
 
 static int json_integer(const json *j, int node, uint64_t *x)
 {
-    if (node < 0 || j->node[node].type != '0') return 0;
+    if (json_type(j, node) != '0') return 0;
     *x = 0;
     for (size_t i = j->node[node].start; i < j->node[node].end; i++) {
         unsigned digit = (unsigned)(j->text[i] - '0');
@@ -3369,6 +3420,18 @@ static int json_integer(const json *j, int node, uint64_t *x)
         *x = 10 * *x + digit;
     }
     return 1;
+}
+
+/* What would change the result if it had another value: key, value. */
+static int check_fixed(const json *j, const char *const fixed[][2], size_t n, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int node = json_find(j, 0, fixed[i][0]);
+        char shown[64];
+        if (node >= 0 && strcmp(json_shown(shown, j, node), fixed[i][1]) != 0)
+            return json_refuse(j, fixed[i][0], node, fixed[i][1], err);
+    }
+    return TTMM_OK;
 }
 
 /* Numbers in files: little-endian, whatever the machine. */
@@ -3546,10 +3609,8 @@ static int write_safetensors(const char *path, const stored *tensor, size_t n, c
 
 /* A safetensors file open for reading: its tensors in order of their names in the header. */
 typedef struct {
+    json j; /* the header, and the file's path */
     FILE *f;
-    const char *path;
-    char *header;
-    json j;
     stored *tensor;
     size_t n;
 } safetensors;
@@ -3557,8 +3618,7 @@ typedef struct {
 static void close_safetensors(safetensors *s)
 {
     if (s->f) fclose(s->f);
-    free(s->header);
-    free(s->j.node);
+    json_close(&s->j);
     free(s->tensor);
     memset(s, 0, sizeof *s);
 }
@@ -3576,98 +3636,121 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Read one entry of the header into t; *end is where its numbers end. */
-static int read_entry(safetensors *s, int key, int value, stored *t, uint64_t *end, ttmm_error *err)
+static int read_entry(const json *j, int key, stored *t, uint64_t *end, ttmm_error *err)
 {
-    const json *j = &s->j;
-    const json_node *name = &j->node[key];
-    const int dtype = json_find(j, value, "dtype"), shape = json_find(j, value, "shape");
-    const int offsets = json_find(j, value, "data_offsets");
-    const size_t length = name->end - name->start - 2;
+    const int value = j->node[key].next, dtype = json_find(j, value, "dtype");
+    const int shape = json_find(j, value, "shape"), offsets = json_find(j, value, "data_offsets");
+    const size_t length = json_name(t->name, sizeof t->name, j, key);
     uint64_t size = 1;
-    memset(t, 0, sizeof *t);
     if (length >= sizeof t->name)
-        return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", s->path, length);
-    memcpy(t->name, j->text + name->start + 1, length);
-    while (dtype >= 0 && t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
-    if (dtype < 0 || t->dtype == DTYPES)
+        return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", j->path, length);
+    while (t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
+    if (t->dtype == DTYPES)
         return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8",
-                    s->path, t->name);
+                    j->path, t->name);
     for (int d = 0; d < MAX_DIMS; d++) t->dim[d] = 1;
-    const int is_list = shape >= 0 && j->node[shape].type == '[' && offsets >= 0 && j->node[offsets].type == '[';
-    for (int d = is_list ? j->node[shape].child : -1; d >= 0; d = j->node[d].next) {
+    const int are_lists = json_type(j, shape) == '[' && json_type(j, offsets) == '[';
+    for (int d = are_lists ? json_child(j, shape) : -1; d >= 0; d = j->node[d].next) {
         uint64_t dim = 0;
         if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 ||
             t->n_dims == MAX_DIMS)
             return fail(err, TTMM_BAD_INPUT,
-                        "%s: tensor %s has a shape that is not up to 8 numbers, or too large a one", s->path, t->name);
+                        "%s: tensor %s has a shape that is not up to 8 numbers, or too large a one", j->path, t->name);
         t->dim[t->n_dims++] = (size_t)dim;
         size *= dim;
     }
-    const int from = is_list ? j->node[offsets].child : -1, to = from < 0 ? -1 : j->node[from].next;
+    const int from = are_lists ? json_child(j, offsets) : -1, to = from < 0 ? -1 : j->node[from].next;
     if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) ||
         *end < t->begin || *end - t->begin != size * dtype_table[t->dtype].bytes)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has data_offsets that do not fit its shape", s->path, t->name);
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has data_offsets that do not fit its shape", j->path, t->name);
+    return TTMM_OK;
+}
+
+/* Open a file and parse its header. *data: how many bytes are after it. */
+static int read_header(safetensors *s, uint64_t *data, const char *path, ttmm_error *err)
+{
+    unsigned char first[8];
+    json *j = &s->j;
+    snprintf(j->path, sizeof j->path, "%s", path);
+    s->f = fopen(path, "rb");
+    if (s->f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
+    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
+        return fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
+    const uint64_t length = load_bytes(first, 8);
+    if (length > (uint64_t)size - 8 || length > 100000000)
+        return fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld",
+                    path, (unsigned long long)length, (long long)size);
+    *data = (uint64_t)size - 8 - length;
+    j->bytes = (size_t)length;
+    j->text = calloc(j->bytes + 1, 1);
+    if (j->text == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
+    if (fread(j->text, 1, j->bytes, s->f) != j->bytes)
+        return fail(err, TTMM_BAD_INPUT, "%s: its header cannot be read", path);
+    return json_parse(j, err);
+}
+
+/* The tensors that the header lists; there are `data` bytes of numbers. */
+static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
+{
+    const json *j = &s->j;
+    uint64_t end = 0;
+    size_t most = 0;
+    for (int k = json_child(j, 0); k >= 0; k = json_next_key(j, k)) most++;
+    s->tensor = calloc(most + 1, sizeof *s->tensor);
+    if (s->tensor == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", j->path, most);
+    for (int k = json_child(j, 0); k >= 0; k = json_next_key(j, k)) {
+        if (json_equal(j, k, "__metadata__")) continue;
+        stored *t = &s->tensor[s->n++];
+        int code = read_entry(j, k, t, &end, err);
+        if (code) return code;
+        if (end > data)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?",
+                        j->path, t->name, (unsigned long long)end, (unsigned long long)data);
+        t->begin += 8 + j->bytes;
+    }
+    return TTMM_OK;
+}
+
+/* No two tensors may have the same name, or overlap.    order [n] scratch */
+static int check_entries(const safetensors *s, const stored **order, ttmm_error *err)
+{
+    uint64_t end = 0;
+    for (size_t i = 0; i < s->n; i++) order[i] = &s->tensor[i];
+    qsort(order, s->n, sizeof *order, by_name);
+    for (size_t i = 1; i < s->n; i++)
+        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
+            return fail(err, TTMM_BAD_INPUT, "%s: has two tensors %s", s->j.path, order[i]->name);
+    qsort(order, s->n, sizeof *order, by_begin);
+    for (size_t i = 0; i < s->n; i++) {
+        if (order[i]->begin < end)
+            return fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", s->j.path, order[i - 1]->name,
+                        order[i]->name);
+        end = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
+    }
     return TTMM_OK;
 }
 
 static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
 {
-    unsigned char first[8];
-    uint64_t length = 0, end = 0, at = 0;
-    int code = TTMM_OK;
+    uint64_t data = 0;
     memset(s, 0, sizeof *s);
-    s->path = path;
-    s->f = fopen(path, "rb");
-    if (s->f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
-    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
-        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
-    else if ((length = load_bytes(first, 8)) > (uint64_t)size - 8 || length > 100000000)
-        code = fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld",
-                    path, (unsigned long long)length, (long long)size);
-    else if ((s->header = malloc((size_t)length + 1)) == NULL)
-        code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
-    else if (fread(s->header, 1, (size_t)length, s->f) != (size_t)length)
-        code = fail(err, TTMM_BAD_INPUT, "%s: its header cannot be read", path);
-    else {
-        s->header[length] = 0;
-        code = json_parse(&s->j, path, s->header, (size_t)length, err);
-    }
-    if (code == TTMM_OK) {
-        for (int k = s->j.node[0].child; k >= 0; k = s->j.node[s->j.node[k].next].next) s->n++;
-        s->tensor = calloc(s->n + 1, sizeof *s->tensor);
-        if (s->tensor == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", path, s->n);
-    }
-    size_t n = 0;
-    for (int k = code ? -1 : s->j.node[0].child; k >= 0 && code == TTMM_OK; k = s->j.node[s->j.node[k].next].next) {
-        if (json_equal(&s->j, k, "__metadata__")) continue;
-        stored *t = &s->tensor[n++];
-        code = read_entry(s, k, s->j.node[k].next, t, &end, err);
-        if (code == TTMM_OK && end > (uint64_t)size - 8 - length)
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?",
-                        path, t->name, (unsigned long long)end, (unsigned long long)((uint64_t)size - 8 - length));
-    }
-    s->n = n;
-    const stored **order = code ? NULL : calloc(n + 1, sizeof *order); /* no two may overlap, or have the same name */
-    if (code == TTMM_OK && order == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
-    if (code == TTMM_OK) {
-        for (size_t i = 0; i < n; i++) order[i] = &s->tensor[i];
-        qsort(order, n, sizeof *order, by_name);
-        for (size_t i = 1; i < n && code == TTMM_OK; i++)
-            if (strcmp(order[i - 1]->name, order[i]->name) == 0)
-                code = fail(err, TTMM_BAD_INPUT, "%s: has two tensors %s", path, order[i]->name);
-        qsort(order, n, sizeof *order, by_begin);
-        for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-            if (order[i]->begin < at)
-                code = fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", path, order[i - 1]->name,
-                            order[i]->name);
-            at = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
-        }
-        for (size_t i = 0; i < n; i++) s->tensor[i].begin += 8 + length;
-    }
+    int code = read_header(s, &data, path, err);
+    if (code == TTMM_OK) code = read_entries(s, data, err);
+    const stored **order = calloc(s->n + 1, sizeof *order);
+    if (order == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
+    if (code == TTMM_OK) code = check_entries(s, order, err);
     free(order);
     if (code) close_safetensors(s);
     return code;
+}
+
+static int open_in(safetensors *s, const char *folder, const char *name, ttmm_error *err)
+{
+    char path[PATH_BYTES];
+    memset(s, 0, sizeof *s);
+    int code = join_path(path, folder, name, err);
+    return code ? code : open_safetensors(s, path, err);
 }
 
 static const stored *find_tensor(const safetensors *s, const char *name)
@@ -3684,7 +3767,7 @@ static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, tt
     unsigned char buffer[8 * CHUNK];
     const size_t width = dtype_table[t->dtype].bytes;
     if (fread(buffer, width, n, s->f) != n)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->path, t->name);
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->j.path, t->name);
     for (size_t i = 0; i < n; i++) raw[i] = load_bytes(buffer + i * width, width);
     return TTMM_OK;
 }
@@ -3692,7 +3775,7 @@ static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, tt
 static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
 {
     return seek_file(s->f, t->begin, SEEK_SET) == 0 ? TTMM_OK
-                                                    : fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->path);
+                                                    : fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->j.path);
 }
 
 /* Read all of t into data, as reals (finite ones), ints or size_t: `as` is DTYPE_REAL, I32, I64 or U8. */
@@ -3701,7 +3784,7 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
     uint64_t raw[CHUNK];
     const size_t count = count_of(t);
     if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->path, t->name,
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->j.path, t->name,
                     dtype_table[t->dtype].name, as >= I64 ? dtype_table[as].name : "floating-point numbers");
     int code = seek_tensor(s, t, err);
     for (size_t k = 0; k < count && code == TTMM_OK;) {
@@ -3713,13 +3796,13 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
                 const double x = decode_number(raw[i], t->dtype);
                 if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
                     return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index",
-                                s->path, t->name, x, k);
+                                s->j.path, t->name, x, k);
                 if (as == I32) ((int *)data)[k] = (int)x;
                 else ((size_t *)data)[k] = (size_t)x;
             } else {
                 const real x = (real)decode_number(raw[i], t->dtype);
                 if (!(x - x == 0))
-                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->path,
+                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->j.path,
                                 t->name, k);
                 ((real *)data)[k] = x;
             }
@@ -3732,39 +3815,19 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
 static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
 {
     const stored *t = find_tensor(s, name);
-    if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
+    if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->j.path, name);
     if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->path, name, t->dim[0],
+        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->j.path, name, t->dim[0],
                     t->dim[1], rows, cols);
     return read_numbers(s, t, data, as, err);
-}
-
-static int json_open(json *j, char **text, const char *folder, const char *name, char *path, ttmm_error *err)
-{
-    size_t bytes;
-    memset(j, 0, sizeof *j);
-    int code = join_path(path, folder, name, err);
-    if (code == TTMM_OK) code = read_whole_file(text, &bytes, path, err);
-    if (code == TTMM_OK) code = json_parse(j, path, *text, bytes, err);
-    return code;
 }
 
 int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err)
 {
     safetensors s;
-    size_t n = 0;
     int code = open_safetensors(&s, path, err);
     if (code) return code;
-    const int value = json_find(&s.j, json_find(&s.j, 0, "__metadata__"), "ttmm");
-    if (value >= 0 && s.j.node[value].type == '"') {
-        const char *p = s.header + s.j.node[value].start + 1, *end = s.header + s.j.node[value].end - 1;
-        while (p < end && n + 1 < size) {
-            unsigned byte = (unsigned char)*p++;
-            if (byte == '\\' && end - p >= 5 && sscanf(p, "u00%2x", &byte) == 1) p += 5;
-            note[n++] = (char)byte;
-        }
-    }
-    note[n] = 0;
+    json_text(note, size, &s.j, json_find(&s.j, json_find(&s.j, 0, "__metadata__"), "ttmm"));
     close_safetensors(&s);
     return TTMM_OK;
 }
@@ -3850,28 +3913,25 @@ static int write_config(const ttmm_config *c, const char *folder, int type, ttmm
     return write_text(folder, "config.json", text, err);
 }
 
+static int either(int node, int other) { return node >= 0 ? node : other; }
+
 /* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. */
 static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
 {
-    int rope = json_find(j, 0, "rope_scaling"), theta;
-    if (rope < 0) rope = json_find(j, 0, "rope_parameters");
-    if (rope >= 0 && j->node[rope].type != '{')
+    const int rope = either(json_find(j, 0, "rope_scaling"), json_find(j, 0, "rope_parameters"));
+    if (rope >= 0 && json_type(j, rope) != '{')
         return fail(err, TTMM_BAD_INPUT, "%s: rope_scaling or rope_parameters is not an object", j->path);
-    theta = json_find(j, rope, "rope_theta");
-    if (theta < 0) theta = json_find(j, 0, "rope_theta");
+    const int theta = either(json_find(j, rope, "rope_theta"), json_find(j, 0, "rope_theta"));
     if (theta >= 0 && !json_number(j, theta, &c->rope_theta))
         return fail(err, TTMM_BAD_INPUT, "%s: rope_theta is not a number", j->path);
-    int part = json_find(j, rope, "partial_rotary_factor"), type = json_find(j, rope, "rope_type");
+    const int part = either(json_find(j, rope, "partial_rotary_factor"), json_find(j, 0, "partial_rotary_factor"));
     double x;
-    if (part < 0) part = json_find(j, 0, "partial_rotary_factor");
     if (part >= 0 && !(json_number(j, part, &x) && x == 1))
         return fail(err, TTMM_BAD_INPUT, "%s: partial_rotary_factor is set, which is not supported", j->path);
-    if (type < 0) type = json_find(j, rope, "type");
+    const int type = either(json_find(j, rope, "rope_type"), json_find(j, rope, "type"));
     if (type < 0) return TTMM_OK;
     while (c->rope <= TTMM_ROPE_LLAMA3 && !json_equal(j, type, rope_types[c->rope])) c->rope++;
-    if (c->rope > TTMM_ROPE_LLAMA3)
-        return fail(err, TTMM_BAD_INPUT, "%s: rope_type is %.*s, expected default, linear or llama3", j->path,
-                    (int)(j->node[type].end - j->node[type].start), j->text + j->node[type].start);
+    if (c->rope > TTMM_ROPE_LLAMA3) return json_refuse(j, "rope_type", type, "default, linear or llama3", err);
     const struct {
         const char *key;
         double *value;
@@ -3892,14 +3952,12 @@ static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
 /* Attention must see all positions before: no sliding window in any layer (transformers' Qwen2Config). */
 static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
 {
-    const int types = json_find(j, 0, "layer_types"), use = json_find(j, 0, "use_sliding_window");
-    const int most = json_find(j, 0, "max_window_layers");
+    const int types = json_find(j, 0, "layer_types"), most = json_find(j, 0, "max_window_layers");
     uint64_t before = 28;
-    for (int i = types < 0 ? -1 : j->node[types].child; i >= 0; i = j->node[i].next)
+    for (int i = json_child(j, types); i >= 0; i = j->node[i].next)
         if (!json_equal(j, i, "full_attention"))
-            return fail(err, TTMM_BAD_INPUT, "%s: layer_types has %.*s, expected \"full_attention\"", j->path,
-                        (int)(j->node[i].end - j->node[i].start), j->text + j->node[i].start);
-    if (types >= 0 || !c->biases || use < 0 || j->node[use].type != 't') return TTMM_OK; /* Llama has none */
+            return json_refuse(j, "one of layer_types", i, "\"full_attention\"", err);
+    if (types >= 0 || !c->biases || !json_true(j, 0, "use_sliding_window")) return TTMM_OK; /* Llama has none */
     if (json_find(j, 0, "sliding_window") < 0) return TTMM_OK;
     if (most >= 0 && !json_integer(j, most, &before)) before = 0;
     return before >= (uint64_t)c->n_layers
@@ -3912,10 +3970,10 @@ static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
 {
     const int ends = json_find(j, 0, "eos_token_id");
     if (ends < 0) return TTMM_OK;
-    const int list = j->node[ends].type == '[';
+    const int list = json_type(j, ends) == '[';
     uint64_t id;
     c->n_ends = 0;
-    for (int i = list ? j->node[ends].child : ends; i >= 0; i = list ? j->node[i].next : -1) {
+    for (int i = list ? json_child(j, ends) : ends; i >= 0; i = list ? j->node[i].next : -1) {
         if (c->n_ends == TTMM_ENDS || !json_integer(j, i, &id) || id >= (uint64_t)c->vocab)
             return fail(err, TTMM_BAD_INPUT, "%s: eos_token_id is not up to %d tokens of the vocabulary", j->path,
                         TTMM_ENDS);
@@ -3946,34 +4004,26 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
         else return fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a count", j->path, field[i].key);
     }
-    c->biases = json_equal(j, json_find(j, 0, "model_type"), "qwen2");
-    const struct {
-        const char *key, *only; /* what would change the result if it had another value */
-    } fixed[] = {{"model_type", c->biases ? "\"qwen2\"" : "\"llama\""},
-                 {"hidden_act", "\"silu\""},
-                 {"mlp_bias", "false"},
-                 {"quantization_config", "null"},
-                 {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
-    for (size_t i = 0; i < (c->biases ? 4 : 5); i++) {
-        const int node = json_find(j, 0, fixed[i].key);
-        if (node < 0 && i > 0) continue;
-        const size_t length = node < 0 ? 0 : j->node[node].end - j->node[node].start;
-        if (length != strlen(fixed[i].only) || memcmp(j->text + j->node[node].start, fixed[i].only, length) != 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s%s", j->path, fixed[i].key,
-                        node < 0      ? 7
-                        : length < 60 ? (int)length
-                                      : 60,
-                        node < 0 ? "missing" : j->text + j->node[node].start, fixed[i].only, i ? "" : " or \"qwen2\"");
-    }
-    const int tied = json_find(j, 0, "tie_word_embeddings"), eps = json_find(j, 0, "rms_norm_eps");
+    const int type = json_find(j, 0, "model_type"), tied = json_find(j, 0, "tie_word_embeddings");
+    c->biases = json_equal(j, type, "qwen2");
+    if (!c->biases && !json_equal(j, type, "llama"))
+        return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
+    static const char *const fixed[][2] = {
+        {"hidden_act", "\"silu\""},
+        {"mlp_bias", "false"},
+        {"quantization_config", "null"},
+        {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
+    int code = check_fixed(j, fixed, c->biases ? 3 : 4, err);
+    if (code) return code;
     if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
     if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-    c->tied = tied >= 0 && j->node[tied].type == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
-    if (tied >= 0 && j->node[tied].type != 't' && j->node[tied].type != 'f')
+    c->tied = json_type(j, tied) == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
+    if (tied >= 0 && !c->tied && json_type(j, tied) != 'f')
         return fail(err, TTMM_BAD_INPUT, "%s: tie_word_embeddings is not true or false", j->path);
+    const int eps = json_find(j, 0, "rms_norm_eps");
     if (eps >= 0 && !json_number(j, eps, &c->norm_eps))
         return fail(err, TTMM_BAD_INPUT, "%s: rms_norm_eps is not a number", j->path);
-    int code = read_rope(c, j, err);
+    code = read_rope(c, j, err);
     if (code == TTMM_OK) code = check_window(c, j, err);
     if (code == TTMM_OK) code = read_ends(c, j, err);
     ttmm_error why;
@@ -3985,19 +4035,15 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
 /* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
 int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES], *text = NULL;
     json j;
     memset(c, 0, sizeof *c);
-    int code = json_open(&j, &text, folder, "config.json", path, err);
+    int code = json_open(&j, folder, "config.json", err);
     if (code == TTMM_OK) code = read_config_json(c, &j, err);
-    free(j.node);
-    free(text);
+    json_close(&j);
     if (code || !ttmm_exists(folder, "generation_config.json")) return code;
-    text = NULL;
-    code = json_open(&j, &text, folder, "generation_config.json", path, err);
+    code = json_open(&j, folder, "generation_config.json", err);
     if (code == TTMM_OK) code = read_ends(c, &j, err);
-    free(j.node);
-    free(text);
+    json_close(&j);
     return code;
 }
 
@@ -4085,51 +4131,48 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const ch
 }
 
 /* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that
- * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. path [PATH_BYTES] is s's. */
-static int open_shard(safetensors *s, int *shard, char *path, const json *index, const char *folder, const char *tensor,
+ * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. */
+static int open_shard(safetensors *s, int *shard, const json *index, const char *folder, const char *tensor,
                       ttmm_error *err)
 {
     char name[256];
     const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
-    if (node < 0 || index->node[node].type != '"')
+    if (json_type(index, node) != '"')
         return fail(err, TTMM_BAD_INPUT, "%s: weight_map has no file for %s", index->path, tensor);
-    const size_t start = index->node[node].start + 1, length = index->node[node].end - start - 1;
-    snprintf(name, sizeof name, "%.*s", (int)length, index->text + start);
-    if (length >= sizeof name || strpbrk(name, "/\\") != NULL)
+    if (json_name(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
         return fail(err, TTMM_BAD_INPUT, "%s: %s is in %s, expected the name of a file in this folder", index->path,
                     tensor, name);
     if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
     close_safetensors(s);
     *shard = node;
-    int code = join_path(path, folder, name, err);
-    return code ? code : open_safetensors(s, path, err);
+    return open_in(s, folder, name, err);
+}
+
+static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *folder, ttmm_error *err)
+{
+    static const char whole[] = "model.safetensors", parts[] = "model.safetensors.index.json";
+    ttmm_config c;
+    int code = ttmm_config_read(&c, folder, err), shard = -1;
+    if (code) return code;
+    const int sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
+    code = sharded ? json_open(index, folder, parts, err) : open_in(s, folder, whole, err);
+    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&c, i);
+        if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
+        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
+    }
+    return code;
 }
 
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES], index_path[PATH_BYTES], *text = NULL;
-    ttmm_config c;
     safetensors s = {0};
     json index = {0};
-    int shard = -1;
     memset(m, 0, sizeof *m);
-    int code = ttmm_config_read(&c, folder, err);
-    const int sharded = code == TTMM_OK && !ttmm_exists(folder, "model.safetensors") &&
-                        ttmm_exists(folder, "model.safetensors.index.json");
-    if (sharded) code = json_open(&index, &text, folder, "model.safetensors.index.json", index_path, err);
-    else {
-        if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
-        if (code == TTMM_OK) code = open_safetensors(&s, path, err);
-    }
-    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
-    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
-        const ttmm_tensor t = ttmm_tensor_at(&c, i);
-        if (sharded) code = open_shard(&s, &shard, path, &index, folder, t.name, err);
-        if (code == TTMM_OK) code = read_tensor(&s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
-    }
+    int code = read_weights(m, &s, &index, folder, err);
     close_safetensors(&s);
-    free(index.node);
-    free(text);
+    json_close(&index);
     if (code) ttmm_model_free(m);
     return code;
 }
@@ -4156,8 +4199,6 @@ static int bytes_of_name(char *out, size_t *length, const char *name, size_t n)
     return 1;
 }
 
-static int json_true(const json *j, int node) { return node >= 0 && j->node[node].type == 't'; }
-
 /* {"type": ...} */
 static int has_type(const json *j, int node, const char *type)
 {
@@ -4166,13 +4207,9 @@ static int has_type(const json *j, int node, const char *type)
 
 static int refuse_type(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
 {
-    const int type = json_find(j, node, "type"), shown = type < 0 ? node : type;
-    return fail(
-        err, TTMM_BAD_INPUT, "%s: %s is %.*s, expected %s; --ids still takes token ids", j->path, what,
-        shown < 0
-            ? 7
-            : (int)(j->node[shown].end - j->node[shown].start < 60 ? j->node[shown].end - j->node[shown].start : 60),
-        shown < 0 ? "missing" : j->text + j->node[shown].start, expected);
+    char shown[64];
+    return fail(err, TTMM_BAD_INPUT, "%s: %s is %s, expected %s; --ids still takes token ids", j->path, what,
+                json_shown(shown, j, either(json_find(j, node, "type"), node)), expected);
 }
 
 static int read_normalizer(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
@@ -4180,8 +4217,7 @@ static int read_normalizer(ttmm_tokenizer *k, const json *j, int node, ttmm_erro
     int code = TTMM_OK;
     if (node < 0) return TTMM_OK;
     if (has_type(j, node, "Sequence")) {
-        const int list = json_find(j, node, "normalizers");
-        for (int i = list < 0 ? -1 : j->node[list].child; i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        for (int i = json_child(j, json_find(j, node, "normalizers")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
             code = read_normalizer(k, j, i, err);
         return code;
     }
@@ -4192,11 +4228,11 @@ static int read_normalizer(ttmm_tokenizer *k, const json *j, int node, ttmm_erro
 /* ByteLevel, with GPT-2's expression or none. */
 static int read_byte_level(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
 {
-    const int regex = json_find(j, node, "use_regex"), space = json_find(j, node, "add_prefix_space");
     if (!has_type(j, node, "ByteLevel")) return refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err);
-    if (space < 0 || json_true(j, space))
+    if (json_find(j, node, "add_prefix_space") < 0 || json_true(j, node, "add_prefix_space"))
         return fail(err, TTMM_BAD_INPUT, "%s: add_prefix_space is not false, which is not supported", j->path);
-    k->split = regex < 0 || json_true(j, regex) ? SPLIT_GPT2 : SPLIT_NONE;
+    const int regex = json_find(j, node, "use_regex") < 0 || json_true(j, node, "use_regex");
+    k->split = regex ? SPLIT_GPT2 : SPLIT_NONE;
     return TTMM_OK;
 }
 
@@ -4211,7 +4247,7 @@ static int read_pre_tokenizer(ttmm_tokenizer *k, const json *j, ttmm_error *err)
 #undef REST
     const int node = json_find(j, 0, "pre_tokenizer");
     if (!has_type(j, node, "Sequence")) return read_byte_level(k, j, node, err);
-    const int list = json_find(j, node, "pretokenizers"), split = list < 0 ? -1 : j->node[list].child;
+    const int split = json_child(j, json_find(j, node, "pretokenizers"));
     const int bytes = split < 0 ? -1 : j->node[split].next;
     if (bytes < 0)
         return split < 0 ? refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err)
@@ -4222,19 +4258,15 @@ static int read_pre_tokenizer(ttmm_tokenizer *k, const json *j, ttmm_error *err)
     if (k->split != SPLIT_NONE || j->node[bytes].next >= 0)
         return fail(err, TTMM_BAD_INPUT, "%s: the pre_tokenizer goes on after Split and ByteLevel without regex",
                     j->path);
-    const int regex = json_find(j, json_find(j, split, "pattern"), "Regex");
     char text[512];
-    const size_t length = regex < 0 || j->node[regex].end - j->node[regex].start >= sizeof text
-                              ? 0
-                              : json_text(text, j, regex);
-    text[length] = 0;
-    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, json_find(j, split, "invert")))
+    json_text(text, sizeof text, j, json_find(j, json_find(j, split, "pattern"), "Regex"));
+    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, split, "invert"))
         for (k->split = SPLIT_QWEN2; k->split > SPLIT_NONE && strcmp(text, expression[k->split]) != 0;) k->split--;
     return k->split
                ? TTMM_OK
                : fail(err, TTMM_BAD_INPUT,
                       "%s: the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
-                      j->path, length ? text : "something else than a regular expression");
+                      j->path, text[0] ? text : "something else than a regular expression");
 }
 
 /* TemplateProcessing: special tokens before and after a text. ByteLevel alters offsets only. */
@@ -4243,26 +4275,24 @@ static int read_post_processor(ttmm_tokenizer *k, const json *j, int node, ttmm_
     int code = TTMM_OK;
     if (node < 0 || has_type(j, node, "ByteLevel")) return TTMM_OK;
     if (has_type(j, node, "Sequence")) {
-        const int list = json_find(j, node, "processors");
-        for (int i = list < 0 ? -1 : j->node[list].child; i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        for (int i = json_child(j, json_find(j, node, "processors")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
             code = read_post_processor(k, j, i, err);
         return code;
     }
     if (!has_type(j, node, "TemplateProcessing"))
         return refuse_type(j, "the post_processor", node, "TemplateProcessing, ByteLevel or none", err);
-    const int single = json_find(j, node, "single"), tokens = json_find(j, node, "special_tokens");
+    const int tokens = json_find(j, node, "special_tokens");
     int after = 0;
-    for (int i = single < 0 ? -1 : j->node[single].child; i >= 0; i = j->node[i].next) {
+    for (int i = json_child(j, json_find(j, node, "single")); i >= 0; i = j->node[i].next) {
         const int name = json_find(j, json_find(j, i, "SpecialToken"), "id");
         char key[256];
         if (name < 0) {
             after = 1; /* the text */
             continue;
         }
-        snprintf(key, sizeof key, "%.*s", (int)(j->node[name].end - j->node[name].start - 2),
-                 j->text + j->node[name].start + 1);
+        json_name(key, sizeof key, j, name);
         const int ids = json_find(j, json_find(j, tokens, key), "ids");
-        for (int id = ids < 0 ? -1 : j->node[ids].child; id >= 0; id = j->node[id].next) {
+        for (int id = json_child(j, ids); id >= 0; id = j->node[id].next) {
             uint64_t token;
             int *n = after ? &k->n_after : &k->n_before;
             if (*n == MOST_AROUND || !json_integer(j, id, &token) || token >= k->n || k->length[token] == 0)
@@ -4275,36 +4305,35 @@ static int read_post_processor(ttmm_tokenizer *k, const json *j, int node, ttmm_
     return TTMM_OK;
 }
 
-/* The table of merges, from "left right" or ["left", "right"]. scratch [2 bytes of the file] */
-static int read_merges(ttmm_tokenizer *k, const json *j, int merges, char *scratch, ttmm_error *err)
+/* A merge, "left right" or ["left", "right"], into the table. Returns 0 if it is not of two tokens whose union is a
+ * token, too.    scratch [2 bytes of the file] */
+static int read_merge(ttmm_tokenizer *k, const json *j, int node, int rank, char *scratch)
 {
-    char *name = scratch, *bytes = scratch + j->bytes;
-    int rank = 0;
-    for (size_t i = 0; i < k->merge_room; i++) k->merge[i].left = -1;
-    for (int i = merges < 0 ? -1 : j->node[merges].child; i >= 0; i = j->node[i].next, rank++) {
-        const int pair = j->node[i].type == '[', first = pair ? j->node[i].child : i;
-        const int second = pair && first >= 0 ? j->node[first].next : -1;
-        size_t n = first >= 0 ? json_text(name, j, first) : 0, m = second >= 0 ? json_text(name + n, j, second) : 0;
-        const char *other = name + n, *blank = pair ? NULL : memchr(name, ' ', n);
-        if (blank) other = blank + 1, m = n - (size_t)(other - name), n = (size_t)(blank - name);
-        size_t left = 0, right = 0;
-        const int good = n > 0 && m > 0 && bytes_of_name(bytes, &left, name, n) &&
-                         bytes_of_name(bytes + left, &right, other, m);
-        const int l = good ? *find_word(k, bytes, left) : -1, r = good ? *find_word(k, bytes + left, right) : -1;
-        const int whole = good ? *find_word(k, bytes, left + right) : -1;
-        if (l < 0 || r < 0 || whole < 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: merge %d is not of two tokens whose union is a token, too", j->path,
-                        rank);
-        *find_merge(k, l, r) = (merge_rule){l, r, whole, rank};
-    }
-    return TTMM_OK;
+    const int pair = json_type(j, node) == '[', first = pair ? json_child(j, node) : node;
+    const int second = pair && first >= 0 ? j->node[first].next : -1;
+    char *left = scratch, *bytes = scratch + j->bytes;
+    size_t n = json_text(left, j->bytes, j, first);
+    char *blank = pair ? left + n : memchr(left, ' ', n);
+    if (blank == NULL) return 0;
+    char *right = blank + 1;
+    size_t m = pair ? json_text(right, j->bytes, j, second) : n - (size_t)(right - left);
+    n = (size_t)(blank - left);
+    if (n == 0 || m == 0 || !bytes_of_name(bytes, &n, left, n) || !bytes_of_name(bytes + n, &m, right, m)) return 0;
+    const int l = *find_word(k, bytes, n), r = *find_word(k, bytes + n, m), whole = *find_word(k, bytes, n + m);
+    if (l < 0 || r < 0 || whole < 0) return 0;
+    *find_merge(k, l, r) = (merge_rule){l, r, whole, rank};
+    return 1;
 }
 
-/* An id of the model's vocabulary, or -1. */
-static int token_id(const json *j, int node, int vocab)
+static int read_merges(ttmm_tokenizer *k, const json *j, int merges, char *scratch, ttmm_error *err)
 {
-    uint64_t id;
-    return json_integer(j, node, &id) && id < (uint64_t)vocab ? (int)id : -1;
+    int rank = 0;
+    for (size_t i = 0; i < k->merge_room; i++) k->merge[i].left = -1;
+    for (int i = json_child(j, merges); i >= 0; i = j->node[i].next, rank++)
+        if (!read_merge(k, j, i, rank, scratch))
+            return fail(err, TTMM_BAD_INPUT, "%s: merge %d is not of two tokens whose union is a token, too", j->path,
+                        rank);
+    return TTMM_OK;
 }
 
 static void lay_out_tokenizer(ttmm_tokenizer *k, size_t text_bytes, arena *a)
@@ -4322,8 +4351,8 @@ static void lay_out_tokenizer(ttmm_tokenizer *k, size_t text_bytes, arena *a)
 static size_t json_count(const json *j, int node)
 {
     size_t n = 0;
-    for (int i = node < 0 ? -1 : j->node[node].child; i >= 0; i = j->node[i].next) n++;
-    return node >= 0 && j->node[node].type == '{' ? n / 2 : n;
+    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) n++;
+    return json_type(j, node) == '{' ? n / 2 : n;
 }
 
 static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
@@ -4333,114 +4362,136 @@ static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
     return room;
 }
 
-static int read_vocabulary(ttmm_tokenizer *k, const json *j, int vocab, int added, char *scratch, ttmm_error *err)
+/* A token's id, or -1. */
+static int token_id(const json *j, int node)
 {
-    size_t used = 0;
+    uint64_t id;
+    return json_integer(j, node, &id) && id <= INT_MAX ? (int)id : -1;
+}
+
+/* Count a token in; it must be one of the model's. */
+static int count_token(ttmm_tokenizer *k, const json *j, int name, int node, int vocab, ttmm_error *err)
+{
+    const int id = token_id(j, node);
+    char shown[64];
+    if (id < 0 || id >= vocab)
+        return fail(err, TTMM_BAD_INPUT, "%s: the id of token %s is not in 0 .. %d, the model's vocabulary", j->path,
+                    json_shown(shown, j, name), vocab - 1);
+    if ((size_t)id >= k->n) k->n = (size_t)id + 1;
+    return TTMM_OK;
+}
+
+/* The tokens of the vocabulary. *used: the bytes of k->text that are taken. */
+static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int vocab, char *scratch, ttmm_error *err)
+{
     for (size_t i = 0; i < k->word_room; i++) k->word[i] = -1;
-    for (int i = vocab < 0 ? -1 : j->node[vocab].child; i >= 0; i = j->node[j->node[i].next].next) {
-        const int id = token_id(j, j->node[i].next, INT_MAX);
-        const size_t n = json_text(scratch, j, i);
-        k->at[id] = used;
-        const int known = bytes_of_name(k->text + used, &k->length[id], scratch, n);
-        if (known) *find_word(k, k->text + used, k->length[id]) = id;
-        used += k->length[id];
+    for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
+        const int id = token_id(j, j->node[i].next);
+        const size_t n = json_text(scratch, j->bytes, j, i);
+        char *text = k->text + *used;
+        k->at[id] = *used;
+        if (bytes_of_name(text, &k->length[id], scratch, n)) *find_word(k, text, k->length[id]) = id;
+        *used += k->length[id];
     }
     for (unsigned b = 0; b < 256; b++) {
         const char byte = (char)(unsigned char)b;
         if ((k->byte[b] = *find_word(k, &byte, 1)) < 0)
             return fail(err, TTMM_BAD_INPUT, "%s: the vocabulary has no token for the byte %u", j->path, b);
     }
-    const char *const refused[] = {"lstrip", "rstrip", "single_word"};
-    for (int i = added < 0 ? -1 : j->node[added].child; i >= 0; i = j->node[i].next) {
-        const int content = json_find(j, i, "content"), id = token_id(j, json_find(j, i, "id"), INT_MAX);
-        for (size_t r = 0; r < 3; r++)
-            if (json_true(j, json_find(j, i, refused[r])))
-                return fail(err, TTMM_BAD_INPUT, "%s: added token %d has %s set, which is not supported", j->path, id,
-                            refused[r]);
-        if (content < 0 || j->node[content].type != '"')
-            return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
-        added_token *a = &k->added[k->n_added];
-        *a = (added_token){k->text + used, json_text(k->text + used, j, content), id,
-                           json_true(j, json_find(j, i, "normalized"))};
-        if (a->normalised && k->nfc) {
-            char *form;
-            normalise_text(&form, &a->length, &k->unicode, a->text, a->length);
-            if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-            if (form != a->text) {
-                memcpy(k->text + used, form, a->length);
-                free(form);
-            }
-        }
-        if (a->length == 0) continue;
-        k->begins[(unsigned char)a->text[0]] = 1;
-        used += a->length, k->n_added++;
-        k->at[id] = used, k->special[id] = (char)json_true(j, json_find(j, i, "special"));
-        bytes_of_name(k->text + used, &k->length[id], a->text, a->length);
-        used += k->length[id];
-    }
     return TTMM_OK;
 }
 
-static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
+/* An added token: what it is looked for by goes into k->text, and then what it stands for. */
+static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, ttmm_error *err)
 {
-    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab"),
-              added = json_find(j, 0, "added_tokens");
-    const int merges = json_find(j, model, "merges");
-    const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && merges >= 0; /* GPT-2's own file */
-    if (!untyped && !has_type(j, model, "BPE")) return refuse_type(j, "the model", model, "BPE", err);
+    static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
+    const int content = json_find(j, node, "content"), id = token_id(j, json_find(j, node, "id"));
+    for (size_t r = 0; r < 3; r++)
+        if (json_true(j, node, refused[r]))
+            return fail(err, TTMM_BAD_INPUT, "%s: added token %d has %s set, which is not supported", j->path, id,
+                        refused[r]);
+    if (json_type(j, content) != '"')
+        return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
+    char *text = k->text + *used, *form = text;
+    size_t n = json_text(text, j->bytes, j, content);
+    const int normalised = json_true(j, node, "normalized");
+    if (normalised && k->nfc) normalise_text(&form, &n, &k->unicode, text, n);
+    if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+    if (form != text) {
+        memcpy(text, form, n);
+        free(form);
+    }
+    if (n == 0) return TTMM_OK;
+    k->begins[(unsigned char)text[0]] = 1;
+    k->added[k->n_added++] = (added_token){text, n, id, normalised};
+    k->at[id] = *used + n, k->special[id] = (char)json_true(j, node, "special");
+    bytes_of_name(text + n, &k->length[id], text, n);
+    *used += n + k->length[id];
+    return TTMM_OK;
+}
+
+/* The parts of the file in which nothing but one form is understood. */
+static int check_tokenizer(const json *j, ttmm_error *err)
+{
+    static const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix",
+                                          "end_of_word_suffix"};
+    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
     const int decoder = json_find(j, 0, "decoder");
+    const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && json_find(j, model, "merges") >= 0;
+    if (!untyped && !has_type(j, model, "BPE")) /* GPT-2's own file is untyped */
+        return refuse_type(j, "the model", model, "BPE", err);
     if (decoder >= 0 && !has_type(j, decoder, "ByteLevel"))
         return refuse_type(j, "the decoder", decoder, "ByteLevel", err);
-    const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const int node = json_find(j, model, refused[i]);
-        if (node >= 0 && j->node[node].type != 'f' && !json_equal(j, node, ""))
+        if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, ""))
             return fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", j->path, refused[i]);
     }
-    if (vocab < 0 || j->node[vocab].type != '{')
+    if (json_type(j, vocab) != '{')
         return fail(err, TTMM_BAD_INPUT, "%s: the model's vocab is missing or not an object", j->path);
-    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1}, *k;
-    for (int list = 0; list < 2; list++)
-        for (int i = list ? (added < 0 ? -1 : j->node[added].child) : j->node[vocab].child; i >= 0;) {
-            const int value = list ? json_find(j, i, "id") : j->node[i].next, id = token_id(j, value, c->vocab);
-            const int name = list ? json_find(j, i, "content") : i;
-            if (id < 0)
-                return fail(err, TTMM_BAD_INPUT, "%s: the id of token %.*s is not in 0 .. %d, the model's vocabulary",
-                            j->path, name < 0 ? 0 : (int)(j->node[name].end - j->node[name].start),
-                            name < 0 ? "" : j->text + j->node[name].start, c->vocab - 1);
-            if ((size_t)id >= like.n) like.n = (size_t)id + 1;
-            i = j->node[list ? i : value].next;
-        }
+    return TTMM_OK;
+}
+
+static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, char *scratch, const ttmm_config *c,
+                               ttmm_error *err)
+{
+    const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
+    const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1};
+    int code = check_tokenizer(j, err);
+    if (code) return code;
+    for (int i = json_child(j, vocab); i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
+        code = count_token(&like, j, i, j->node[i].next, c->vocab, err);
+    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        code = count_token(&like, j, either(json_find(j, i, "content"), i), json_find(j, i, "id"), c->vocab, err);
+    if (code) return code;
     like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
     like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
-    like.ignore_merges = json_true(j, json_find(j, model, "ignore_merges"));
+    like.ignore_merges = json_true(j, model, "ignore_merges");
+    const size_t text_bytes = 4 * j->bytes; /* an added token is there by its bytes, too, and NFC may be longer */
+    size_t used = 0;
     arena a = {0};
-    void *block;
-    char *scratch = malloc(2 * j->bytes);
     take(&a, 1, sizeof like);
-    lay_out_tokenizer(&like, 4 * j->bytes, &a); /* an added token is there by its bytes, too, and NFC may be longer */
-    int code = scratch ? allocate(&a, &block, a.used, "the tokenizer", err)
-                       : fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-    if (code == TTMM_OK) {
-        k = *tokenizer = take(&a, 1, sizeof *k);
-        *k = like, k->block = block;
-        lay_out_tokenizer(k, 4 * j->bytes, &a);
-        k->n_added = 0;
-        code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
-        if (code == TTMM_OK) code = read_vocabulary(k, j, vocab, added, scratch, err);
-        if (code == TTMM_OK) code = read_merges(k, j, merges, scratch, err);
-        if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
-        if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
-    }
-    free(scratch);
+    lay_out_tokenizer(&like, text_bytes, &a);
+    if ((code = allocate(&a, &like.block, a.used, "the tokenizer", err)) != TTMM_OK) return code;
+    ttmm_tokenizer *k = *tokenizer = take(&a, 1, sizeof *k);
+    *k = like;
+    lay_out_tokenizer(k, text_bytes, &a);
+    k->n_added = 0;
+    code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
+    if (code == TTMM_OK) code = read_vocabulary(k, &used, j, vocab, scratch, err);
+    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        code = read_added(k, &used, j, i, err);
+    if (code == TTMM_OK) code = read_merges(k, j, merges, scratch, err);
+    if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
+    if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
     return code;
 }
 
 int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
 {
-    char path[PATH_BYTES], *text = NULL;
     ttmm_config c = {.vocab = TTMM_BYTES};
-    json j = {0};
+    json j;
     *k = NULL;
     int code = ttmm_exists(folder, "config.json") ? ttmm_config_read(&c, folder, err) : TTMM_OK;
     if (code) return code;
@@ -4448,10 +4499,12 @@ int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
         return c.vocab == TTMM_BYTES
                    ? TTMM_OK
                    : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
-    code = json_open(&j, &text, folder, "tokenizer.json", path, err);
-    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, &c, err);
-    free(j.node);
-    free(text);
+    code = json_open(&j, folder, "tokenizer.json", err);
+    char *scratch = malloc(2 * j.bytes + 1);
+    if (scratch == NULL) code = fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, scratch, &c, err);
+    json_close(&j);
+    free(scratch);
     if (code) ttmm_tokenizer_free(*k), *k = NULL;
     return code;
 }
@@ -4512,34 +4565,35 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
  * one of the matrices. */
 static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error *err)
 {
-    char name[160];
+    char name[2][160];
+    const stored *half[2]; /* A, B */
     size_t known = 0;
     for (int i = 0; i < matrices; i++) {
-        adapter_name(name, i, 0);
-        const stored *a = find_tensor(s, name);
-        adapter_name(name, i, 1);
-        const stored *b = find_tensor(s, name);
-        if (a == NULL && b == NULL) continue;
-        if (a == NULL) adapter_name(name, i, 0);
-        if (a == NULL || b == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->path, name);
-        const size_t R = a->dim[0];
-        if (R < 1 || R > 4096 || b->dim[1] != R)
+        for (int side = 0; side < 2; side++) {
+            adapter_name(name[side], i, side);
+            half[side] = find_tensor(s, name[side]);
+        }
+        if (half[0] == NULL && half[1] == NULL) continue;
+        for (int side = 0; side < 2; side++)
+            if (half[side] == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->j.path, name[side]);
+        const size_t R = half[0]->dim[0], cols = half[1]->dim[1];
+        if (R < 1 || R > 4096 || cols != R)
             return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %zu columns, its lora_A %zu rows: expected 1 to 4096",
-                        s->path, name, b->dim[1], R);
+                        s->j.path, name[1], cols, R);
         rank[i] = (int)R;
         known += 2;
     }
     for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
         int i = 0;
         for (; i < 2 * matrices; i++) {
-            adapter_name(name, i / 2, i % 2);
-            if (strcmp(s->tensor[t].name, name) == 0) break;
+            adapter_name(name[0], i / 2, i % 2);
+            if (strcmp(s->tensor[t].name, name[0]) == 0) break;
         }
         if (i == 2 * matrices)
             return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
-                        s->path, s->tensor[t].name);
+                        s->j.path, s->tensor[t].name);
     }
-    return known ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%s: holds no LoRA matrix", s->path);
+    return known ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%s: holds no LoRA matrix", s->j.path);
 }
 
 /* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot; else
@@ -4547,85 +4601,98 @@ static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error 
  * are understood. */
 static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
 {
-    const int pattern = json_find(j, 0, "alpha_pattern");
+    const size_t all = strlen(module);
     *alpha = common;
-    for (int k = pattern < 0 ? -1 : j->node[pattern].child; k >= 0; k = j->node[j->node[k].next].next) {
-        char key[256];
-        const int shown = (int)(j->node[k].end - j->node[k].start), fits = (size_t)shown < sizeof key;
-        const size_t n = fits ? json_text(key, j, k) : 0, all = strlen(module);
-        const int whole = n > 0 && key[0] == '^';
+    for (int k = json_child(j, json_find(j, 0, "alpha_pattern")); k >= 0; k = json_next_key(j, k)) {
+        char key[256], shown[64];
+        const size_t n = json_text(key, sizeof key, j, k);
+        const int whole = key[0] == '^';
         size_t length = 0;
         for (size_t i = (size_t)whole; i < n; i++)
-            if (!(key[i] == '\\' && i + 1 < n && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n))
-                key[length++] = key[i];
-        for (size_t i = 0; i < length || !fits; i++)
-            if (!fits || strchr("^$*+?()[]{}|\\", key[i]))
-                return fail(err, TTMM_BAD_INPUT,
-                            "%s: alpha_pattern has the regular expression %.*s, which is not supported", j->path,
-                            fits ? shown : 100, j->text + j->node[k].start);
-        const int ends = length <= all && memcmp(module + all - length, key, length) == 0;
-        if (!ends || (length < all && (whole || module[all - length - 1] != '.'))) continue;
+            if (!(key[i] == '\\' && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n)) key[length++] = key[i];
+        key[length] = 0;
+        if (n + 1 == sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
+            return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has the regular expression %s, which is not supported",
+                        j->path, json_shown(shown, j, k));
+        if (length > all || strcmp(module + all - length, key) != 0) continue;
+        if (length < all && (whole || module[all - length - 1] != '.')) continue;
         if (json_number(j, j->node[k].next, alpha)) return TTMM_OK;
-        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %.*s", j->path, shown,
-                    j->text + j->node[k].start);
+        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %s", j->path,
+                    json_shown(shown, j, k));
     }
     return TTMM_OK;
+}
+
+/* Of adapter_config.json, what holds for all matrices. */
+typedef struct {
+    int rank; /* 0: rank_pattern has others, too */
+    double alpha;
+    int rooted; /* 1: the scale is alpha / sqrt(rank)                                           (Kalajdzievski 2023) */
+} adapter_settings;
+
+static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
+{
+    static const char *const fixed[][2] = {
+        {"use_dora", "false"}, {"fan_in_fan_out", "false"}, {"lora_bias", "false"}, {"bias", "\"none\""}};
+    static const struct {
+        const char *key, *types, *expected;
+    } used[] = {
+        {"use_rslora", "tf", "true or false"}, {"rank_pattern", "{", "an object"}, {"alpha_pattern", "{", "an object"}};
+    uint64_t r;
+    if (!json_integer(j, json_find(j, 0, "r"), &r) || r < 1 || r > 4096)
+        return fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", j->path);
+    if (!json_number(j, json_find(j, 0, "lora_alpha"), &a->alpha))
+        return fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", j->path);
+    int code = check_fixed(j, fixed, sizeof fixed / sizeof *fixed, err);
+    if (code) return code;
+    if (json_child(j, json_find(j, 0, "modules_to_save")) >= 0)
+        return fail(err, TTMM_BAD_INPUT, "%s: modules_to_save is set, which is not supported", j->path);
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+        const int node = json_find(j, 0, used[i].key);
+        if (node >= 0 && strchr(used[i].types, json_type(j, node)) == NULL)
+            return json_refuse(j, used[i].key, node, used[i].expected, err);
+    }
+    a->rank = json_child(j, json_find(j, 0, "rank_pattern")) < 0 ? (int)r : 0;
+    a->rooted = json_true(j, 0, "use_rslora");
+    return TTMM_OK;
+}
+
+static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, const json *j, safetensors *s,
+                               ttmm_error *err)
+{
+    const int rank = l->matrix[i].rank;
+    char module[96];
+    double alpha;
+    module_name(module, i);
+    if (a->rank && rank != a->rank)
+        return fail(err, TTMM_BAD_INPUT, "%s: r is %d, but %s has rank %d", j->path, a->rank, module, rank);
+    int code = alpha_of(&alpha, a->alpha, j, module, err);
+    l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
+    for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
+        const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
+        code = read_tensor(s, half.name, (real *)half.data, DTYPE_REAL, half.rows, half.cols, err);
+    }
+    return code;
 }
 
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
     const int matrices = c->n_layers * TTMM_MATRICES;
-    char path[PATH_BYTES], tensors[PATH_BYTES], module[96], *text = NULL;
+    adapter_settings a = {0};
     json j;
     safetensors s = {0};
-    uint64_t r = 0;
-    double common = 0, alpha;
     memset(l, 0, sizeof *l);
     int *rank = calloc((size_t)matrices, sizeof *rank);
     if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
-    int code = json_open(&j, &text, folder, "adapter_config.json", path, err);
-    if (code == TTMM_OK && (!json_integer(&j, json_find(&j, 0, "r"), &r) || r < 1 || r > 4096))
-        code = fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", path);
-    if (code == TTMM_OK && !json_number(&j, json_find(&j, 0, "lora_alpha"), &common))
-        code = fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", path);
-    const char *refused[] = {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save",
-                             "bias"}; /* alter the result */
-    for (size_t i = 0; i < sizeof refused / sizeof *refused && code == TTMM_OK; i++) {
-        const int at = json_find(&j, 0, refused[i]);
-        const int unset = at < 0 || (i < 3 ? j.node[at].type == 'f' : j.node[at].child < 0);
-        if (i < 4 ? !unset : !(at < 0 || json_equal(&j, at, "none")))
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", path, refused[i]);
-    }
-    const char *used[] = {"use_rslora", "rank_pattern", "alpha_pattern"};
-    int node[3] = {-1, -1, -1};
-    for (size_t i = 0; i < 3 && code == TTMM_OK; i++) {
-        node[i] = json_find(&j, 0, used[i]);
-        if (node[i] >= 0 && strchr(i ? "{" : "tf", j.node[node[i]].type) == NULL)
-            code = fail(err, TTMM_BAD_INPUT, "%s: %s is not %s", path, used[i], i ? "an object" : "true or false");
-    }
-    const int rooted = node[0] >= 0 && j.node[node[0]].type == 't';
-    const int one_rank = node[1] < 0 || j.node[node[1]].child < 0;
-    if (code == TTMM_OK) code = join_path(tensors, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) code = open_safetensors(&s, tensors, err);
+    int code = json_open(&j, folder, "adapter_config.json", err);
+    if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
+    if (code == TTMM_OK) code = open_in(&s, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
-    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, common, err);
-    for (int i = 0; i < matrices && code == TTMM_OK; i++) {
-        if (rank[i] == 0) continue;
-        module_name(module, i);
-        if (one_rank && (uint64_t)rank[i] != r) {
-            code = fail(err, TTMM_BAD_INPUT, "%s: r is %d, but %s has rank %d", path, (int)r, module, rank[i]);
-            break;
-        }
-        code = alpha_of(&alpha, common, &j, module, err);
-        l->matrix[i].scale = (real)(alpha / (rooted ? sqrt((double)rank[i]) : rank[i])); /* Kalajdzievski 2023 */
-        for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
-            const ttmm_array a = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
-            code = read_tensor(&s, a.name, (real *)a.data, DTYPE_REAL, a.rows, a.cols, err);
-        }
-    }
+    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
+    for (int i = 0; i < matrices && code == TTMM_OK; i++)
+        if (rank[i]) code = read_adapter_matrix(l, i, &a, &j, &s, err);
     close_safetensors(&s);
-    free(j.node);
-    free(text);
+    json_close(&j);
     free(rank);
     if (code) ttmm_lora_free(l);
     return code;
@@ -4689,17 +4756,17 @@ static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes,
     for (size_t i = 0; i < 4; i++) {
         const stored *t = find_tensor(s, needed[i]);
         if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", s->path, needed[i]);
+            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", s->j.path, needed[i]);
         count[i] = t->dim[0];
     }
     c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1, *name_bytes = count[3];
-    if (c->n_documents < 1 || c->n_sequences < 1) return fail(err, TTMM_BAD_INPUT, "%s: holds no documents", s->path);
+    if (c->n_documents < 1 || c->n_sequences < 1) return fail(err, TTMM_BAD_INPUT, "%s: holds no documents", s->j.path);
     char *names = malloc(*name_bytes);
-    if (names == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->path);
+    if (names == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
     int code = read_tensor(s, "file_names", names, U8, *name_bytes, 1, err);
     for (size_t i = 0; i < *name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
     if (code == TTMM_OK && names[*name_bytes - 1] != 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", s->path);
+        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", s->j.path);
     free(names);
     return code;
 }

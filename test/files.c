@@ -144,11 +144,10 @@ static void has(const char *file, const char *list) /* each tensor, with its sha
 
 static int parses(const char *text, size_t bytes) /* from a block of its own, so that reading outside is seen */
 {
-    json j;
-    char *copy = calloc(bytes + 1, 1);
-    memcpy(copy, text, bytes);
-    int code = json_parse(&j, "f.json", copy, bytes, &err);
-    free(j.node), free(copy);
+    json j = {.path = "f.json", .text = calloc(bytes + 1, 1), .bytes = bytes};
+    memcpy(j.text, text, bytes);
+    int code = json_parse(&j, &err);
+    json_close(&j);
     return code;
 }
 
@@ -161,7 +160,8 @@ static void json_valid(void)
     json j;
     double x = 0;
     uint64_t u = 0;
-    if (!DONE(json_parse(&j, "f.json", quoted(document), sizeof document - 1, &err))) return;
+    put("f.json", 0, document, "", 0);
+    if (!DONE(json_open(&j, FOLDER, "f.json", &err))) return;
     const int a = json_find(&j, 0, "a"), b = json_find(&j, a, "b"), h = json_find(&j, 0, "h");
     int child = j.node[b].child, n = 0;
     CHECK(json_find(&j, a, "c") == -1 && json_find(&j, 0, "b") == -1 && json_find(&j, b, "b") == -1); /* null: absent */
@@ -170,7 +170,7 @@ static void json_valid(void)
     for (; child >= 0; child = j.node[child].next, n++) CHECK_EQUAL(j.node[child].type, "00{[["[n]);
     CHECK(n == 5 && j.node[json_find(&j, 0, "d")].type == 't' && j.node[json_find(&j, 0, "f")].type == 'f');
     CHECK(json_equal(&j, json_find(&j, 0, "e\\\"\\\\"), "}\\u00e9\\\\") && json_equal(&j, json_find(&j, 0, ""), ""));
-    free(j.node);
+    json_close(&j);
 }
 
 /* What is no JSON object is refused, wherever it is cut and however deep it is nested. */
@@ -347,7 +347,6 @@ static void model_round_trip(void)
 /* Names and shapes are Hugging Face's, config.json a LlamaConfig, the tokens of tokenizer.json those of ByteLevel. */
 static void model_format(void)
 {
-    char path[PATH_BYTES], *text = NULL;
     json j;
     int other = 256, n = 0;
     has("config.json",
@@ -360,10 +359,10 @@ static void model_format(void)
         "model.layers.0.self_attn.v_proj [8,8]; model.layers.1.self_attn.o_proj [8,8]; model.embed_tokens [257,8]; "
         "model.layers.0.mlp.gate_proj [6,8]; model.layers.0.mlp.up_proj [6,8]; model.layers.2.mlp.down_proj [8,6]; "
         "model.layers.0.input_layernorm [8]; model.layers.2.post_attention_layernorm [8]; model.norm [8]");
-    if (!DONE(json_open(&j, &text, FOLDER, "tokenizer.json", path, &err))) return;
+    if (!DONE(json_open(&j, FOLDER, "tokenizer.json", &err))) return;
     const int vocab = json_find(&j, json_find(&j, 0, "model"), "vocab");
     for (int k = j.node[vocab].child; k >= 0; k = j.node[j.node[k].next].next, n++) {
-        const char *name = text + j.node[k].start + 1;
+        const char *name = j.text + j.node[k].start + 1;
         const int prints = (n > ' ' && n <= '~') || (n > 0xa0 && n != 0xad); /* others: 256, 257 ... */
         uint64_t id = 0;
         CHECK(json_integer(&j, j.node[k].next, &id) && id == (uint64_t)n);
@@ -371,7 +370,7 @@ static void model_format(void)
         else CHECK_EQUAL(name[0] == '\\' ? strtol(name + 2, NULL, 16) : name[0], prints ? n : other++);
     }
     CHECK(n == TTMM_BYTES && other == 256 + 68);
-    free(j.node), free(text);
+    json_close(&j);
 }
 
 static const char llama[] =
