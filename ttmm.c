@@ -1688,7 +1688,7 @@ size_t ttmm_lora_rank(const ttmm_lora *l)
 
 /* ==== 7. Text and corpus ========================================================================================== */
 
-/* A growing array with room for n things: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
+/* A growing array with room for n: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
 static void *grow(void *array, size_t *room, size_t n, size_t size)
 {
     if (n <= *room) return array;
@@ -4180,22 +4180,20 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
 /* tokenizer.json, as Hugging Face's tokenizers write it, to a ttmm_tokenizer. What this file cannot express faithfully
  * is refused by name. */
 
-/* The bytes that a token's name stands for; 0 if it has characters that stand for none, and then out is the name as it
- * is. */
-static int bytes_of_name(char *out, size_t *length, const char *name, size_t n)
+/* Replace the name of a token by the bytes that it stands for. Returns 0 if it has characters that stand for none; then
+ * it stays as it is. */
+static int name_to_bytes(char *name, size_t *n)
 {
     unsigned char byte_of[256 + 68];
-    size_t count = 0, step;
+    size_t count = 0, length;
     for (unsigned b = 0, other = 256; b < 256; b++) byte_of[is_printable(b) ? b : other++] = (unsigned char)b;
-    for (size_t i = 0; i < n; i += step) {
-        const uint32_t c = utf8_get((const unsigned char *)name + i, n - i, &step);
-        if (c >= sizeof byte_of || (c < 256 && !is_printable(c))) {
-            memcpy(out, name, *length = n);
-            return 0;
+    for (int write = 0; write < 2; write++) /* a character has no fewer bytes than it stands for */
+        for (size_t i = 0; i < *n; i += length) {
+            const uint32_t c = utf8_get((const unsigned char *)name + i, *n - i, &length);
+            if (c >= sizeof byte_of || (c < 256 && !is_printable(c))) return 0;
+            if (write) name[count++] = (char)byte_of[c];
         }
-        out[count++] = (char)byte_of[c];
-    }
-    *length = count;
+    *n = count;
     return 1;
 }
 
@@ -4306,20 +4304,20 @@ static int read_post_processor(ttmm_tokenizer *k, const json *j, int node, ttmm_
 }
 
 /* A merge, "left right" or ["left", "right"], into the table. Returns 0 if it is not of two tokens whose union is a
- * token, too.    scratch [2 bytes of the file] */
-static int read_merge(ttmm_tokenizer *k, const json *j, int node, int rank, char *scratch)
+ * token, too.    left: scratch */
+static int read_merge(ttmm_tokenizer *k, const json *j, int node, int rank, char *left)
 {
     const int pair = json_type(j, node) == '[', first = pair ? json_child(j, node) : node;
     const int second = pair && first >= 0 ? j->node[first].next : -1;
-    char *left = scratch, *bytes = scratch + j->bytes;
     size_t n = json_text(left, j->bytes, j, first);
     char *blank = pair ? left + n : memchr(left, ' ', n);
     if (blank == NULL) return 0;
     char *right = blank + 1;
     size_t m = pair ? json_text(right, j->bytes, j, second) : n - (size_t)(right - left);
     n = (size_t)(blank - left);
-    if (n == 0 || m == 0 || !bytes_of_name(bytes, &n, left, n) || !bytes_of_name(bytes + n, &m, right, m)) return 0;
-    const int l = *find_word(k, bytes, n), r = *find_word(k, bytes + n, m), whole = *find_word(k, bytes, n + m);
+    if (n == 0 || m == 0 || !name_to_bytes(left, &n) || !name_to_bytes(right, &m)) return 0;
+    memmove(left + n, right, m);
+    const int l = *find_word(k, left, n), r = *find_word(k, left + n, m), whole = *find_word(k, left, n + m);
     if (l < 0 || r < 0 || whole < 0) return 0;
     *find_merge(k, l, r) = (merge_rule){l, r, whole, rank};
     return 1;
@@ -4382,15 +4380,14 @@ static int count_token(ttmm_tokenizer *k, const json *j, int name, int node, int
 }
 
 /* The tokens of the vocabulary. *used: the bytes of k->text that are taken. */
-static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int vocab, char *scratch, ttmm_error *err)
+static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int vocab, ttmm_error *err)
 {
     for (size_t i = 0; i < k->word_room; i++) k->word[i] = -1;
     for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
         const int id = token_id(j, j->node[i].next);
-        const size_t n = json_text(scratch, j->bytes, j, i);
         char *text = k->text + *used;
-        k->at[id] = *used;
-        if (bytes_of_name(text, &k->length[id], scratch, n)) *find_word(k, text, k->length[id]) = id;
+        k->at[id] = *used, k->length[id] = json_text(text, j->bytes, j, i);
+        if (name_to_bytes(text, &k->length[id])) *find_word(k, text, k->length[id]) = id;
         *used += k->length[id];
     }
     for (unsigned b = 0; b < 256; b++) {
@@ -4401,7 +4398,7 @@ static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int v
     return TTMM_OK;
 }
 
-/* An added token: what it is looked for by goes into k->text, and then what it stands for. */
+/* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. */
 static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, ttmm_error *err)
 {
     static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
@@ -4412,21 +4409,22 @@ static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, 
                         refused[r]);
     if (json_type(j, content) != '"')
         return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
-    char *text = k->text + *used, *form = text;
+    char *text = k->text + *used, *form;
     size_t n = json_text(text, j->bytes, j, content);
-    const int normalised = json_true(j, node, "normalized");
-    if (normalised && k->nfc) normalise_text(&form, &n, &k->unicode, text, n);
+    if (n == 0) return TTMM_OK;
+    form = memcpy(text + n, text, n);
+    added_token *a = &k->added[k->n_added++];
+    *a = (added_token){form, n, id, json_true(j, node, "normalized")};
+    if (a->normalised && k->nfc) normalise_text(&form, &a->length, &k->unicode, a->text, n);
     if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-    if (form != text) {
-        memcpy(text, form, n);
+    if (form != a->text) {
+        memcpy(text + n, form, a->length);
         free(form);
     }
-    if (n == 0) return TTMM_OK;
-    k->begins[(unsigned char)text[0]] = 1;
-    k->added[k->n_added++] = (added_token){text, n, id, normalised};
-    k->at[id] = *used + n, k->special[id] = (char)json_true(j, node, "special");
-    bytes_of_name(text + n, &k->length[id], text, n);
-    *used += n + k->length[id];
+    k->begins[(unsigned char)a->text[0]] = 1;
+    k->at[id] = *used, k->length[id] = n, k->special[id] = (char)json_true(j, node, "special");
+    name_to_bytes(text, &k->length[id]);
+    *used += n + a->length;
     return TTMM_OK;
 }
 
@@ -4452,8 +4450,7 @@ static int check_tokenizer(const json *j, ttmm_error *err)
     return TTMM_OK;
 }
 
-static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, char *scratch, const ttmm_config *c,
-                               ttmm_error *err)
+static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
 {
     const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
     const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
@@ -4468,7 +4465,8 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, char *
     like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
     like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
     like.ignore_merges = json_true(j, model, "ignore_merges");
-    const size_t text_bytes = 4 * j->bytes; /* an added token is there by its bytes, too, and NFC may be longer */
+    const size_t text_bytes = mul_size(4,
+                                       j->bytes); /* an added token is there by its NFC, too, thrice as long at most */
     size_t used = 0;
     arena a = {0};
     take(&a, 1, sizeof like);
@@ -4479,10 +4477,10 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, char *
     lay_out_tokenizer(k, text_bytes, &a);
     k->n_added = 0;
     code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
-    if (code == TTMM_OK) code = read_vocabulary(k, &used, j, vocab, scratch, err);
+    if (code == TTMM_OK) code = read_vocabulary(k, &used, j, vocab, err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(k, &used, j, i, err);
-    if (code == TTMM_OK) code = read_merges(k, j, merges, scratch, err);
+    if (code == TTMM_OK) code = read_merges(k, j, merges, k->text + used, err);
     if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
     if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
     return code;
@@ -4500,11 +4498,8 @@ int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
                    ? TTMM_OK
                    : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
     code = json_open(&j, folder, "tokenizer.json", err);
-    char *scratch = malloc(2 * j.bytes + 1);
-    if (scratch == NULL) code = fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, scratch, &c, err);
+    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, &c, err);
     json_close(&j);
-    free(scratch);
     if (code) ttmm_tokenizer_free(*k), *k = NULL;
     return code;
 }

@@ -333,6 +333,41 @@ static void ill_formed(void)
     }
 }
 
+/* An added token is looked for in its NFC and stands for its content as it is spelled, as in tokenizers 0.22. NFC makes
+ * three of U+1D160, of twelve bytes. */
+static void added_tokens(void)
+{
+    static const char *const hex[][2] = {{"7a65cc817a ", "7ac3a97a "},
+                                         {"f09d85a0*5000 ", "f09d8598f09d85a5f09d85ae*5000 "}};
+    static const char list[] = "\"added_tokens\":[";
+    static contents config, file;
+    static char text[MOST], content[MOST], found[MOST + 8], json_file[1 << 17];
+    const char *folder = at(FOLDER, "added", "");
+    get(&config, HERE "/bpe-qwen2/config.json"), get(&file, HERE "/bpe-qwen2/tokenizer.json");
+    DONE(ttmm_make_folder(folder, &err)), put(at(FOLDER, "added", "config.json"), config.at, config.n);
+    const char *rest = strstr(file.at, list) + strlen(list);
+    for (int i = 0; i < 2; i++) {
+        ttmm_tokenizer *k;
+        const int id = 423;
+        const size_t n = from_hex(content, hex[i][0]);
+        const int length = snprintf(json_file, sizeof json_file,
+                                    "%.*s{\"id\":%d,\"normalized\":true,\"content\":\"%.*s\"},%s",
+                                    (int)(rest - file.at), file.at, id, (int)n, content, rest);
+        put(at(FOLDER, "added", "tokenizer.json"), json_file, (size_t)length);
+        if (!DONE(ttmm_tokenizer_read(&k, folder, &err))) continue;
+        for (int nfc = 0; nfc < 2; nfc++) {
+            const size_t bytes = from_hex(text, hex[i][nfc]);
+            int *token = NULL;
+            size_t tokens = 0;
+            DONE(ttmm_tokenize(&token, &tokens, k, text, bytes, &err));
+            same_numbers(hex[i][nfc], token, tokens, &id, 1);
+            free(token);
+        }
+        same_text(hex[i][0], found, decode(found, k, &id, 1), content, n);
+        ttmm_tokenizer_free(k);
+    }
+}
+
 static int number_of(const contents *c, const char *key) /* in JSON */
 {
     const char *p = strstr(c->at, key);
@@ -853,7 +888,8 @@ int main(void)
     const char *clear = IS_DOUBLE ? "rm -rf test/build/interop-f64.d" : "rm -rf test/build/interop-f32.d";
     if (system(clear) != 0 || !DONE(ttmm_make_folder(FOLDER, &err))) return 1;
     RUN(models), RUN(adapter), RUN(gradients);
-    RUN(tokenizers), RUN(ill_formed), RUN(corpus_of_tokens), RUN(byte_vocabulary), RUN(utf8_as_it_comes);
+    RUN(tokenizers), RUN(ill_formed), RUN(added_tokens), RUN(corpus_of_tokens), RUN(byte_vocabulary),
+        RUN(utf8_as_it_comes);
     RUN(models_refused), RUN(tokenizers_refused);
     RUN(rounding), RUN(sizes);
     return system(clear) != 0 || test_end("interop");
