@@ -1768,19 +1768,16 @@ static size_t utf8_put(char *out, uint32_t c) /* out [4]; returns how many */
 size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte)
 {
     size_t n = 0;
-    if (waiting->n > 0) {
-        const unsigned first = waiting->byte[0];
-        if (utf8_continues(first, waiting->n, byte)) {
-            waiting->byte[waiting->n++] = (unsigned char)byte;
-            if (waiting->n < utf8_length(first)) return 0;
-            n = (size_t)waiting->n;
-            memcpy(out, waiting->byte, n);
-            waiting->n = 0;
-            return n;
-        }
-        n = utf8_put(out, 0xfffd);
+    if (waiting->n > 0 && utf8_continues(waiting->byte[0], waiting->n, byte)) {
+        waiting->byte[waiting->n++] = (unsigned char)byte;
+        if (waiting->n < utf8_length(waiting->byte[0])) return 0;
+        n = (size_t)waiting->n;
+        memcpy(out, waiting->byte, n);
         waiting->n = 0;
+        return n;
     }
+    if (waiting->n > 0) n = utf8_put(out, 0xfffd);
+    waiting->n = 0;
     if (byte < 0) return n;
     if (utf8_length((unsigned)byte) > 1) waiting->byte[waiting->n++] = (unsigned char)byte;
     else n += utf8_put(out + n, byte < 0x80 ? (uint32_t)byte : 0xfffd);
@@ -2205,12 +2202,10 @@ static candidate_merge pop_merge(encoder *e)
 static void encode_word(encoder *e, const char *s, size_t n)
 {
     const ttmm_tokenizer *k = e->k;
-    if (k->ignore_merges) {
-        const int token = *find_word(k, s, n);
-        if (token >= 0) {
-            put_token(e, token);
-            return;
-        }
+    const int whole = k->ignore_merges ? *find_word(k, s, n) : -1;
+    if (whole >= 0) {
+        put_token(e, whole);
+        return;
     }
     if (k->n_merges == 0) {
         for (size_t i = 0; i < n; i++) put_token(e, k->byte[(unsigned char)s[i]]);
@@ -2399,18 +2394,15 @@ size_t ttmm_to_bytes(int *byte, const ttmm_tokenizer *k, const int *token, size_
  * It ends before the next line that holds the separator alone. */
 static size_t document_length(const char *text, size_t bytes, size_t at, size_t *next)
 {
-    const size_t mark = MARK;
-    for (size_t line = at; line < bytes;) {
+    *next = at;
+    while (*next < bytes) {
+        const size_t line = *next;
         const char *newline = memchr(text + line, '\n', bytes - line);
-        size_t end = newline ? (size_t)(newline - text) : bytes, length = end - line;
-        if (length == mark + 1 && text[end - 1] == '\r') length--;
-        if (length == mark && memcmp(text + line, SEPARATOR, mark) == 0) {
-            *next = newline ? end + 1 : bytes;
-            return line - at;
-        }
-        line = newline ? end + 1 : bytes;
+        const size_t end = newline ? (size_t)(newline - text) : bytes;
+        const size_t length = end > line && text[end - 1] == '\r' ? end - line - 1 : end - line;
+        *next = newline ? end + 1 : bytes;
+        if (length == MARK && memcmp(text + line, SEPARATOR, MARK) == 0) return line - at;
     }
-    *next = bytes;
     return bytes - at;
 }
 
@@ -3192,29 +3184,25 @@ static int output_close(output *o, ttmm_error *err)
     return TTMM_OK;
 }
 
-static int write_bytes(const char *folder, const char *name, const char *bytes, size_t n, ttmm_error *err)
+static int output_in(output *o, const char *folder, const char *name, ttmm_error *err)
 {
     char path[PATH_BYTES];
-    output o;
     int code = join_path(path, folder, name, err);
-    if (code == TTMM_OK) code = output_open(&o, path, err);
-    if (code) return code;
-    fwrite(bytes, 1, n, o.f);
-    return output_close(&o, err);
-}
-
-static int write_text(const char *folder, const char *name, const char *text, ttmm_error *err)
-{
-    return write_bytes(folder, name, text, strlen(text), err);
+    return code ? code : output_open(o, path, err);
 }
 
 int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err)
 {
     char path[PATH_BYTES], *text = NULL;
     size_t n = 0;
+    output o;
     int code = join_path(path, folder, name, err);
     if (code == TTMM_OK) code = read_whole_file(&text, &n, path, err);
-    if (code == TTMM_OK) code = write_bytes(to_folder, name, text, n, err);
+    if (code == TTMM_OK) code = output_in(&o, to_folder, name, err);
+    if (code == TTMM_OK) {
+        fwrite(text, 1, n, o.f);
+        code = output_close(&o, err);
+    }
     free(text);
     return code;
 }
@@ -3325,6 +3313,14 @@ static int json_open(json *j, const char *folder, const char *name, ttmm_error *
 static char json_type(const json *j, int node) { return node < 0 ? 0 : j->node[node].type; }
 static int json_child(const json *j, int node) { return node < 0 ? -1 : j->node[node].child; }
 static int json_next_key(const json *j, int key) { return j->node[j->node[key].next].next; }
+
+/* Children of a list, or pairs of an object. */
+static size_t json_count(const json *j, int node)
+{
+    size_t n = 0;
+    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) n++;
+    return json_type(j, node) == '{' ? n / 2 : n;
+}
 
 static int json_equal(const json *j, int node, const char *word) /* a string without escapes */
 {
@@ -3542,9 +3538,9 @@ typedef struct {
     uint64_t begin;       /* when reading: its place in the file */
 } stored;
 
-static stored store(const char *name, int dtype, int n_dims, size_t rows, size_t cols, const void *data)
+static stored store(const char *name, int dtype, size_t rows, size_t cols, const void *data) /* cols 0: a vector */
 {
-    stored s = {{0}, dtype, n_dims, {rows, cols, 1, 1, 1, 1, 1, 1}, data, 0};
+    stored s = {{0}, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0};
     snprintf(s.name, sizeof s.name, "%s", name);
     return s;
 }
@@ -3694,9 +3690,8 @@ static int read_header(safetensors *s, uint64_t *data, const char *path, ttmm_er
 static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
 {
     const json *j = &s->j;
+    const size_t most = json_count(j, 0);
     uint64_t end = 0;
-    size_t most = 0;
-    for (int k = json_child(j, 0); k >= 0; k = json_next_key(j, k)) most++;
     s->tensor = calloc(most + 1, sizeof *s->tensor);
     if (s->tensor == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", j->path, most);
     for (int k = json_child(j, 0); k >= 0; k = json_next_key(j, k)) {
@@ -3882,35 +3877,36 @@ static const char *const rope_types[] = {"default", "linear", "llama3"};
 
 static int write_config(const ttmm_config *c, const char *folder, int type, ttmm_error *err)
 {
-    char text[4096], rope[512] = "null", ends[256] = "null", number[6][32];
-    size_t n = 0;
-    if (c->rope != TTMM_ROPE_DEFAULT)
-        n = (size_t)snprintf(rope, sizeof rope, "{\"rope_type\": \"%s\", \"factor\": %s", rope_types[c->rope],
-                             shortest(number[0], c->rope_factor));
+    const int scaled = c->rope != TTMM_ROPE_DEFAULT;
+    char number[6][32];
+    output o;
+    int code = output_in(&o, folder, "config.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
+            "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
+            "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
+            "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
+            "  \"rope_theta\": %s,\n  \"rope_scaling\": %s",
+            c->biases ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->biases ? "qwen2" : "llama", c->dim, c->intermediate,
+            c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context, shortest(number[0], c->norm_eps),
+            shortest(number[1], c->rope_theta), scaled ? "{" : "null");
+    if (scaled)
+        fprintf(o.f, "\"rope_type\": \"%s\", \"factor\": %s", rope_types[c->rope], shortest(number[2], c->rope_factor));
     if (c->rope == TTMM_ROPE_LLAMA3)
-        n += (size_t)snprintf(rope + n, sizeof rope - n,
-                              ", \"low_freq_factor\": %s, \"high_freq_factor\": %s, "
-                              "\"original_max_position_embeddings\": %s",
-                              shortest(number[1], c->rope_low), shortest(number[2], c->rope_high),
-                              shortest(number[3], c->rope_before));
-    if (n) snprintf(rope + n, sizeof rope - n, "}");
-    n = 0;
-    for (int i = 0; i < c->n_ends; i++)
-        n += (size_t)snprintf(ends + n, sizeof ends - n, "%s%d", i ? ", " : c->n_ends > 1 ? "[" : "", c->end[i]);
-    if (c->n_ends > 1) snprintf(ends + n, sizeof ends - n, "]");
-    snprintf(text, sizeof text,
-             "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
-             "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
-             "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
-             "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
-             "  \"rope_theta\": %s,\n  \"rope_scaling\": %s,\n  \"hidden_act\": \"silu\",\n"
-             "  \"attention_bias\": false,\n  \"mlp_bias\": false,\n  \"tie_word_embeddings\": %s,\n"
-             "  \"bos_token_id\": null,\n  \"eos_token_id\": %s,\n  \"torch_dtype\": \"%s\"\n}\n",
-             c->biases ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->biases ? "qwen2" : "llama", c->dim,
-             c->intermediate, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context,
-             shortest(number[4], c->norm_eps), shortest(number[5], c->rope_theta), rope, c->tied ? "true" : "false",
-             ends, dtype_table[type].torch);
-    return write_text(folder, "config.json", text, err);
+        fprintf(o.f, ", \"low_freq_factor\": %s, \"high_freq_factor\": %s, \"original_max_position_embeddings\": %s",
+                shortest(number[3], c->rope_low), shortest(number[4], c->rope_high),
+                shortest(number[5], c->rope_before));
+    fprintf(o.f,
+            "%s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"mlp_bias\": false,\n"
+            "  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %s",
+            scaled ? "}" : "", c->tied ? "true" : "false",
+            c->n_ends == 0  ? "null"
+            : c->n_ends > 1 ? "["
+                            : "");
+    for (int i = 0; i < c->n_ends; i++) fprintf(o.f, "%s%d", i ? ", " : "", c->end[i]);
+    fprintf(o.f, "%s,\n  \"torch_dtype\": \"%s\"\n}\n", c->n_ends > 1 ? "]" : "", dtype_table[type].torch);
+    return output_close(&o, err);
 }
 
 static int either(int node, int other) { return node >= 0 ? node : other; }
@@ -4054,28 +4050,27 @@ static int is_printable(unsigned b) { return (b >= 33 && b <= 126) || (b >= 161 
 /* tokenizer.json of the byte vocabulary: token b is byte b, and <|endoftext|>. */
 static int write_tokenizer(const char *folder, ttmm_error *err)
 {
-    char text[8192];
-    size_t n = 0;
     unsigned other = 0x100;
-    n += (size_t)snprintf(
-        text, sizeof text,
-        "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
-        "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
-        "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-        "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
-        "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
-        "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-        "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
-        "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
-        TTMM_END, SEPARATOR);
-    for (unsigned b = 0; b < 256; b++) {
-        n += (size_t)snprintf(text + n, sizeof text - n, "\"\\u%04x\": %u, ", is_printable(b) ? b : other++, b);
-    }
-    snprintf(text + n, sizeof text - n, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
-    int code = write_text(folder, "tokenizer.json", text, err);
-    snprintf(text, sizeof text, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"%s\"}\n",
-             SEPARATOR);
-    return code ? code : write_text(folder, "tokenizer_config.json", text, err);
+    output o;
+    int code = output_in(&o, folder, "tokenizer.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
+            "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
+            "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+            "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
+            "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+            "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+            "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+            "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
+            TTMM_END, SEPARATOR);
+    for (unsigned b = 0; b < 256; b++) fprintf(o.f, "\"\\u%04x\": %u, ", is_printable(b) ? b : other++, b);
+    fprintf(o.f, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
+    code = output_close(&o, err);
+    if (code == TTMM_OK) code = output_in(&o, folder, "tokenizer_config.json", err);
+    if (code) return code;
+    fprintf(o.f, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"%s\"}\n", SEPARATOR);
+    return output_close(&o, err);
 }
 
 /* That the weights can be written as that type. */
@@ -4100,8 +4095,8 @@ static int write_arrays(const ttmm_array *array, size_t n, int type, const char 
     if (t == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
     for (size_t i = 0; i < n; i++) {
         const ttmm_array *a = &array[i];
-        t[i] = store(a->name, a->integer ? I32 : type, a->cols ? 2 : 1, a->rows, a->cols ? a->cols : 1,
-                     a->integer ? (const void *)a->integer : a->data);
+        t[i] = a->integer ? store(a->name, I32, a->rows, a->cols, a->integer)
+                          : store(a->name, type, a->rows, a->cols, a->data);
     }
     int code = write_safetensors(path, t, n, note, err);
     free(t);
@@ -4345,14 +4340,6 @@ static void lay_out_tokenizer(ttmm_tokenizer *k, size_t text_bytes, arena *a)
     lay_out_unicode(&k->unicode, a);
 }
 
-/* Children of a list, or pairs of an object. */
-static size_t json_count(const json *j, int node)
-{
-    size_t n = 0;
-    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) n++;
-    return json_type(j, node) == '{' ? n / 2 : n;
-}
-
 static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
 {
     size_t room = 16;
@@ -4528,10 +4515,26 @@ ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i)
     return a;
 }
 
+static int write_adapter_config(const ttmm_lora *l, const char *folder, ttmm_error *err)
+{
+    char alpha[32];
+    output o;
+    int code = output_in(&o, folder, "adapter_config.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
+            "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
+            "  \"use_rslora\": false,\n  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
+            "  \"inference_mode\": true,\n  \"target_modules\": "
+            "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
+            l->matrix[0].rank, shortest(alpha, l->alpha));
+    return output_close(&o, err);
+}
+
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_lora_tensors(l);
-    char path[PATH_BYTES], text[1024], alpha[32];
+    char path[PATH_BYTES];
     ttmm_array *tensor = malloc(n * sizeof *tensor);
     int code = tensor ? ttmm_make_folder(folder, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
@@ -4541,15 +4544,8 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
             code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
                         folder);
     }
-    snprintf(text, sizeof text,
-             "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
-             "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
-             "  \"use_rslora\": false,\n  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
-             "  \"inference_mode\": true,\n  \"target_modules\": "
-             "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
-             l->matrix[0].rank, shortest(alpha, l->alpha));
     if (code == TTMM_OK) code = check_finite(l->data, l->n, DTYPE_REAL, folder, err);
-    if (code == TTMM_OK) code = write_text(folder, "adapter_config.json", text, err);
+    if (code == TTMM_OK) code = write_adapter_config(l, folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
     free(tensor);
@@ -4698,15 +4694,15 @@ enum { CORPUS_TENSORS = 9 };
 static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
 {
     size_t n = 0;
-    t[n++] = store("document_offsets", I64, 1, c->n_documents + 1, 1, c->document);
-    t[n++] = store("sequence_offsets", I64, 1, c->n_sequences + 1, 1, c->sequence);
-    t[n++] = store("tokens", I32, 1, c->n_tokens, 1, c->token);
-    t[n++] = store("document_file", I32, 1, c->n_documents, 1, c->document_file);
-    t[n++] = store("sequence_document", I32, 1, c->n_sequences, 1, c->sequence_document);
-    if (c->dim) t[n++] = store("embeddings", DTYPE_REAL, 2, c->n_sequences, c->dim, c->embedding);
-    if (c->dim && c->idf) t[n++] = store("idf", DTYPE_REAL, 1, c->dim, 1, c->idf);
-    if (c->clustered) t[n++] = store("cluster", I32, 1, c->n_sequences, 1, c->cluster);
-    t[n++] = store("file_names", U8, 1, name_bytes, 1, c->names); /* each ends in a zero byte */
+    t[n++] = store("document_offsets", I64, c->n_documents + 1, 0, c->document);
+    t[n++] = store("sequence_offsets", I64, c->n_sequences + 1, 0, c->sequence);
+    t[n++] = store("tokens", I32, c->n_tokens, 0, c->token);
+    t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
+    t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
+    if (c->dim) t[n++] = store("embeddings", DTYPE_REAL, c->n_sequences, c->dim, c->embedding);
+    if (c->dim && c->idf) t[n++] = store("idf", DTYPE_REAL, c->dim, 0, c->idf);
+    if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
+    t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
     return n;
 }
 
@@ -4768,14 +4764,13 @@ static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes,
 
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
 {
-    char path[PATH_BYTES];
     safetensors s;
     stored tensor[CORPUS_TENSORS];
     size_t name_bytes = 0;
     memset(c, 0, sizeof *c);
-    int code = join_path(path, folder, "corpus.safetensors", err);
-    if (code == TTMM_OK) code = open_safetensors(&s, path, err);
+    int code = open_in(&s, folder, "corpus.safetensors", err);
     if (code) return code;
+    const char *path = s.j.path;
     code = read_corpus_sizes(c, &s, &name_bytes, err);
     if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
     const size_t n = c->n_sequences, m = c->n_documents;
@@ -4832,10 +4827,10 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
 enum { CHECKPOINT_TENSORS = 4 };
 static void checkpoint_tensors(stored *t, const ttmm_trainer *trainer, const real *weights, const size_t *at)
 {
-    t[0] = store("weights", DTYPE_REAL, 1, trainer->n, 1, weights);
-    t[1] = store("first_moments", DTYPE_REAL, 1, trainer->n, 1, trainer->m);
-    t[2] = store("second_moments", DTYPE_REAL, 1, trainer->n, 1, trainer->v);
-    t[3] = store("step_and_tokens", I64, 1, 2, 1, at);
+    t[0] = store("weights", DTYPE_REAL, trainer->n, 0, weights);
+    t[1] = store("first_moments", DTYPE_REAL, trainer->n, 0, trainer->m);
+    t[2] = store("second_moments", DTYPE_REAL, trainer->n, 0, trainer->v);
+    t[3] = store("step_and_tokens", I64, 2, 0, at);
 }
 
 int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)

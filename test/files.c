@@ -224,8 +224,8 @@ static void tensors_round_trip(void)
     safetensors s;
     test_fill(x, N, "numbers", 0);
     x[0] = (real)-0.0, x[1] = (real)(sizeof(real) == 4 ? 0x1p-149 : 0x1p-1074), x[2] = -3 * x[1];
-    const stored t[4] = {store("reals", DTYPE_REAL, 2, N / 10, 10, x), store("sizes", I64, 1, 3, 1, z),
-                         store("ints", I32, 1, 3, 1, k), store("bytes", U8, 1, 4, 1, end + 28)};
+    const stored t[4] = {store("reals", DTYPE_REAL, N / 10, 10, x), store("sizes", I64, 3, 0, z),
+                         store("ints", I32, 3, 0, k), store("bytes", U8, 4, 0, end + 28)};
     DONE(write_safetensors(at("bad"), t, 4, "", &err));
     const contents *c = get("bad");
     for (int i = 0; i < 4; offset += bytes[i++]) { /* no gaps, none left at the end */
