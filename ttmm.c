@@ -3229,61 +3229,57 @@ static void json_close(json *j)
     j->text = NULL, j->node = NULL;
 }
 
-static void json_blank(json *j)
-{
-    while (j->at < j->bytes && strchr(" \t\r\n", j->text[j->at]) && j->text[j->at]) j->at++;
-}
+static void json_blank(json *j) { j->at += strspn(j->text + j->at, " \t\r\n"); }
 
 static int json_string(json *j) /* at the opening quote; leaves j->at after the closing one */
 {
-    for (j->at++; j->at < j->bytes && j->text[j->at] != '"'; j->at++) {
-        if ((unsigned char)j->text[j->at] < 0x20) return 0;
-        if (j->text[j->at] == '\\' && ++j->at >= j->bytes) return 0;
+    for (j->at++; j->text[j->at] != '"'; j->at++) {
+        if ((unsigned char)j->text[j->at] < 0x20) return 0; /* among these the zero byte at the end */
+        if (j->text[j->at] == '\\' && j->text[++j->at] == 0) return 0;
     }
-    return j->at++ < j->bytes;
+    j->at++;
+    return 1;
 }
 
 /* Parse one value; returns its node, -1 if the text is not JSON, -2 if there is no memory. */
 static int json_value(json *j, int depth)
 {
     json_blank(j);
-    if (j->at >= j->bytes || depth > 64) return -1;
+    if (depth > 64) return -1;
     json_node *nodes = j->n < INT_MAX / 4 ? grow(j->node, &j->room, (size_t)j->n + 1, sizeof *nodes) : NULL;
     if (nodes == NULL) return -2;
     j->node = nodes;
     const int self = j->n++;
     const char first = j->text[j->at];
-    json_node *node = &j->node[self];
-    node->type = first, node->start = j->at, node->next = node->child = -1;
+    nodes[self] = (json_node){first, j->at, 0, -1, -1};
     if (first == '{' || first == '[') {
         const char close = first == '{' ? '}' : ']';
-        int last = -1, more = 0;
+        int last = -1;
         j->at++;
-        for (size_t count = 0;; count++) {
+        json_blank(j);
+        for (size_t count = 0; last >= 0 || j->text[j->at] != close; count++) {
+            const int key = first == '{' && count % 2 == 0;
             json_blank(j);
-            if (j->at < j->bytes && j->text[j->at] == close && !more) break;
-            if (first == '{' && count % 2 == 0 && (j->at >= j->bytes || j->text[j->at] != '"')) return -1;
-            int child = json_value(j, depth + 1);
+            if (key && j->text[j->at] != '"') return -1;
+            const int child = json_value(j, depth + 1);
             if (child < 0) return child;
             if (last < 0) j->node[self].child = child;
             else j->node[last].next = child;
             last = child;
             json_blank(j);
-            const char mark = j->at < j->bytes ? j->text[j->at] : 0;
-            const char expected = first == '{' && count % 2 == 0 ? ':' : ',';
-            if (mark == close && expected == ',') break;
-            if (mark != expected) return -1;
-            j->at++, more = 1;
+            if (!key && j->text[j->at] == close) break;
+            if (j->text[j->at] != (key ? ':' : ',')) return -1;
+            j->at++;
         }
         j->at++;
     } else if (first == '"') {
         if (!json_string(j)) return -1;
     } else if (first == '-' || (first >= '0' && first <= '9')) {
-        node->type = '0';
-        while (j->at < j->bytes && j->text[j->at] && strchr("+-0123456789.eE", j->text[j->at])) j->at++;
+        nodes[self].type = '0';
+        j->at += strspn(j->text + j->at, "+-0123456789.eE");
     } else {
         const char *word = first == 't' ? "true" : first == 'f' ? "false" : "null";
-        if (j->bytes - j->at < strlen(word) || memcmp(j->text + j->at, word, strlen(word)) != 0) return -1;
+        if (strncmp(j->text + j->at, word, strlen(word)) != 0) return -1;
         j->at += strlen(word);
     }
     j->node[self].end = j->at;
@@ -3441,7 +3437,6 @@ static const struct {
     {"BF16", "bfloat16", 2, 8, -133}, {"I64", "int64", 8, 0, 0},       {"I32", "int32", 4, 0, 0},
     {"U8", "uint8", 1, 0, 0},
 };
-static const int DTYPE_REAL = TTMM_REAL;
 
 static uint64_t load_bytes(const unsigned char *p, size_t bytes)
 {
@@ -3773,7 +3768,7 @@ static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
                                                     : fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->j.path);
 }
 
-/* Read all of t into data, as reals (finite ones), ints or size_t: `as` is DTYPE_REAL, I32, I64 or U8. */
+/* Read all of t into data, as reals (finite ones), ints or size_t: `as` is TTMM_REAL, I32, I64 or U8. */
 static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
 {
     uint64_t raw[CHUNK];
@@ -3849,7 +3844,7 @@ static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word
 uint64_t ttmm_hash(const real *x, size_t n)
 {
     uint64_t h = 0;
-    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, DTYPE_REAL));
+    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, TTMM_REAL));
     return h;
 }
 
@@ -4105,7 +4100,7 @@ static int write_arrays(const ttmm_array *array, size_t n, int type, const char 
 
 int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
 {
-    return write_arrays(array, n, DTYPE_REAL, path, note, err);
+    return write_arrays(array, n, TTMM_REAL, path, note, err);
 }
 
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err)
@@ -4155,7 +4150,7 @@ static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&c, i);
         if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
-        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, DTYPE_REAL, t.rows, t.cols, err);
+        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
     }
     return code;
 }
@@ -4347,23 +4342,14 @@ static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
     return room;
 }
 
-/* A token's id, or -1. */
-static int token_id(const json *j, int node)
+/* The id of a token, which must be one of the model's; else TTMM_BAD_INPUT. */
+static int read_id(const ttmm_tokenizer *k, const json *j, int name, int node, ttmm_error *err)
 {
     uint64_t id;
-    return json_integer(j, node, &id) && id <= INT_MAX ? (int)id : -1;
-}
-
-/* Count a token in; it must be one of the model's. */
-static int count_token(ttmm_tokenizer *k, const json *j, int name, int node, int vocab, ttmm_error *err)
-{
-    const int id = token_id(j, node);
     char shown[64];
-    if (id < 0 || id >= vocab)
-        return fail(err, TTMM_BAD_INPUT, "%s: the id of token %s is not in 0 .. %d, the model's vocabulary", j->path,
-                    json_shown(shown, j, name), vocab - 1);
-    if ((size_t)id >= k->n) k->n = (size_t)id + 1;
-    return TTMM_OK;
+    if (json_integer(j, node, &id) && id < k->n) return (int)id;
+    return fail(err, TTMM_BAD_INPUT, "%s: the id of token %s is not in 0 .. %zu, the model's vocabulary", j->path,
+                json_shown(shown, j, name), k->n - 1);
 }
 
 /* The tokens of the vocabulary. *used: the bytes of k->text that are taken. */
@@ -4371,7 +4357,8 @@ static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int v
 {
     for (size_t i = 0; i < k->word_room; i++) k->word[i] = -1;
     for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
-        const int id = token_id(j, j->node[i].next);
+        const int id = read_id(k, j, i, j->node[i].next, err);
+        if (id < 0) return id;
         char *text = k->text + *used;
         k->at[id] = *used, k->length[id] = json_text(text, j->bytes, j, i);
         if (name_to_bytes(text, &k->length[id])) *find_word(k, text, k->length[id]) = id;
@@ -4389,7 +4376,9 @@ static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int v
 static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, ttmm_error *err)
 {
     static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
-    const int content = json_find(j, node, "content"), id = token_id(j, json_find(j, node, "id"));
+    const int content = json_find(j, node, "content");
+    const int id = read_id(k, j, either(content, node), json_find(j, node, "id"), err);
+    if (id < 0) return id;
     for (size_t r = 0; r < 3; r++)
         if (json_true(j, node, refused[r]))
             return fail(err, TTMM_BAD_INPUT, "%s: added token %d has %s set, which is not supported", j->path, id,
@@ -4441,13 +4430,8 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
 {
     const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
     const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
-    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1};
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .n = (size_t)c->vocab};
     int code = check_tokenizer(j, err);
-    if (code) return code;
-    for (int i = json_child(j, vocab); i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
-        code = count_token(&like, j, i, j->node[i].next, c->vocab, err);
-    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
-        code = count_token(&like, j, either(json_find(j, i, "content"), i), json_find(j, i, "id"), c->vocab, err);
     if (code) return code;
     like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
     like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
@@ -4544,7 +4528,7 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
             code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
                         folder);
     }
-    if (code == TTMM_OK) code = check_finite(l->data, l->n, DTYPE_REAL, folder, err);
+    if (code == TTMM_OK) code = check_finite(l->data, l->n, TTMM_REAL, folder, err);
     if (code == TTMM_OK) code = write_adapter_config(l, folder, err);
     if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
@@ -4661,7 +4645,7 @@ static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, c
     l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
     for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
         const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
-        code = read_tensor(s, half.name, (real *)half.data, DTYPE_REAL, half.rows, half.cols, err);
+        code = read_tensor(s, half.name, (real *)half.data, TTMM_REAL, half.rows, half.cols, err);
     }
     return code;
 }
@@ -4699,8 +4683,8 @@ static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
     t[n++] = store("tokens", I32, c->n_tokens, 0, c->token);
     t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
     t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
-    if (c->dim) t[n++] = store("embeddings", DTYPE_REAL, c->n_sequences, c->dim, c->embedding);
-    if (c->dim && c->idf) t[n++] = store("idf", DTYPE_REAL, c->dim, 0, c->idf);
+    if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
+    if (c->dim && c->idf) t[n++] = store("idf", TTMM_REAL, c->dim, 0, c->idf);
     if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
     t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
     return n;
@@ -4815,7 +4799,7 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
         *array = malloc(mul_size(*rows * *cols, sizeof(real)));
-        code = *array ? read_numbers(&s, t, *array, DTYPE_REAL, err)
+        code = *array ? read_numbers(&s, t, *array, TTMM_REAL, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
     }
     close_safetensors(&s);
@@ -4827,9 +4811,9 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
 enum { CHECKPOINT_TENSORS = 4 };
 static void checkpoint_tensors(stored *t, const ttmm_trainer *trainer, const real *weights, const size_t *at)
 {
-    t[0] = store("weights", DTYPE_REAL, trainer->n, 0, weights);
-    t[1] = store("first_moments", DTYPE_REAL, trainer->n, 0, trainer->m);
-    t[2] = store("second_moments", DTYPE_REAL, trainer->n, 0, trainer->v);
+    t[0] = store("weights", TTMM_REAL, trainer->n, 0, weights);
+    t[1] = store("first_moments", TTMM_REAL, trainer->n, 0, trainer->m);
+    t[2] = store("second_moments", TTMM_REAL, trainer->n, 0, trainer->v);
     t[3] = store("step_and_tokens", I64, 2, 0, at);
 }
 

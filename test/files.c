@@ -224,7 +224,7 @@ static void tensors_round_trip(void)
     safetensors s;
     test_fill(x, N, "numbers", 0);
     x[0] = (real)-0.0, x[1] = (real)(sizeof(real) == 4 ? 0x1p-149 : 0x1p-1074), x[2] = -3 * x[1];
-    const stored t[4] = {store("reals", DTYPE_REAL, N / 10, 10, x), store("sizes", I64, 3, 0, z),
+    const stored t[4] = {store("reals", TTMM_REAL, N / 10, 10, x), store("sizes", I64, 3, 0, z),
                          store("ints", I32, 3, 0, k), store("bytes", U8, 4, 0, end + 28)};
     DONE(write_safetensors(at("bad"), t, 4, "", &err));
     const contents *c = get("bad");
@@ -235,7 +235,7 @@ static void tensors_round_trip(void)
     CHECK(c->at[0] % 8 == 0 && c->n == 8 + (unsigned char)c->at[0] + 256 * (size_t)c->at[1] + offset);
     CHECK(memcmp(c->at + c->n - 32, end, 32) == 0);
     if (!DONE(open_safetensors(&s, at("bad"), &err))) return;
-    CHECK(DONE(read_tensor(&s, "reals", back, DTYPE_REAL, N / 10, 10, &err)) && memcmp(x, back, sizeof x) == 0);
+    CHECK(DONE(read_tensor(&s, "reals", back, TTMM_REAL, N / 10, 10, &err)) && memcmp(x, back, sizeof x) == 0);
     REFUSED(read_tensor(&s, "reals", back, I32, N / 10, 10, &err), "/bad: tensor reals", "I32");
     REFUSED(read_tensor(&s, "ints", back, I64, 3, 1, &err), "/bad: tensor ints", "-1"); /* no index */
     REFUSED(read_tensor(&s, "sizes", back, I32, 3, 1, &err), "/bad: tensor sizes", "2147483648");
