@@ -3217,8 +3217,9 @@ typedef struct {
 typedef struct {
     char path[PATH_BYTES]; /* for sentences */
     char *text;            /* [bytes + 1], a zero byte at the end */
-    size_t bytes, at, room;
-    json_node *node; /* the root is node 0, an object */
+    size_t bytes, at;      /* at: where the parser is */
+    json_node *node;       /* [n], room for more; the root is node 0, an object */
+    size_t room;
     int n;
 } json;
 
@@ -3259,7 +3260,6 @@ static int json_value(json *j, int depth)
         json_blank(j);
         for (size_t count = 0; last >= 0 || j->text[j->at] != close; count++) {
             const int key = first == '{' && count % 2 == 0;
-            json_blank(j);
             if (key && j->text[j->at] != '"') return -1;
             const int child = json_value(j, depth + 1);
             if (child < 0) return child;
@@ -3270,6 +3270,7 @@ static int json_value(json *j, int depth)
             if (!key && j->text[j->at] == close) break;
             if (j->text[j->at] != (key ? ':' : ',')) return -1;
             j->at++;
+            json_blank(j);
         }
         j->at++;
     } else if (first == '"') {
@@ -3735,7 +3736,7 @@ static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
     return code;
 }
 
-static int open_in(safetensors *s, const char *folder, const char *name, ttmm_error *err)
+static int open_safetensors_in(safetensors *s, const char *folder, const char *name, ttmm_error *err)
 {
     char path[PATH_BYTES];
     memset(s, 0, sizeof *s);
@@ -4135,7 +4136,7 @@ static int open_shard(safetensors *s, int *shard, const json *index, const char 
     if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
     close_safetensors(s);
     *shard = node;
-    return open_in(s, folder, name, err);
+    return open_safetensors_in(s, folder, name, err);
 }
 
 static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *folder, ttmm_error *err)
@@ -4145,7 +4146,7 @@ static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *
     int code = ttmm_config_read(&c, folder, err), shard = -1;
     if (code) return code;
     const int sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
-    code = sharded ? json_open(index, folder, parts, err) : open_in(s, folder, whole, err);
+    code = sharded ? json_open(index, folder, parts, err) : open_safetensors_in(s, folder, whole, err);
     if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&c, i);
@@ -4385,10 +4386,10 @@ static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, 
                         refused[r]);
     if (json_type(j, content) != '"')
         return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
-    char *text = k->text + *used, *form;
-    size_t n = json_text(text, j->bytes, j, content);
+    char *text = k->text + *used;
+    const size_t n = json_text(text, j->bytes, j, content);
     if (n == 0) return TTMM_OK;
-    form = memcpy(text + n, text, n);
+    char *form = memcpy(text + n, text, n);
     added_token *a = &k->added[k->n_added++];
     *a = (added_token){form, n, id, json_true(j, node, "normalized")};
     if (a->normalised && k->nfc) normalise_text(&form, &a->length, &k->unicode, a->text, n);
@@ -4436,8 +4437,8 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
     like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
     like.ignore_merges = json_true(j, model, "ignore_merges");
-    const size_t text_bytes = mul_size(4,
-                                       j->bytes); /* an added token is there by its NFC, too, thrice as long at most */
+    /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
+    const size_t text_bytes = mul_size(4, j->bytes);
     size_t used = 0;
     arena a = {0};
     take(&a, 1, sizeof like);
@@ -4661,7 +4662,7 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
     int code = json_open(&j, folder, "adapter_config.json", err);
     if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
-    if (code == TTMM_OK) code = open_in(&s, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK) code = open_safetensors_in(&s, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
     if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
     for (int i = 0; i < matrices && code == TTMM_OK; i++)
@@ -4752,7 +4753,7 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     stored tensor[CORPUS_TENSORS];
     size_t name_bytes = 0;
     memset(c, 0, sizeof *c);
-    int code = open_in(&s, folder, "corpus.safetensors", err);
+    int code = open_safetensors_in(&s, folder, "corpus.safetensors", err);
     if (code) return code;
     const char *path = s.j.path;
     code = read_corpus_sizes(c, &s, &name_bytes, err);
