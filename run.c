@@ -1113,7 +1113,8 @@ static struct {
     ttmm_trainer *trainer;
     real *query, *centroid, *weight, *similarity, *scratch;
     int *chosen, *token;
-    size_t T, K; /* tokens of a sequence, experts */
+    size_t T, K;            /* tokens of a sequence, experts */
+    size_t decoded, prompt; /* tokens: the last 8 of a sequence, decoded; the first 50, with adapters beside */
 } bench;
 
 static void work_step(void)
@@ -1129,12 +1130,11 @@ static void work_prefill(void)
     ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
 }
 
-enum { DECODED = 8, PROMPT = 50 };
 static void work_decode(void)
 {
     const size_t start[2] = {0, 1};
-    ttmm_rewind(bench.pass, bench.T - DECODED);
-    for (size_t i = bench.T - DECODED; i < bench.T; i++) {
+    ttmm_rewind(bench.pass, bench.T - bench.decoded);
+    for (size_t i = bench.T - bench.decoded; i < bench.T; i++) {
         ttmm_forward(bench.pass, &bench.model, NULL, bench.token + i, start, 1);
         ttmm_logits(bench.pass, &bench.model, 0, 1);
     }
@@ -1158,8 +1158,7 @@ static void work_merge(void) /* in place, and nothing is lost: the weights of th
 static void work_lowrank(void)
 {
     ttmm_rewind(bench.pass, 0);
-    const size_t n = bench.T < PROMPT ? bench.T : PROMPT;
-    const size_t rows = forward_pieces(bench.pass, &bench.model, &bench.mix, bench.token, n);
+    const size_t rows = forward_pieces(bench.pass, &bench.model, &bench.mix, bench.token, bench.prompt);
     ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
 }
 
@@ -1215,6 +1214,7 @@ static int load_bench(const char *folder)
     }
     if (code) return code;
     bench.T = option.bench_context < c.context ? (size_t)option.bench_context : (size_t)c.context;
+    bench.decoded = bench.T < 8 ? bench.T : 8, bench.prompt = bench.T < 50 ? bench.T : 50;
     ttmm_corpus *t = &bench.corpus;
     t->n_sequences = t->n_documents = B, t->n_tokens = B * bench.T;
     t->token = bench.token = malloc((t->n_tokens + 1) * sizeof *t->token);
@@ -1275,6 +1275,7 @@ static int verb_bench(const char *const *argument, size_t n)
     const double L = c->n_layers, HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
     const double P = L * c->dim * (2 * HS + 2 * GS + 3.0 * c->intermediate), head = (double)c->vocab * c->dim;
     const double T = (double)bench.T, N = T * option.batch, K = (double)bench.K, E = TTMM_EMBED_DIM;
+    const double decoded = (double)bench.decoded;
     const double a = option.rank * L * (4 * (double)c->dim + 2 * (HS + GS) + 3 * ((double)c->dim + c->intermediate));
     const double word = sizeof(real),
                  attention = 2 * L * HS * T; /* multiply-adds of a token, causal: half of all pairs */
@@ -1297,12 +1298,13 @@ static int verb_bench(const char *const *argument, size_t n)
     if (code == TTMM_OK) code = ttmm_pass_new(&bench.pass, c, &size, &err);
     if (code) return code;
     measure("prefill", work_prefill, T, T * (2 * P + attention) + 2 * head, word * (P + head), 1);
-    measure("decode", work_decode, DECODED, DECODED * (2 * (P + head) + 2 * attention),
-            DECODED * word * (P + head + 2 * L * GS * T), 1);
+    measure("decode", work_decode, decoded, decoded * (2 * (P + head) + 2 * attention),
+            decoded * word * (P + head + 2 * L * GS * T), 1);
     measure("embed", work_embed, T, 0, word * E, 1);
     measure("route", work_route, 0, 2 * K * E, word * K * E, 1);
     measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
-    measure("lowrank", work_lowrank, 0, PROMPT * (2 * P + 2 * K * a) + 2 * head, word * (P + head + K * a), 1);
+    measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head,
+            word * (P + head + K * a), 1);
     code = measure_training("ttt", &bench.expert[0], 1, T * (step + 4.5 * a), 2 * word * (P + head),
                             option.neighbours * option.passes);
     return code ? code : close_tsv();
