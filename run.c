@@ -10,9 +10,8 @@
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
-    int max, active, prefix, tokens, top_k, neighbours, passes, ttt_prompts, seed, threads, quiet, no_experts, ttt;
-    int route, cached, grad, print_ids, context;
-    int batch, bench_context, rank, bench_experts;
+    size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
+    int passes, seed, threads, quiet, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
@@ -29,10 +28,10 @@ static struct {
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
-    {"max", 'i', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
-    {"active", 'i', &option.active, 1, 1e6, ROUTED "info ",
+    {"max", 'n', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
+    {"active", 'n', &option.active, 1, 1e6, ROUTED "info ",
      "exactly so many experts, the nearest (eval: in the row ttmm)"},
-    {"prefix", 'i', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
+    {"prefix", 'n', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
     {"query", 's', &option.query, 0, 0, PROMPTED "eval ",
      "safetensors file with the query embedding [D] (eval: of all its prompts [n, D])"},
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
@@ -50,14 +49,14 @@ static const ttmm_option options[] = {
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
-    {"neighbours", 'i', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
+    {"neighbours", 'n', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
     {"passes", 'i', &option.passes, 1, 1e4, TIMED, "passes over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
-    {"ttt-prompts", 'i', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
-    {"tokens", 'i', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
+    {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
+    {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
-    {"top-k", 'i', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
+    {"top-k", 'n', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
     {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
     {"file", 's', &option.file, 0, 0, " generate route merge trace tokenize ", "take the prompt from a file"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
@@ -70,10 +69,10 @@ static const ttmm_option options[] = {
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
     {"only", 's', &option.only, 0, 0, " bench ", "some of train lora prefill decode embed route merge lowrank ttt"},
-    {"batch", 'i', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
+    {"batch", 'n', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
-    {"experts", 'i', &option.bench_experts, 1, 1e6, " bench ", "that are routed to and merged (10)"},
+    {"experts", 'n', &option.bench_experts, 1, 1e6, " bench ", "that are routed to and merged (10)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
@@ -210,7 +209,7 @@ static int load_query(const int *token, size_t T)
     if (model.E != TTMM_EMBED_DIM)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d",
                          model.folder, model.E, TTMM_EMBED_DIM);
-    const size_t prefix = T < (size_t)option.prefix ? T : (size_t)option.prefix;
+    const size_t prefix = T < option.prefix ? T : option.prefix;
     int *byte = malloc((ttmm_to_bytes(NULL, model.tokenizer, token, prefix) + 1) * sizeof *byte);
     if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
     if (byte && model.query)
@@ -226,7 +225,7 @@ static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.i
 /* Choose experts for the query and load them. */
 static int route(size_t active)
 {
-    const ttmm_router r = {beta(), option.tau, (size_t)option.max, active};
+    const ttmm_router r = {beta(), option.tau, option.max, active};
     int code = ttmm_route(&model.n_chosen, model.index, model.weight, model.similarity, model.query, model.centroid,
                           model.K, model.E, &r, &err);
     for (size_t i = 0; i < model.n_chosen && code == TTMM_OK; i++) {
@@ -242,7 +241,7 @@ static int load_and_route(const int *token, size_t T)
     int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
     if (code == TTMM_OK) code = load_centroids();
     if (code == TTMM_OK) code = load_query(token, T);
-    return code ? code : route((size_t)option.active);
+    return code ? code : route(option.active);
 }
 
 static int merge_into(ttmm_model *to, const ttmm_mix *mix)
@@ -279,7 +278,7 @@ static int load_ttt(void)
                                 .clip = 1,
                                 .batch = 1,
                                 .seed = (uint64_t)option.seed};
-    const size_t wanted = (size_t)option.neighbours, all = model.corpus.n_sequences;
+    const size_t wanted = option.neighbours, all = model.corpus.n_sequences;
     if (model.corpus.dim == 0)
         return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
     path_of_expert(folder, 0);
@@ -488,10 +487,10 @@ static size_t forward_pieces(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *
 static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
 {
     const size_t context = (size_t)m->config.context, V = (size_t)m->config.vocab, n = ensemble ? mix->n : 1;
-    size_t room = context - prompt_tokens, limit = (size_t)option.tokens, rank = 0, generated = 0;
+    size_t room = context - prompt_tokens, limit = option.tokens, rank = 0, generated = 0;
     const size_t cache = limit < room ? prompt_tokens + limit : context;
     const real one = 1;
-    const ttmm_sampler sampler = {option.temperature, option.top_p, (size_t)option.top_k};
+    const ttmm_sampler sampler = {option.temperature, option.top_p, option.top_k};
     ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
     for (size_t k = 0; mix && k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
     const ttmm_pass_size size = decoding_size(prompt_tokens, cache, rank);
@@ -599,7 +598,7 @@ static int verb_generate(const char *const *argument, size_t n)
         fprintf(stderr, "\n");
     }
     const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
-    if (option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, (size_t)option.tokens))
+    if (option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, option.tokens))
         return decode(&model.base, &mix, 0);
     if (merge_is("ensemble") && mix.n > 0) return decode(&model.base, &mix, 1);
     code = merge_into(&model.base, &mix); /* in place: this process answers one prompt */
@@ -785,7 +784,7 @@ static double median(const double *x, size_t n)
 static int load_eval(const char *const *file, size_t n_files)
 {
     const ttmm_config *c = &model.base.config;
-    const size_t prefix = (size_t)option.prefix;
+    const size_t prefix = option.prefix;
     char folder[4096];
     size_t rank = 0;
     const int context = option.context && option.context < c->context ? option.context
@@ -902,8 +901,8 @@ static int run_method(int m)
     const int how = methods[m].how, beside = how == TTMM && merge_is("lowrank");
     const int ensemble = how == ENSEMBLE || (how == TTMM && merge_is("ensemble"));
     const int prepares = how == TTMM || how == ENSEMBLE || how == TTT;
-    const size_t prefix = (size_t)option.prefix, n = eval.n;
-    const size_t sample = (size_t)option.ttt_prompts < n ? (size_t)option.ttt_prompts : n;
+    const size_t prefix = option.prefix, n = eval.n;
+    const size_t sample = option.ttt_prompts < n ? option.ttt_prompts : n;
     const ttmm_lora *adapter = how == TTT ? &ttt.lora : &eval.finetuned;
     const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
     const real one = 1;
@@ -926,7 +925,7 @@ static int run_method(int m)
         if (prepares && eval.query) memcpy(model.query, eval.query + i * model.E, model.E * sizeof *model.query);
         else if (prepares) code = load_query(token, prefix);
         if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
-            code = route(methods[m].active ? methods[m].active : (size_t)option.active);
+            code = route(methods[m].active ? methods[m].active : option.active);
             mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
             if (code == TTMM_OK && !ensemble && !beside) code = merge_into(&model.merged, &mix);
         }
@@ -1067,7 +1066,7 @@ static int verb_info(const char *const *argument, size_t n)
         printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank,
                model.expert[0].n);
     }
-    const size_t wanted = option.active ? (size_t)option.active : 10, some = wanted < model.K ? wanted : model.K;
+    const size_t wanted = option.active ? option.active : 10, some = wanted < model.K ? wanted : model.K;
     const ttmm_mix all = {model.K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
     const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
     const ttmm_pass_size scored = scoring_size(T, rank), step = decoding_size(1, 64, rank);
@@ -1192,7 +1191,7 @@ static void measure(const char *work, void (*do_it)(void), double tokens, double
 static int load_bench(const char *folder)
 {
     ttmm_config c = {.norm_eps = 1e-5, .rope_theta = 10000, .tied = 1};
-    const size_t K = bench.K = (size_t)option.bench_experts, B = (size_t)option.batch, E = TTMM_EMBED_DIM;
+    const size_t K = bench.K = option.bench_experts, B = option.batch, E = TTMM_EMBED_DIM;
     int code = TTMM_OK;
     char rest;
     if ((folder != NULL) == (option.shape != NULL))
@@ -1213,7 +1212,7 @@ static int load_bench(const char *folder)
         if (code == TTMM_OK) ttmm_model_init(&bench.model, 1);
     }
     if (code) return code;
-    bench.T = option.bench_context < c.context ? (size_t)option.bench_context : (size_t)c.context;
+    bench.T = (size_t)(option.bench_context < c.context ? option.bench_context : c.context);
     bench.decoded = bench.T < 8 ? bench.T : 8, bench.prompt = bench.T < 50 ? bench.T : 50;
     ttmm_corpus *t = &bench.corpus;
     t->n_sequences = t->n_documents = B, t->n_tokens = B * bench.T;
@@ -1274,13 +1273,13 @@ static int verb_bench(const char *const *argument, size_t n)
     const ttmm_config *c = &bench.model.config;
     const double L = c->n_layers, HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
     const double P = L * c->dim * (2 * HS + 2 * GS + 3.0 * c->intermediate), head = (double)c->vocab * c->dim;
-    const double T = (double)bench.T, N = T * option.batch, K = (double)bench.K, E = TTMM_EMBED_DIM;
+    const double T = (double)bench.T, N = T * (double)option.batch, K = (double)bench.K, E = TTMM_EMBED_DIM;
     const double decoded = (double)bench.decoded;
     const double a = option.rank * L * (4 * (double)c->dim + 2 * (HS + GS) + 3 * ((double)c->dim + c->intermediate));
     const double word = sizeof(real),
                  attention = 2 * L * HS * T; /* multiply-adds of a token, causal: half of all pairs */
     bench.flops = ttmm_peak_flops(), bench.bandwidth = ttmm_peak_bandwidth();
-    printf("%s: %zu parameters; batch %d, %zu tokens, rank %d, %zu experts, %d threads\n",
+    printf("%s: %zu parameters; batch %zu, %zu tokens, rank %d, %zu experts, %d threads\n",
            option.shape ? option.shape : argument[0], bench.model.n, option.batch, bench.T, option.rank, bench.K,
            ttmm_threads());
     printf("this machine at most: %.0f GFLOP/s (multiply-add in registers), %.1f GB/s (reading memory)\n",
@@ -1288,12 +1287,11 @@ static int verb_bench(const char *const *argument, size_t n)
     printf("%-8s %12s %12s %10s %10s %10s\n", "work", "seconds", "tokens/s", "GFLOP/s", "GB/s", "of bound");
     if ((code = open_tsv("work\tseconds\ttok_s\tgflop_s\tgb_s\tbound_pct")) != TTMM_OK) return code;
     const double step = 4 * (P + head) + 2.5 * a + 3.5 * attention; /* of LoRA, a token: dW is not needed */
-    code = measure_training("train", NULL, (size_t)option.batch, N * (6 * (P + head) + 3.5 * attention),
+    code = measure_training("train", NULL, option.batch, N * (6 * (P + head) + 3.5 * attention),
                             9 * word * (double)bench.model.n, 1);
     if (code == TTMM_OK) code = load_bench_experts();
     if (code == TTMM_OK)
-        code = measure_training("lora", &bench.expert[0], (size_t)option.batch, N * (step + 4.5 * a),
-                                2 * word * (P + head), 1);
+        code = measure_training("lora", &bench.expert[0], option.batch, N * (step + 4.5 * a), 2 * word * (P + head), 1);
     const ttmm_pass_size size = decoding_size(bench.T, bench.T, (size_t)option.rank);
     if (code == TTMM_OK) code = ttmm_pass_new(&bench.pass, c, &size, &err);
     if (code) return code;
@@ -1306,7 +1304,7 @@ static int verb_bench(const char *const *argument, size_t n)
     measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head,
             word * (P + head + K * a), 1);
     code = measure_training("ttt", &bench.expert[0], 1, T * (step + 4.5 * a), 2 * word * (P + head),
-                            option.neighbours * option.passes);
+                            (double)option.neighbours * option.passes);
     return code ? code : close_tsv();
 }
 

@@ -15,10 +15,9 @@
 static struct {
     int dim, layers, heads, kv_heads, head_dim, intermediate, context, untied;
     long steps;
-    int batch;
-    double lr, warmup;
-    int experts, rank, epochs, expert_batch;
-    double alpha, expert_lr;
+    size_t batch, experts, expert_batch;
+    int rank, epochs;
+    double lr, warmup, alpha, expert_lr;
     const char *only, *embeddings, *tsv;
     int seed, threads, quiet;
 } option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
@@ -37,18 +36,18 @@ static const ttmm_option options[] = {
     {"context", 'i', &option.context, 2, 1 << 20, " base index all ", "longest sequence, in tokens (256)"},
     {"untied", 'b', &option.untied, 0, 1, " base all ", "a head of its own instead of the embedding matrix"},
     {"steps", 'l', &option.steps, 1, 1e9, " base all ", "pre-training steps (as many as 4 passes over the text)"},
-    {"batch", 'i', &option.batch, 1, 65536, " base all ", "sequences a step (8)"},
+    {"batch", 'n', &option.batch, 1, 65536, " base all ", "sequences a step (8)"},
     {"lr", 'f', &option.lr, 0, 10, " base all ", "peak learning rate (0.003)"},
     {"warmup", 'f', &option.warmup, 0, 1, " base all ", "fraction of the steps to warm up (0.05)"},
     {"embeddings", 's', &option.embeddings, 0, 0, " index all ",
      "take the embeddings [sequences, D] from a safetensors file"},
-    {"experts", 'i', &option.experts, 1, 1e6, " cluster all ",
+    {"experts", 'n', &option.experts, 1, 1e6, " cluster all ",
      "number of clusters and experts (sequences / 20, at most 100)"},
     {"rank", 'i', &option.rank, 1, 4096, LORA, "rank of the adapters (8)"},
     {"alpha", 'f', &option.alpha, 1e-6, 1e6, LORA, "LoRA's alpha (2 rank)"},
     {"epochs", 'i', &option.epochs, 1, 10000, LORA, "passes over an expert's sequences (5)"},
     {"expert-lr", 'f', &option.expert_lr, 0, 10, LORA, "peak learning rate of the adapters (0.01)"},
-    {"expert-batch", 'i', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
+    {"expert-batch", 'n', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
     {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
@@ -153,7 +152,7 @@ static ttmm_recipe recipe_of(int adapter)
     const ttmm_schedule base = {option.lr, option.warmup, 0.05, 1}, lora = {option.expert_lr, 0.1, 0.05, 0};
     ttmm_recipe r = {.schedule = adapter ? lora : base, .beta1 = 0.9, .eps = 1e-8, .clip = 1, .shuffle = 1};
     r.beta2 = adapter ? 0.999 : 0.98, r.decay = adapter ? 0 : 0.05;
-    r.batch = (size_t)(adapter ? option.expert_batch : option.batch), r.seed = (uint64_t)option.seed;
+    r.batch = adapter ? option.expert_batch : option.batch, r.seed = (uint64_t)option.seed;
     return r;
 }
 
@@ -249,7 +248,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
 {
     char note[1024];
     job j = {.all = 1, .began = ttmm_seconds(), .what = "base"};
-    const size_t n = text->n_sequences, batch = (size_t)option.batch;
+    const size_t n = text->n_sequences, batch = option.batch;
     const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
     ttmm_config c = {.vocab = TTMM_BYTES, .tied = !option.untied, .norm_eps = 1e-5, .rope_theta = 10000};
     c.n_ends = 1, c.end[0] = TTMM_END;
@@ -262,7 +261,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
         return ttmm_fail(&err, TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
     snprintf(j.settings, sizeof j.settings,
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
-             "batch %d lr %g warmup %g seed %d text %016" PRIx64 "%s",
+             "batch %zu lr %g warmup %g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
@@ -277,7 +276,7 @@ static int stage_base(const char *folder, const ttmm_corpus *text)
     code = ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err);
     if (code == TTMM_OK) {
         if (!option.quiet)
-            fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %d\n", m.n, n,
+            fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %zu\n", m.n, n,
                     c.context, steps, option.batch);
         ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
         code = run_trainer(&j);
@@ -382,7 +381,7 @@ static int stage_cluster(const char *folder, int vocab)
         ttmm_corpus_free(&c);
         return code;
     }
-    const size_t K = option.experts         ? (size_t)option.experts
+    const size_t K = option.experts         ? option.experts
                      : c.n_sequences < 40   ? 1
                      : c.n_sequences < 2000 ? c.n_sequences / 20
                                             : 100;
@@ -462,7 +461,7 @@ static int stage_adapters(const char *folder, int whole)
         snprintf(name, sizeof name, whole ? "finetuned" : "experts/%zu", k);
         snprintf(adapter, sizeof adapter, "%s/%s", folder, name);
         snprintf(j.settings, sizeof j.settings,
-                 "adapter: rank %d alpha %g epochs %d lr %g batch %d seed %d base %016" PRIx64 " text %016" PRIx64,
+                 "adapter: rank %d alpha %g epochs %d lr %g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
                  option.rank, alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, base,
                  ttmm_corpus_hash(&c, whole ? -1 : (int)k));
         code = found_before(note, adapter, file, j.settings);

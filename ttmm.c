@@ -201,6 +201,7 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
                     o->type == 'f' ? "a number" : "a whole number", o->least, o->most);
     else if (o->type == 'f') *(double *)o->value = x;
     else if (o->type == 'l') *(long *)o->value = i;
+    else if (o->type == 'n') *(size_t *)o->value = (size_t)i;
     else *(int *)o->value = (int)i;
     return TTMM_OK;
 }

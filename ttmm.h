@@ -72,8 +72,8 @@ typedef struct {
 
 typedef struct {
     const char *name;   /* without the dashes */
-    char type;          /* 'i' int, 'l' long, 'f' double, 's' text, 'b' a flag without argument */
-    void *value;        /* int, long, double, const char * or int */
+    char type;          /* 'i' int, 'l' long, 'n' size_t, 'f' double, 's' text, 'b' a flag without argument */
+    void *value;        /* int, long, size_t, double, const char * or int */
     double least, most; /* of numbers */
     const char *verbs;  /* the verbs it belongs to, between blanks: " base all " */
     const char *help;

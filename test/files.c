@@ -683,17 +683,18 @@ static int count, quiet;
 static long steps;
 static double rate;
 static const char *name, *rest[20];
-static size_t n_rest;
+static size_t n_rest, items;
 
 static int parse(const char *line) /* the arguments of go, with | between them */
 {
     static const ttmm_option table[] = {
         {"count", 'i', &count, -5, 1e5, " go run ", ""}, {"steps", 'l', &steps, 0, 1e9, " go ", ""},
         {"rate", 'f', &rate, 0, 10, " forgo go ", ""},   {"quiet", 'b', &quiet, 0, 1, " run go ", ""},
-        {"output", 's', &name, 0, 0, " go ", ""},        {"only", 'i', &count, 0, 9, " forgo ", ""}};
+        {"output", 's', &name, 0, 0, " go ", ""},        {"only", 'i', &count, 0, 9, " forgo ", ""},
+        {"items", 'n', &items, 1, 1e9, " go ", ""}};
     static char text[600];
     static const ttmm_verb verbs[] = {{"go", "THING...", "", 0, 10}, {"run", "", "", 0, 0}, {"forgo", "", "", 1, 2}};
-    static const ttmm_program program = {"test", verbs, 3, table, 6};
+    static const ttmm_program program = {"test", verbs, 3, table, 7};
     char *argument[22] = {"test", "go", text};
     size_t verb;
     int n = 3;
@@ -711,15 +712,17 @@ static void options(void)
     const char *list =
         "--count|1x; --count|; --count=; --count|1e3; --count|1.5; --count|-6; --count|100001; --count|nan; "
         "--count=3x; --count|99999999999999999999; --count; --counts|3; --coun|3; -count|3; --rate|x; --rate|nan; "
-        "--rate|inf; --rate|10.5; --rate|1e999; --rate|-1e-9; --steps|1e10; --steps|1.5; --quiet=1; --quiet=; "
+        "--rate|inf; --rate|10.5; --rate|1e999; --rate|-1e-9; --steps|1e10; --steps|1.5; --items|0; --items|-1; "
+        "--quiet=1; --quiet=; "
         "--only|3; -o; --output; --nothing; --nothing=3; -x";
     for (char line[500], option[20]; next(&list, line);) {
         snprintf(option, sizeof option, "%.*s", (int)strcspn(line, "|="), line);
         GIVES(line, parse(line), TTMM_BAD_USE, option, "");
     }
-    CHECK(count == 0 && quiet == 0 && steps == 0 && rate == 0 && name == NULL);
-    DONE(parse("a|--count=-5|b|--rate|2.5e-1|--steps|1000000000|-|-o|f|--quiet|--|--count|-x|--"));
-    CHECK(count == -5 && rate == 0.25 && steps == 1000000000 && quiet == 1 && strcmp(name, "f") == 0 && n_rest == 6);
+    CHECK(count == 0 && quiet == 0 && steps == 0 && rate == 0 && items == 0 && name == NULL);
+    DONE(parse("a|--count=-5|b|--rate|2.5e-1|--steps|1000000000|--items|7|-|-o|f|--quiet|--|--count|-x|--"));
+    CHECK(count == -5 && rate == 0.25 && steps == 1000000000 && items == 7 && quiet == 1);
+    CHECK(strcmp(name, "f") == 0 && n_rest == 6);
     CHECK(!strcmp(rest[1], "b") && !strcmp(rest[2], "-") && !strcmp(rest[3], "--count") && !strcmp(rest[5], "--"));
     CHECK_EQUAL(parse("a|--count|3|-h"), 1), CHECK_EQUAL(parse("--|-h"), TTMM_OK), CHECK_EQUAL(parse("-o|-h"), TTMM_OK);
     GIVES("eleven", parse("1|2|3|4|5|6|7|8|9|10|11"), TTMM_BAD_USE, "11", "THING...");
