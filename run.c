@@ -79,30 +79,63 @@ static const ttmm_option options[] = {
     {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
+static const char **argument; /* what is no option on the command line */
+static size_t n_arguments;
 static ttmm_error err;
-
-static FILE *tsv; /* the table of --tsv, if it is asked for */
-
-static int open_tsv(const char *columns)
-{
-    if (option.tsv == NULL) return TTMM_OK;
-    if ((tsv = fopen(option.tsv, "w")) == NULL)
-        return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    fprintf(tsv, "%s\n", columns);
-    return TTMM_OK;
-}
-
-static int close_tsv(void)
-{
-    const int bad = tsv && ferror(tsv);
-    if (tsv && (fclose(tsv) != 0 || bad)) return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    return TTMM_OK;
-}
 
 static void clear_line(void)
 {
     if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
 }
+
+/* The first failure ends the program: with its sentence, and with its code as the exit code. */
+static void check(int code)
+{
+    if (code == TTMM_OK) return;
+    clear_line();
+    fprintf(stderr, "run: %s\n", err.text);
+    exit(-code);
+}
+#define FAIL(...) check(ttmm_fail(&err, __VA_ARGS__)) /* code, format, ... */
+
+/* Zeroed memory for n things of that size; what: the sentence says what it was for. */
+static void *allocate(size_t n, size_t size, const char *what)
+{
+    void *p = calloc(n ? n : 1, size);
+    if (p == NULL) FAIL(TTMM_NO_ROOM, "out of memory for %s", what);
+    return p;
+}
+
+static FILE *open_output(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    if (f == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", path);
+    return f;
+}
+
+static void close_output(FILE *f, const char *path)
+{
+    const int bad = ferror(f);
+    if (fclose(f) != 0 || bad) FAIL(TTMM_NO_ROOM, "%s: cannot be written", path);
+}
+
+static FILE *tsv; /* the table of --tsv, if it is asked for */
+
+static void open_tsv(const char *columns)
+{
+    if (option.tsv == NULL) return;
+    tsv = open_output(option.tsv);
+    fprintf(tsv, "%s\n", columns);
+}
+
+static void close_tsv(void)
+{
+    if (tsv) close_output(tsv, option.tsv);
+}
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ---- What a verb loads ------------------------------------------------------------------------------------------- */
 
@@ -117,38 +150,18 @@ static struct {
     const ttmm_lora **chosen; /* [K] of a route ... */
     int *index;               /* ... their numbers */
     real *weight, *similarity;
-    size_t n_chosen;
     real *query;
     real *scratch; /* of ttmm_merge */
     size_t scratch_size;
 } model;
 
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static int *prompt; /* [prompt_tokens] */
+static size_t prompt_tokens;
 
-static double larger_of(double a, double b) { return a > b ? a : b; }
-
-static real *new_reals(size_t n) { return n > SIZE_MAX / sizeof(real) ? NULL : malloc(n * sizeof(real)); }
-
-static int load_base(const char *folder)
+static void load_corpus(void)
 {
-    model.folder = folder;
-    return ttmm_model_read(&model.base, folder, &err);
-}
-
-/* The shape alone: weights are sizes. */
-static int load_config(const char *folder)
-{
-    model.folder = folder;
-    int code = ttmm_config_read(&model.base.config, folder, &err);
-    if (code == TTMM_OK) model.base.n = ttmm_n_weights(&model.base.config);
-    return code;
-}
-
-static int load_corpus(void)
-{
-    int code = ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err);
+    check(ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err));
     model.E = model.corpus.dim; /* the centroids', if there are any, take its place */
-    return code;
 }
 
 static void path_of_expert(char path[4096], size_t k)
@@ -157,30 +170,33 @@ static void path_of_expert(char path[4096], size_t k)
              k);
 }
 
-static int load_centroids(void)
+static void list_experts(size_t K)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s%s", option.centroids ? option.centroids : model.folder,
-             option.centroids ? "" : "/centroids.safetensors");
-    int code = ttmm_array_read(&model.centroid, &model.K, &model.E, path, "embeddings", &err);
-    if (code) return code;
-    const size_t K = model.K;
-    model.expert = calloc(K, sizeof *model.expert);
-    model.chosen = calloc(K, sizeof *model.chosen);
-    model.index = calloc(K, sizeof *model.index);
-    model.weight = calloc(K, sizeof *model.weight);
-    model.similarity = calloc(K, sizeof *model.similarity);
-    if (!model.expert || !model.chosen || !model.index || !model.weight || !model.similarity)
-        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the list of experts");
-    return TTMM_OK;
+    const char *what = "the list of experts";
+    model.K = K;
+    model.expert = allocate(K, sizeof *model.expert, what);
+    model.chosen = allocate(K, sizeof *model.chosen, what);
+    model.index = allocate(K, sizeof *model.index, what);
+    model.weight = allocate(K, sizeof *model.weight, what);
+    model.similarity = allocate(K, sizeof *model.similarity, what);
 }
 
-static int load_expert(size_t k)
+static void load_centroids(void)
+{
+    char path[4096];
+    size_t K;
+    snprintf(path, sizeof path, "%s%s", option.centroids ? option.centroids : model.folder,
+             option.centroids ? "" : "/centroids.safetensors");
+    check(ttmm_array_read(&model.centroid, &K, &model.E, path, "embeddings", &err));
+    list_experts(K);
+}
+
+static const ttmm_lora *load_expert(size_t k)
 {
     char folder[4096];
-    if (model.expert[k].matrix) return TTMM_OK;
     path_of_expert(folder, k);
-    return ttmm_lora_read(&model.expert[k], &model.base.config, folder, &err);
+    if (model.expert[k].matrix == NULL) check(ttmm_lora_read(&model.expert[k], &model.base.config, folder, &err));
+    return &model.expert[k];
 }
 
 static int has_experts(void)
@@ -192,30 +208,28 @@ static int has_experts(void)
 }
 
 /* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
-static int load_query(const int *token, size_t T)
+static void load_query(const int *token, size_t T)
 {
     if (option.query) {
         size_t rows, cols;
-        free(model.query);
-        int code = ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err);
-        if (code) return code;
-        if (rows * cols == model.E) return TTMM_OK;
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the centroids",
-                         option.query, rows * cols, model.E);
+        check(ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err));
+        if (rows * cols != model.E)
+            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the centroids", option.query,
+                 rows * cols, model.E);
+        return;
     }
     if (model.corpus.idf == NULL)
-        return ttmm_fail(&err, TTMM_BAD_INPUT,
-                         "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
+        FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
     if (model.E != TTMM_EMBED_DIM)
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d",
-                         model.folder, model.E, TTMM_EMBED_DIM);
-    const size_t prefix = T < option.prefix ? T : option.prefix;
-    int *byte = malloc((ttmm_to_bytes(NULL, model.tokenizer, token, prefix) + 1) * sizeof *byte);
-    if (model.query == NULL) model.query = malloc(TTMM_EMBED_DIM * sizeof *model.query);
-    if (byte && model.query)
-        ttmm_embed(model.query, byte, ttmm_to_bytes(byte, model.tokenizer, token, prefix), model.corpus.idf);
+        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder, model.E,
+             TTMM_EMBED_DIM);
+    const size_t prefix = smaller(T, option.prefix);
+    const size_t bytes = ttmm_to_bytes(NULL, model.tokenizer, token, prefix);
+    int *byte = allocate(bytes, sizeof *byte, "the query");
+    if (model.query == NULL) model.query = allocate(TTMM_EMBED_DIM, sizeof *model.query, "the query");
+    ttmm_to_bytes(byte, model.tokenizer, token, prefix);
+    ttmm_embed(model.query, byte, bytes, model.corpus.idf);
     free(byte);
-    return byte && model.query ? TTMM_OK : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
 }
 
 static int merge_is(const char *how) { return strcmp(option.merge ? option.merge : "dense", how) == 0; }
@@ -223,38 +237,44 @@ static int merge_is(const char *how) { return strcmp(option.merge ? option.merge
 static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2; }
 
 /* Choose experts for the query and load them. */
-static int route(size_t active)
+static ttmm_mix route(size_t active)
 {
     const ttmm_router r = {beta(), option.tau, option.max, active};
-    int code = ttmm_route(&model.n_chosen, model.index, model.weight, model.similarity, model.query, model.centroid,
-                          model.K, model.E, &r, &err);
-    for (size_t i = 0; i < model.n_chosen && code == TTMM_OK; i++) {
-        code = load_expert((size_t)model.index[i]);
-        model.chosen[i] = &model.expert[model.index[i]];
-    }
-    return code;
+    size_t n;
+    check(ttmm_route(&n, model.index, model.weight, model.similarity, model.query, model.centroid, model.K, model.E, &r,
+                     &err));
+    for (size_t i = 0; i < n; i++) model.chosen[i] = load_expert((size_t)model.index[i]);
+    return (ttmm_mix){n, model.chosen, model.weight};
 }
 
-/* All that routing a prompt needs, and the route: model.chosen, model.weight. */
-static int load_and_route(const int *token, size_t T)
+/* All experts, with equal weights. */
+static ttmm_mix all_experts(void)
 {
-    int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
-    if (code == TTMM_OK) code = load_centroids();
-    if (code == TTMM_OK) code = load_query(token, T);
-    return code ? code : route(option.active);
+    for (size_t k = 0; k < model.K; k++) {
+        model.chosen[k] = load_expert(k);
+        model.weight[k] = (real)(1 / (double)model.K);
+    }
+    return (ttmm_mix){model.K, model.chosen, model.weight};
 }
 
-static int merge_into(ttmm_model *to, const ttmm_mix *mix)
+/* All that routing the prompt needs, and the route. */
+static ttmm_mix load_and_route(void)
+{
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    load_centroids();
+    load_query(prompt, prompt_tokens);
+    return route(option.active);
+}
+
+static void merge_into(ttmm_model *to, const ttmm_mix *mix)
 {
     const size_t need = ttmm_merge_scratch(&model.base.config, mix);
     if (need > model.scratch_size) {
         free(model.scratch);
-        model.scratch = new_reals(need);
-        model.scratch_size = model.scratch ? need : 0;
-        if (model.scratch == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
+        model.scratch = allocate(need, sizeof *model.scratch, "merging");
+        model.scratch_size = need;
     }
     ttmm_merge(to, &model.base, mix, model.scratch);
-    return TTMM_OK;
 }
 
 static struct {
@@ -265,38 +285,33 @@ static struct {
     real *scratch;
 } ttt;
 
-static int load_ttt(void)
+/* What takes part in a pass: nothing; one adapter alone, that of TTT or another one. */
+static ttmm_lora adapter;
+static const ttmm_lora *const adapter_at = &adapter, *const ttt_at = &ttt.lora;
+static const real one = 1;
+static const ttmm_mix nothing = {0}, adapter_alone = {1, &adapter_at, &one}, ttt_alone = {1, &ttt_at, &one};
+
+static void load_ttt(void)
 {
     ttmm_lora like = {0};
     char folder[4096];
     int rank = 8;
     double alpha = 16;
-    const ttmm_recipe recipe = {.schedule = {.lr = option.ttt_lr, .last = 0.05},
-                                .beta1 = 0.9,
-                                .beta2 = 0.999,
-                                .eps = 1e-8,
-                                .clip = 1,
-                                .batch = 1,
-                                .seed = (uint64_t)option.seed};
-    const size_t wanted = option.neighbours, all = model.corpus.n_sequences;
-    if (model.corpus.dim == 0)
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
+    ttmm_recipe recipe = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = 1};
+    recipe.schedule.lr = option.ttt_lr, recipe.schedule.last = 0.05, recipe.seed = (uint64_t)option.seed;
+    if (model.corpus.dim == 0) FAIL(TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
     path_of_expert(folder, 0);
     if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
-        int read = ttmm_lora_read(&like, &model.base.config, folder, &err);
-        if (read) return read;
+        check(ttmm_lora_read(&like, &model.base.config, folder, &err));
         rank = (int)ttmm_lora_rank(&like), alpha = like.alpha;
         ttmm_lora_free(&like);
     }
-    ttt.how.neighbours = wanted < all ? wanted : all;
+    ttt.how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
     ttt.how.passes = option.passes, ttt.how.sift = strcmp(option.select, "sift") == 0;
-    int code = ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err);
-    if (code == TTMM_OK) code = ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err);
-    ttt.neighbour = malloc(ttt.how.neighbours * sizeof *ttt.neighbour);
-    ttt.scratch = new_reals(ttmm_ttt_scratch(&ttt.how, &model.corpus));
-    if (code == TTMM_OK && (!ttt.neighbour || !ttt.scratch))
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for TTT");
-    return code;
+    check(ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err));
+    check(ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err));
+    ttt.neighbour = allocate(ttt.how.neighbours, sizeof *ttt.neighbour, "TTT");
+    ttt.scratch = allocate(ttmm_ttt_scratch(&ttt.how, &model.corpus), sizeof *ttt.scratch, "TTT");
 }
 
 /* Of decoding: a prompt goes in pieces; and of scoring a sequence. */
@@ -304,90 +319,97 @@ enum { PIECE = 256 };
 static ttmm_pass_size decoding_size(size_t tokens, size_t positions, size_t rank)
 {
     return (ttmm_pass_size){
-        .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
+        .tokens = smaller(tokens, PIECE), .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
 }
 
 static ttmm_pass_size scoring_size(size_t T, size_t rank)
 {
-    return (ttmm_pass_size){.tokens = T, .sequences = 1, .logits = T < 64 ? T : 64, .rank = rank};
+    return (ttmm_pass_size){.tokens = T, .sequences = 1, .logits = smaller(T, 64), .rank = rank};
+}
+
+static size_t largest_rank(const ttmm_mix *mix)
+{
+    size_t rank = 0;
+    for (size_t k = 0; k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
+    return rank;
+}
+
+/* The tokens after those before, at most PIECE at a time; returns the logits of the last. */
+static const real *logits_after(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
+{
+    size_t n = 0;
+    for (size_t from = 0; from < T; from += n) {
+        const size_t start[2] = {0, n = smaller(T - from, PIECE)};
+        ttmm_forward(p, m, mix, token + from, start, 1);
+    }
+    return ttmm_logits(p, m, n - 1, 1);
 }
 
 /* ---- Prompts ----------------------------------------------------------------------------------------------------- */
 
-static int *prompt;
-static size_t prompt_tokens;
-
-static int read_stream(char **text, size_t *n, FILE *f, const char *name)
+/* All of a stream, with a zero byte after its n. */
+static char *read_stream(size_t *n, FILE *f, const char *name)
 {
     size_t room = 1 << 16;
+    char *text = allocate(room + 1, 1, "the prompt");
     *n = 0;
-    *text = malloc(room + 1);
-    while (*text) {
-        *n += fread(*text + *n, 1, room - *n, f);
-        if (*n < room) break;
-        char *more = realloc(*text, 2 * room + 1);
-        if (more == NULL) free(*text);
-        *text = more, room *= 2;
+    while ((*n += fread(text + *n, 1, room - *n, f)) == room) {
+        room *= 2;
+        text = realloc(text, room + 1);
+        if (text == NULL) FAIL(TTMM_NO_ROOM, "out of memory for the prompt");
     }
-    if (*text == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
-    if (ferror(f)) {
-        free(*text);
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be read", name);
-    }
-    (*text)[*n] = 0;
-    return TTMM_OK;
+    if (ferror(f)) FAIL(TTMM_BAD_INPUT, "%s: cannot be read", name);
+    text[*n] = 0;
+    return text;
 }
 
 /* Token ids separated by blanks, each less than the vocabulary. text [n] ends in a zero byte. */
-static int parse_ids(const char *text, size_t n, const char *name)
+static void parse_ids(const char *text, size_t n, const char *name)
 {
     for (const char *p = text;;) {
         char *end;
         while (*p && strchr(" \t\r\n", *p)) p++;
-        if (p == text + n) return TTMM_OK;
+        if (p == text + n) return;
         const long id = strtol(p, &end, 10);
-        if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab) {
-            return ttmm_fail(&err, TTMM_BAD_INPUT, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name,
-                             prompt_tokens + 1, p, model.base.config.vocab - 1);
-        }
+        if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab)
+            FAIL(TTMM_BAD_INPUT, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name, prompt_tokens + 1, p,
+                 model.base.config.vocab - 1);
         prompt[prompt_tokens++] = (int)id;
         p = end;
     }
 }
 
 /* The prompt: the argument, --file, --ids, or standard input. */
-static int load_prompt(const char *argument)
+static void load_prompt(const char *given)
 {
-    const char *name = option.ids ? option.ids : option.file ? option.file : argument ? "the prompt" : "standard input";
-    char *text = NULL;
+    const char *path = option.ids ? option.ids : option.file;
+    const char *name = path ? path : given ? "the prompt" : "standard input";
+    char *read = NULL;
     size_t n = 0;
-    int code = TTMM_OK;
-    if ((argument != NULL) + (option.file != NULL) + (option.ids != NULL) > 1)
-        return ttmm_fail(&err, TTMM_BAD_USE, "a prompt comes as an argument, by --file or by --ids: one of these");
-    if (option.ids || option.file) {
-        FILE *f = fopen(name, "rb");
-        if (f == NULL) return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: cannot be opened", name);
-        code = read_stream(&text, &n, f, name);
+    if ((given != NULL) + (option.file != NULL) + (option.ids != NULL) > 1)
+        FAIL(TTMM_BAD_USE, "a prompt comes as an argument, by --file or by --ids: one of these");
+    if (path) {
+        FILE *f = fopen(path, "rb");
+        if (f == NULL) FAIL(TTMM_BAD_INPUT, "%s: cannot be opened", path);
+        read = read_stream(&n, f, name);
         fclose(f);
-    } else if (argument == NULL) {
+    } else if (given) {
+        n = strlen(given);
+    } else {
         if (ttmm_is_terminal(stdin) && !option.quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
-        code = read_stream(&text, &n, stdin, name);
+        read = read_stream(&n, stdin, name);
     }
-    if (code) return code;
-    if (argument && !text) n = strlen(argument);
     if (option.ids) {
         ttmm_error none; /* ids are all that is needed: without a tokenizer they are what is printed, too */
-        prompt = n < SIZE_MAX / sizeof *prompt ? malloc((n + 1) * sizeof *prompt) : NULL;
-        code = prompt ? parse_ids(text, n, name) : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the prompt");
-        option.print_ids = ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK || option.print_ids;
+        prompt = allocate(n, sizeof *prompt, "the prompt");
+        parse_ids(read, n, name);
+        if (ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK) option.print_ids = 1;
     } else {
-        code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
-        if (code == TTMM_OK)
-            code = ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, text ? text : argument, n, &err);
+        check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
+        check(ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, read ? read : given, n, &err));
     }
-    free(text);
-    if (code == TTMM_OK && (n == 0 || prompt_tokens == 0)) code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s is empty", name);
-    return code;
+    free(read);
+    if (n == 0 || prompt_tokens == 0) FAIL(TTMM_BAD_INPUT, "%s is empty", name);
 }
 
 /* ---- route ------------------------------------------------------------------------------------------------------- */
@@ -410,40 +432,39 @@ static size_t first_largest(const size_t *x, size_t n)
 }
 
 /* "cookbook 14, garden 3": the files that the expert's sequences came from. */
-static void print_origins(FILE *f, int expert)
+static void print_origins(int expert)
 {
     const ttmm_corpus *c = &model.corpus;
-    size_t *count = calloc(c->n_files + 1, sizeof *count);
-    if (count && c->clustered) count_origins(count, expert);
-    for (int shown = 0; count && shown < 3; shown++) {
+    if (!c->clustered) return;
+    size_t *count = allocate(c->n_files, sizeof *count, "the names of files");
+    count_origins(count, expert);
+    for (int shown = 0; shown < 3; shown++) {
         const size_t most = first_largest(count, c->n_files);
         if (count[most] == 0) break;
-        fprintf(f, "%s%s %zu", shown ? ", " : "", c->file[most], count[most]);
+        printf("%s%s %zu", shown ? ", " : "", c->file[most], count[most]);
         count[most] = 0;
     }
     free(count);
 }
 
-static int verb_route(const char *const *argument, size_t n)
+static void verb_route(void)
 {
-    (void)argument, (void)n;
-    int code = load_and_route(prompt, prompt_tokens);
-    if (code) return code;
-    if ((code = open_tsv("expert\tsimilarity\tweight")) != TTMM_OK) return code;
-    if (model.n_chosen == 0) printf("no expert has a weight above tau: the base model answers\n");
+    const ttmm_mix mix = load_and_route();
+    open_tsv("expert\tsimilarity\tweight");
+    if (mix.n == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
-    for (size_t shown = 0; shown < model.n_chosen; shown++) { /* heaviest first */
+    for (size_t shown = 0; shown < mix.n; shown++) { /* heaviest first */
         size_t i = 0;
-        for (size_t j = 1; j < model.n_chosen; j++)
+        for (size_t j = 1; j < mix.n; j++)
             if (model.weight[j] > model.weight[i]) i = j;
         const double s = (double)model.similarity[model.index[i]], w = (double)model.weight[i];
         printf("%6d  %10.4f  %6.4f  %-25.*s ", model.index[i], s, w, (int)(25 * w + 0.5), "#########################");
-        print_origins(stdout, model.index[i]);
+        print_origins(model.index[i]);
         printf("\n");
         if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", model.index[i], s, w);
         model.weight[i] = -1;
     }
-    return close_tsv();
+    close_tsv();
 }
 
 /* ---- generate ---------------------------------------------------------------------------------------------------- */
@@ -462,8 +483,7 @@ static void put_token(int token)
     static ttmm_utf8 waiting;
     char out[8];
     const size_t n = token < 0 ? 1 : ttmm_to_bytes(NULL, model.tokenizer, &token, 1);
-    int *byte = malloc(n * sizeof *byte);
-    if (byte == NULL) return; /* what is generated does not depend on it */
+    int *byte = allocate(n, sizeof *byte, "a token's text");
     if (token < 0) byte[0] = -1;
     else ttmm_to_bytes(byte, model.tokenizer, &token, 1);
     for (size_t i = 0; i < n && byte[i] != TTMM_END; i++) fwrite(out, 1, ttmm_put_utf8(out, &waiting, byte[i]), stdout);
@@ -471,98 +491,70 @@ static void put_token(int token)
     fflush(stdout);
 }
 
-/* The tokens after those before, at most PIECE at a time; returns how many the last piece has. */
-static size_t forward_pieces(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
+/* As logits_after, of an ensemble: each adapter of mix has its own pass; the log of the weighted mean of what they give
+ * as probabilities.    mean [V] overwritten and returned */
+static const real *ensemble_after(real *mean, ttmm_pass *const *pass, const ttmm_mix *mix, const int *token, size_t T)
 {
-    size_t n = 0;
-    for (size_t from = 0; from < T; from += n) {
-        const size_t start[2] = {0, n = T - from < PIECE ? T - from : PIECE};
-        ttmm_forward(p, m, mix, token + from, start, 1);
+    const size_t V = (size_t)model.base.config.vocab;
+    memset(mean, 0, V * sizeof *mean);
+    for (size_t k = 0; k < mix->n; k++) {
+        const ttmm_mix alone = {1, mix->lora + k, &one};
+        ttmm_add_probabilities(mean, logits_after(pass[k], &model.base, &alone, token, T), V, mix->weight[k]);
     }
-    return n;
+    for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
+    return mean;
 }
 
-/* Decode from the prompt: one pass with mix beside the weights, or (ensemble) one pass for each adapter of mix, whose
- * probabilities are averaged. */
-static int decode(const ttmm_model *m, const ttmm_mix *mix, int ensemble)
+/* Decode from the prompt, with the adapters of mix beside the weights, or (ensemble) each alone. */
+static void decode(const ttmm_mix *mix, int ensemble)
 {
-    const size_t context = (size_t)m->config.context, V = (size_t)m->config.vocab, n = ensemble ? mix->n : 1;
-    size_t room = context - prompt_tokens, limit = option.tokens, rank = 0, generated = 0;
-    const size_t cache = limit < room ? prompt_tokens + limit : context;
-    const real one = 1;
+    const ttmm_config *c = &model.base.config;
+    const size_t V = (size_t)c->vocab, room = (size_t)c->context - prompt_tokens;
+    const size_t most = smaller(option.tokens, room), passes = ensemble ? mix->n : 1;
+    const ttmm_pass_size size = decoding_size(prompt_tokens, prompt_tokens + most, largest_rank(mix));
     const ttmm_sampler sampler = {option.temperature, option.top_p, option.top_k};
     ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
-    for (size_t k = 0; mix && k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
-    const ttmm_pass_size size = decoding_size(prompt_tokens, cache, rank);
-    ttmm_pass **pass = calloc(n, sizeof *pass);
-    real *mean = malloc(V * sizeof *mean);
-    void *scratch = malloc(ttmm_sample_scratch(V));
-    int code = pass && mean && scratch ? TTMM_OK : ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for decoding");
-    for (size_t k = 0; k < n && code == TTMM_OK; k++) code = ttmm_pass_new(&pass[k], &m->config, &size, &err);
-    for (size_t t = 0; t < prompt_tokens && code == TTMM_OK && !option.print_ids; t++) put_token(prompt[t]);
-    const int *token = prompt;
+    ttmm_pass **pass = allocate(passes, sizeof *pass, "decoding");
+    real *mean = allocate(V, sizeof *mean, "decoding");
+    void *scratch = allocate(ttmm_sample_scratch(V), 1, "decoding");
+    size_t n = 0; /* tokens decoded */
     int next = -1;
+    for (size_t k = 0; k < passes; k++) check(ttmm_pass_new(&pass[k], c, &size, &err));
+    for (size_t t = 0; t < prompt_tokens && !option.print_ids; t++) put_token(prompt[t]);
     const double began = ttmm_seconds();
-    while (code == TTMM_OK && generated < limit && generated < room) {
-        const size_t T = generated ? 1 : prompt_tokens;
-        const real *logits = NULL;
-        if (ensemble) memset(mean, 0, V * sizeof *mean);
-        for (size_t k = 0; k < n; k++) {
-            const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
-            const size_t rows = forward_pieces(pass[k], m, ensemble ? &alone : mix, token, T);
-            logits = ttmm_logits(pass[k], m, rows - 1, 1);
-            if (ensemble) ttmm_add_probabilities(mean, logits, V, mix->weight[k]);
-        }
-        if (ensemble)
-            for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
-        next = ttmm_sample(ensemble ? mean : logits, V, &sampler, &g, scratch);
-        generated++;
-        if (option.print_ids) printf("%s%d", generated > 1 ? " " : "", next), fflush(stdout);
-        if (is_end(next)) break;
-        if (!option.print_ids) put_token(next);
-        token = &next;
+    while (n < most && !is_end(next)) {
+        const int *token = n ? &next : prompt;
+        const size_t T = n ? 1 : prompt_tokens;
+        const real *logits = ensemble ? ensemble_after(mean, pass, mix, token, T)
+                                      : logits_after(pass[0], &model.base, mix, token, T);
+        next = ttmm_sample(logits, V, &sampler, &g, scratch);
+        n++;
+        if (option.print_ids) printf("%s%d", n > 1 ? " " : "", next), fflush(stdout);
+        else if (!is_end(next)) put_token(next);
     }
-    if (code == TTMM_OK && !option.print_ids) put_token(-1);
-    if (code == TTMM_OK) printf("\n");
-    if (code == TTMM_OK && !option.quiet)
-        fprintf(stderr, "%zu tokens, %.0f a second%s\n", generated, (double)generated / (ttmm_seconds() - began),
-                generated && is_end(next)           ? "; the text ended"
-                : generated == room && room < limit ? "; the context is full"
+    if (!option.print_ids) put_token(-1);
+    printf("\n");
+    if (!option.quiet)
+        fprintf(stderr, "%zu tokens, %.0f a second%s\n", n, (double)n / (ttmm_seconds() - began),
+                is_end(next)                        ? "; the text ended"
+                : n == room && room < option.tokens ? "; the context is full"
                                                     : "");
-    for (size_t k = 0; k < n && pass; k++) ttmm_pass_free(pass[k]);
+    for (size_t k = 0; k < passes; k++) ttmm_pass_free(pass[k]);
     free(pass);
     free(mean);
     free(scratch);
-    return code;
 }
 
-static int generate_with(const ttmm_lora *adapter)
+static void generate_with_ttt(void)
 {
-    const real one = 1;
-    const ttmm_mix mix = {1, &adapter, &one};
-    return decode(&model.base, &mix, 0);
-}
-
-static int generate_with_adapter(void)
-{
-    ttmm_lora adapter;
-    int code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
-    if (code == TTMM_OK) code = generate_with(&adapter);
-    ttmm_lora_free(&adapter);
-    return code;
-}
-
-static int generate_with_ttt(void)
-{
-    int code = load_corpus();
-    if (code == TTMM_OK) code = load_query(prompt, prompt_tokens);
-    if (code == TTMM_OK) code = load_ttt();
-    if (code) return code;
+    load_corpus();
+    load_query(prompt, prompt_tokens);
+    load_ttt();
     const double began = ttmm_seconds();
     ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
     if (!option.quiet)
         fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
-    return generate_with(&ttt.lora);
+    decode(&ttt_alone, 0);
 }
 
 /* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out * in multiply-adds,
@@ -576,119 +568,111 @@ static int cheaper_beside(const ttmm_config *c, size_t tokens)
     return (double)prompt_tokens + 16 * (double)tokens < products / sums;
 }
 
-static int verb_generate(const char *const *argument, size_t n)
+static void generate_with_experts(void)
 {
-    (void)argument, (void)n;
-    if (prompt_tokens >= (size_t)model.base.config.context)
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d",
-                         prompt_tokens, model.base.config.context);
-    if (option.adapter) return generate_with_adapter();
-    if (option.ttt) return generate_with_ttt();
-    if (option.no_experts || !has_experts()) {
-        if (!option.no_experts && !option.quiet)
-            fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
-        return decode(&model.base, NULL, 0);
-    }
-    int code = load_and_route(prompt, prompt_tokens);
-    if (code) return code;
+    ttmm_mix mix = load_and_route();
     if (!option.quiet) {
-        fprintf(stderr, model.n_chosen ? "experts" : "no expert has a weight above tau: the base model answers");
-        for (size_t i = 0; i < model.n_chosen; i++)
-            fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
+        fprintf(stderr, mix.n ? "experts" : "no expert has a weight above tau: the base model answers");
+        for (size_t i = 0; i < mix.n; i++) fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
         fprintf(stderr, "\n");
     }
-    const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
-    if (option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, option.tokens))
-        return decode(&model.base, &mix, 0);
-    if (merge_is("ensemble") && mix.n > 0) return decode(&model.base, &mix, 1);
-    code = merge_into(&model.base, &mix); /* in place: this process answers one prompt */
-    return code ? code : decode(&model.base, NULL, 0);
+    const int beside = option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, option.tokens);
+    const int ensemble = merge_is("ensemble") && mix.n > 0;
+    if (!beside && !ensemble) {
+        merge_into(&model.base, &mix); /* in place: this process answers one prompt */
+        mix.n = 0;
+    }
+    decode(&mix, ensemble);
+}
+
+static void verb_generate(void)
+{
+    if (prompt_tokens >= (size_t)model.base.config.context)
+        FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
+             model.base.config.context);
+    if (option.adapter) {
+        check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
+        decode(&adapter_alone, 0);
+    } else if (option.ttt) {
+        generate_with_ttt();
+    } else if (!option.no_experts && has_experts()) {
+        generate_with_experts();
+    } else {
+        if (!option.no_experts && !option.quiet)
+            fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
+        decode(&nothing, 0);
+    }
 }
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-static int verb_merge(const char *const *argument, size_t n)
+static void verb_merge(void)
 {
-    (void)argument, (void)n;
-    if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
-    if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
-        return ttmm_fail(&err, TTMM_BAD_USE,
-                         "%s: holds a model with its experts, which would be lost: choose another folder",
-                         option.output);
+    static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                       "generation_config.json"};
     const char *d = option.dtype ? option.dtype : "";
     const int type = strcmp(d, "f16") == 0    ? TTMM_F16
                      : strcmp(d, "bf16") == 0 ? TTMM_BF16
                      : strcmp(d, "f32") == 0  ? TTMM_F32
                                               : TTMM_REAL;
-    int code = load_and_route(prompt, prompt_tokens);
-    const ttmm_mix mix = {model.n_chosen, model.chosen, model.weight};
-    if (code == TTMM_OK) code = merge_into(&model.base, &mix);
-    if (code == TTMM_OK) code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
-    static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                       "generation_config.json"};
-    for (size_t i = 0; i < sizeof kept / sizeof *kept && code == TTMM_OK; i++)
-        if (ttmm_exists(model.folder, kept[i])) code = ttmm_copy(option.output, model.folder, kept[i], &err);
-    if (code == TTMM_OK && !option.quiet)
-        fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
-    return code;
+    if (option.output == NULL) FAIL(TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
+    if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
+        FAIL(TTMM_BAD_USE, "%s: holds a model with its experts, which would be lost: choose another folder",
+             option.output);
+    const ttmm_mix mix = load_and_route();
+    merge_into(&model.base, &mix);
+    check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
+    if (!option.quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
 }
 
 /* ---- trace, compare ---------------------------------------------------------------------------------------------- */
 
-static int verb_trace(const char *const *argument, size_t n)
+static void check_trace_options(int routed)
 {
-    (void)argument, (void)n;
-    const real one = 1;
-    const int routed = option.route || option.query;
-    ttmm_lora adapter = {0};
-    const ttmm_lora *only = &adapter;
-    ttmm_mix mix = {0};
-    ttmm_trace t = {0};
-    int code = TTMM_OK;
-    if (option.output == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "trace needs -o F, the file to write");
+    if (option.output == NULL) FAIL(TTMM_BAD_USE, "trace needs -o F, the file to write");
     if (option.cached && option.grad)
-        return ttmm_fail(&err, TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
+        FAIL(TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
     if (routed && option.adapter)
-        return ttmm_fail(&err, TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
+        FAIL(TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
     if ((option.merge || option.active) && !routed)
-        return ttmm_fail(&err, TTMM_BAD_USE, "--merge and --active are for experts: add --route or --query");
+        FAIL(TTMM_BAD_USE, "--merge and --active are for experts: add --route or --query");
     if (merge_is("ensemble"))
-        return ttmm_fail(&err, TTMM_BAD_USE,
-                         "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
+        FAIL(TTMM_BAD_USE, "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
+}
+
+static void verb_trace(void)
+{
+    const int routed = option.route || option.query;
+    ttmm_mix mix = nothing;
+    ttmm_trace t;
+    size_t n = 0;
+    check_trace_options(routed);
     if (option.adapter) {
-        code = ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err);
-        mix = (ttmm_mix){1, &only, &one};
-    } else if (routed) {
-        code = load_and_route(prompt, prompt_tokens);
-        mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
-        if (code == TTMM_OK && merge_is("dense")) {
-            code = merge_into(&model.base, &mix);
-            mix.n = 0;
-        }
+        check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
+        mix = adapter_alone;
     }
-    if (code == TTMM_OK)
-        code = ttmm_trace_new(&t, &model.base, &mix, option.adapter ? NULL : model.index, prompt, prompt_tokens,
-                              option.cached, option.grad, &err);
-    ttmm_array *all = code ? NULL : calloc(t.n + 4, sizeof *all);
-    if (code == TTMM_OK && all == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of tensors");
-    if (code == TTMM_OK) {
-        size_t tensors = 0;
-        if (routed) {
-            all[tensors++] = (ttmm_array){"query", model.E, 0, model.query, NULL};
-            all[tensors++] = (ttmm_array){"similarity", model.K, 0, model.similarity, NULL};
-            all[tensors++] = (ttmm_array){"experts", model.n_chosen, 0, NULL, model.index};
-            all[tensors++] = (ttmm_array){"weights", model.n_chosen, 0, model.weight, NULL};
-        }
-        memcpy(all + tensors, t.array, t.n * sizeof *all);
-        tensors += t.n;
-        code = ttmm_arrays_write(all, tensors, option.output, "", &err);
-        if (code == TTMM_OK && !option.quiet)
-            fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, tensors, prompt_tokens);
+    if (routed) mix = load_and_route();
+    const size_t chosen = mix.n;
+    if (routed && merge_is("dense")) {
+        merge_into(&model.base, &mix);
+        mix.n = 0;
     }
+    check(ttmm_trace_new(&t, &model.base, &mix, model.index, prompt, prompt_tokens, option.cached, option.grad, &err));
+    ttmm_array *all = allocate(t.n + 4, sizeof *all, "a list of tensors");
+    if (routed) {
+        all[n++] = (ttmm_array){"query", model.E, 0, model.query, NULL};
+        all[n++] = (ttmm_array){"similarity", model.K, 0, model.similarity, NULL};
+        all[n++] = (ttmm_array){"experts", chosen, 0, NULL, model.index};
+        all[n++] = (ttmm_array){"weights", chosen, 0, model.weight, NULL};
+    }
+    memcpy(all + n, t.array, t.n * sizeof *all);
+    n += t.n;
+    check(ttmm_arrays_write(all, n, option.output, "", &err));
+    if (!option.quiet) fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, n, prompt_tokens);
     free(all);
     ttmm_trace_free(&t);
-    ttmm_lora_free(&adapter);
-    return code;
 }
 
 static void print_difference(void *tensors, const ttmm_difference *d)
@@ -711,36 +695,19 @@ static void print_difference(void *tensors, const ttmm_difference *d)
                 d->ulps, d->worst, d->a, d->b, verdict[d->verdict]);
 }
 
-static int verb_compare(const char *const *argument, size_t n)
+static void verb_compare(void)
 {
-    (void)n;
+    const char *a = argument[0], *b = argument[1];
     size_t tensors = 0, failures;
-    int code = open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
-    if (code == TTMM_OK)
-        code = ttmm_compare(argument[0], argument[1], option.atol, option.rtol, print_difference, &tensors, &failures,
-                            &err);
-    if (code == TTMM_OK) code = close_tsv();
-    if (code) return code;
+    open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
+    check(ttmm_compare(a, b, option.atol, option.rtol, print_difference, &tensors, &failures, &err));
+    close_tsv();
     printf("%zu tensors, %zu of them not as they should be (atol %g, rtol %g)\n", tensors, failures, option.atol,
            option.rtol);
-    return failures == 0 ? TTMM_OK
-                         : ttmm_fail(&err, TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", argument[0],
-                                     argument[1], failures, tensors);
+    if (failures) FAIL(TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", a, b, failures, tensors);
 }
 
 /* ---- eval -------------------------------------------------------------------------------------------------------- */
-
-enum { BASE, FINETUNED, TTMM, ENSEMBLE, UNIFORM, TTT };
-static const struct {
-    const char *name;
-    int how;
-    size_t active; /* 0: sparse, by tau */
-} methods[] = {
-    {"base", BASE, 0},     {"finetuned", FINETUNED, 0}, {"ttmm-1", TTMM, 1},           {"ttmm-3", TTMM, 3},
-    {"ttmm-10", TTMM, 10}, {"ttmm", TTMM, 0},           {"ensemble-10", ENSEMBLE, 10}, {"uniform", UNIFORM, 0},
-    {"ttt", TTT, 0},
-};
-enum { METHODS = sizeof methods / sizeof *methods, LAST = METHODS - 1, MEMBERS = 10 };
 
 typedef struct {
     const int *token; /* in eval.text */
@@ -748,136 +715,141 @@ typedef struct {
     const char *file; /* it is from */
 } eval_prompt;
 
+typedef struct {
+    int ran;             /* on this prompt */
+    double nll, seconds; /* of what follows the prefix; before it can be computed */
+} eval_score;
+
+/* The table's rows, and how each treats a prompt. */
+typedef struct {
+    const char *name;
+    enum { BASE, FINETUNED, TTMM, ENSEMBLE, UNIFORM, TTT, HOW } how;
+    size_t experts;             /* of ttmm and ensemble; 0: sparse, by tau */
+    int there;                  /* the model has what it takes */
+    eval_score *score;          /* [n] */
+    size_t prompts;             /* it was run on */
+    double active, decode_rate; /* mean number of adapters; tokens a second */
+} eval_method;
+
+static eval_method methods[] = {
+    {.name = "base", .how = BASE},
+    {.name = "finetuned", .how = FINETUNED},
+    {.name = "ttmm-1", .how = TTMM, .experts = 1},
+    {.name = "ttmm-3", .how = TTMM, .experts = 3},
+    {.name = "ttmm-10", .how = TTMM, .experts = 10},
+    {.name = "ttmm", .how = TTMM},
+    {.name = "ensemble-10", .how = ENSEMBLE, .experts = 10},
+    {.name = "uniform", .how = UNIFORM},
+    {.name = "ttt", .how = TTT},
+};
+enum { METHODS = sizeof methods / sizeof *methods };
+static eval_method *const methods_end = methods + METHODS, *const method_ttt = methods + METHODS - 1;
+enum { MEMBERS = 10 }; /* of an ensemble, at most, when the speed of decoding is measured */
+
 static struct {
     ttmm_corpus text; /* the held-out files */
     eval_prompt *prompt;
-    size_t n, bytes;       /* prompts: the text's sequences longer than the prefix; bytes that are scored */
-    real *query;           /* [n, E] of --query, or NULL */
-    size_t *count;         /* [training files] scratch of count_origins */
-    size_t mostly, partly; /* prompts whose nearest expert was trained mostly, or at all, on their file */
-    ttmm_lora finetuned;
-    real *equal;                       /* [K] the weights of uniform */
+    size_t n, bytes;                   /* prompts: the text's sequences longer than the prefix; bytes that are scored */
+    real *query;                       /* [n, E] of --query, or NULL */
+    size_t *count;                     /* [training files] scratch of count_origins */
+    size_t mostly, partly;             /* prompts whose nearest expert was trained mostly, or at all, on their file */
     double *probability, *sorted;      /* scratch: [longest sequence], [n] */
     ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
-    struct {
-        int there;
-        double *nll, *seconds; /* [n] of each prompt; of each that the method was run on */
-        char *ran;             /* [n] */
-        double active, decode;
-        size_t prompts;
-    } method[METHODS];
 } eval;
 
-static int by_value(const void *a, const void *b)
+/* What the methods work with. Those for which it is not there are left out. */
+static void load_methods(void)
 {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(const double *x, size_t n)
-{
-    memcpy(eval.sorted, x, n * sizeof *x);
-    qsort(eval.sorted, n, sizeof *x, by_value);
-    return n == 0 ? 0 : (eval.sorted[(n - 1) / 2] + eval.sorted[n / 2]) / 2;
-}
-
-static int load_eval(const char *const *file, size_t n_files)
-{
-    const ttmm_config *c = &model.base.config;
-    const size_t prefix = option.prefix;
     char folder[4096];
-    size_t rank = 0;
-    const int context = option.context && option.context < c->context ? option.context
-                        : c->context < 1024                           ? c->context
-                                                                      : 1024;
-    int code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
-    if (code == TTMM_OK) code = ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err);
     const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
-    if (code == TTMM_OK && corpus) code = load_corpus();
-    if (code == TTMM_OK && corpus && model.corpus.idf == NULL && !option.query)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT,
-                         "%s: was indexed with outside embeddings: those of the prompts must come by --query",
-                         model.folder);
-    if (code == TTMM_OK && experts) code = load_centroids();
-    for (size_t k = 0; k < model.K && code == TTMM_OK; k++) {
-        code = load_expert(k);
-        if (code == TTMM_OK) rank = larger(rank, ttmm_lora_rank(&model.expert[k]));
-    }
-    eval.method[0].there = 1;
-    eval.method[1].there = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors");
-    for (int m = 2; m < LAST; m++) eval.method[m].there = experts;
-    eval.method[LAST].there = corpus && option.ttt_prompts > 0;
+    const int there[HOW] = {
+        [BASE] = 1,          [FINETUNED] = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors"),
+        [TTMM] = experts,    [ENSEMBLE] = experts,
+        [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
+    for (eval_method *m = methods; m < methods_end; m++) m->there = there[m->how];
+    if (corpus) load_corpus();
+    if (corpus && model.corpus.idf == NULL && !option.query)
+        FAIL(TTMM_BAD_INPUT, "%s: was indexed with outside embeddings: those of the prompts must come by --query",
+             model.folder);
+    if (experts) load_centroids();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
-    if (code == TTMM_OK && eval.method[1].there) code = ttmm_lora_read(&eval.finetuned, c, folder, &err);
-    if (code == TTMM_OK && eval.method[LAST].there) code = load_ttt();
-    if (code == TTMM_OK) code = ttmm_model_copy(&model.merged, &model.base, &err);
-    if (code) return code;
-    if (eval.method[LAST].there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
-    const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
-    const ttmm_pass_size size = scoring_size(T, rank), step = decoding_size(1, 64, rank);
-    code = ttmm_pass_new(&eval.pass, c, &size, &err);
-    for (size_t k = 0; k < MEMBERS && code == TTMM_OK; k++) code = ttmm_pass_new(&eval.member[k], c, &step, &err);
-    if (code) return code;
-    eval.prompt = malloc(all * sizeof *eval.prompt), eval.sorted = malloc(all * sizeof *eval.sorted);
-    eval.probability = malloc(T * sizeof *eval.probability);
-    eval.equal = malloc((model.K + 1) * sizeof *eval.equal);
-    eval.count = malloc((model.corpus.n_files + 1) * sizeof *eval.count);
-    int *byte = malloc((ttmm_to_bytes(NULL, model.tokenizer, eval.text.token, eval.text.n_tokens) + 1) * sizeof *byte);
-    int room = eval.count && eval.prompt && eval.probability && eval.sorted && eval.equal && byte;
-    for (int m = 0; m < METHODS; m++) {
-        eval.method[m].nll = malloc(all * sizeof(double)), eval.method[m].seconds = malloc(all * sizeof(double));
-        eval.method[m].ran = calloc(all, 1);
-        room = room && eval.method[m].nll && eval.method[m].seconds && eval.method[m].ran;
-    }
-    if (!room) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the table");
-    for (size_t i = 0; i < all; i++) {
-        const size_t from = eval.text.sequence[i], to = eval.text.sequence[i + 1];
-        if (to - from <= prefix) continue;
-        const char *name = eval.text.file[eval.text.document_file[eval.text.sequence_document[i]]];
-        eval.prompt[eval.n++] = (eval_prompt){eval.text.token + from, to - from - prefix, name};
-        const size_t bytes = ttmm_to_bytes(byte, model.tokenizer, eval.text.token + from + prefix, to - from - prefix);
+    if (there[FINETUNED]) check(ttmm_lora_read(&adapter, &model.base.config, folder, &err));
+    if (there[TTT]) load_ttt();
+    check(ttmm_model_copy(&model.merged, &model.base, &err));
+}
+
+/* The sequences longer than the prefix, and their bytes after it. */
+static void list_prompts(void)
+{
+    const ttmm_corpus *c = &eval.text;
+    int *byte = allocate(ttmm_to_bytes(NULL, model.tokenizer, c->token, c->n_tokens), sizeof *byte, "the table");
+    eval.prompt = allocate(c->n_sequences, sizeof *eval.prompt, "the table");
+    for (size_t i = 0; i < c->n_sequences; i++) {
+        const int *token = c->token + c->sequence[i];
+        const size_t T = c->sequence[i + 1] - c->sequence[i], scored = T - smaller(T, option.prefix);
+        if (scored == 0) continue;
+        eval.prompt[eval.n++] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]]};
+        const size_t bytes = ttmm_to_bytes(byte, model.tokenizer, token + option.prefix, scored);
         for (size_t b = 0; b < bytes; b++) eval.bytes += byte[b] < TTMM_END;
     }
     free(byte);
     if (eval.n == 0)
-        return ttmm_fail(&err, TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", prefix);
-    if (option.query) {
-        size_t rows, cols;
-        code = ttmm_array_read(&eval.query, &rows, &cols, option.query, "embeddings", &err);
-        if (code == TTMM_OK && (rows != eval.n || cols != model.E))
-            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: is [%zu, %zu], expected [%zu, %zu]: one row a prompt",
-                             option.query, rows, cols, eval.n, model.E);
-        if (code == TTMM_OK && (model.query = new_reals(model.E)) == NULL)
-            code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the query");
-        if (code) return code;
-    }
-    if (!option.quiet) {
-        fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n",
-                eval.n, prefix, model.K, model.corpus.n_sequences);
-        if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
-    }
-    return TTMM_OK;
+        FAIL(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", option.prefix);
+}
+
+static void load_queries(void)
+{
+    size_t rows, cols;
+    check(ttmm_array_read(&eval.query, &rows, &cols, option.query, "embeddings", &err));
+    if (rows != eval.n || cols != model.E)
+        FAIL(TTMM_BAD_INPUT, "%s: is [%zu, %zu], expected [%zu, %zu]: one row a prompt", option.query, rows, cols,
+             eval.n, model.E);
+    model.query = allocate(model.E, sizeof *model.query, "the query");
+}
+
+static void load_eval(const char *const *file, size_t n_files)
+{
+    const ttmm_config *c = &model.base.config;
+    const int most = option.context ? option.context : 1024, context = most < c->context ? most : c->context;
+    check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
+    check(ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err));
+    load_methods();
+    const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
+    const ttmm_mix experts = all_experts();
+    size_t rank = largest_rank(&experts);
+    if (method_ttt->there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
+    const ttmm_pass_size size = scoring_size(T, rank), step = decoding_size(1, 64, rank);
+    check(ttmm_pass_new(&eval.pass, c, &size, &err));
+    for (size_t k = 0; k < MEMBERS; k++) check(ttmm_pass_new(&eval.member[k], c, &step, &err));
+    list_prompts();
+    if (option.query) load_queries();
+    for (eval_method *m = methods; m < methods_end; m++) m->score = allocate(eval.n, sizeof *m->score, "the table");
+    eval.sorted = allocate(eval.n, sizeof *eval.sorted, "the table");
+    eval.probability = allocate(T, sizeof *eval.probability, "the table");
+    eval.count = allocate(model.corpus.n_files, sizeof *eval.count, "the table");
+    if (option.quiet) return;
+    fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
+            option.prefix, model.K, model.corpus.n_sequences);
+    if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
 }
 
 /* Whether the chosen expert was trained on the file of the prompt's name: mostly, or in part. */
 static void count_home(const eval_prompt *p)
 {
     const ttmm_corpus *c = &model.corpus;
+    size_t on_it = 0;
     count_origins(eval.count, model.index[0]);
-    eval.mostly += strcmp(c->file[first_largest(eval.count, c->n_files)], p->file) == 0;
     for (size_t f = 0; f < c->n_files; f++)
-        if (eval.count[f] > 0 && strcmp(c->file[f], p->file) == 0) {
-            eval.partly++;
-            break;
-        }
+        if (strcmp(c->file[f], p->file) == 0) on_it += eval.count[f];
+    eval.partly += on_it > 0;
+    eval.mostly += strcmp(c->file[first_largest(eval.count, c->n_files)], p->file) == 0;
 }
 
 /* Tokens a second through the key/value cache, an ensemble's members one after the other. The best of three trials. */
 static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
     enum { WARM = 8, TOKENS = 24 };
-    const size_t tokens = T < WARM + TOKENS ? T : WARM + TOKENS, start[2] = {0, 1};
-    const real one = 1;
+    const size_t tokens = smaller(T, WARM + TOKENS);
     double best = 0, began = 0;
     for (int trial = 0; trial < 3 && tokens > WARM; trial++) {
         for (size_t k = 0; k < members; k++) ttmm_rewind(eval.member[k], 0);
@@ -885,8 +857,7 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
             if (t == WARM) began = ttmm_seconds();
             for (size_t k = 0; k < members; k++) {
                 const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
-                ttmm_forward(eval.member[k], m, members > 1 ? &alone : mix, token + t, start, 1);
-                ttmm_logits(eval.member[k], m, 0, 1);
+                logits_after(eval.member[k], m, members > 1 ? &alone : mix, token + t, 1);
             }
         }
         const double rate = (double)(tokens - WARM) / (ttmm_seconds() - began);
@@ -895,139 +866,140 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
     return best;
 }
 
-/* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
-static int run_method(int m)
+/* What a method does for a prompt before the first token can be computed: the mix that answers it. */
+static ttmm_mix prepare(const eval_method *m, size_t i)
 {
-    const int how = methods[m].how, beside = how == TTMM && merge_is("lowrank");
-    const int ensemble = how == ENSEMBLE || (how == TTMM && merge_is("ensemble"));
-    const int prepares = how == TTMM || how == ENSEMBLE || how == TTT;
-    const size_t prefix = option.prefix, n = eval.n;
-    const size_t sample = option.ttt_prompts < n ? option.ttt_prompts : n;
-    const ttmm_lora *adapter = how == TTT ? &ttt.lora : &eval.finetuned;
-    const ttmm_model *with = how == BASE || how == TTT || ensemble || beside ? &model.base : &model.merged;
-    const real one = 1;
-    ttmm_mix mix = {1, &adapter, &one};
-    size_t members = 1;
+    if (eval.query) memcpy(model.query, eval.query + i * model.E, model.E * sizeof *model.query);
+    else load_query(eval.prompt[i].token, option.prefix);
+    if (m->how != TTT) return route(m->experts ? m->experts : option.active);
+    ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
+    return ttt_alone;
+}
+
+/* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
+static void run_method(eval_method *m)
+{
+    ttmm_mix mix = m->how == FINETUNED ? adapter_alone : m->how == UNIFORM ? all_experts() : nothing;
+    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT; /* prompt the mix is another */
+    const int ensemble = m->how == ENSEMBLE || (m->how == TTMM && merge_is("ensemble"));
+    const int merged = !(ensemble || m->how == TTT || (m->how == TTMM && merge_is("lowrank")));
+    const ttmm_model *with = merged ? &model.merged : &model.base;
+    const ttmm_mix *beside = merged ? NULL : &mix;
+    const size_t prefix = option.prefix, n = eval.n, sample = m->how == TTT ? smaller(option.ttt_prompts, n) : n;
     double shown = ttmm_seconds();
-    int code = how == FINETUNED ? merge_into(&model.merged, &mix) : TTMM_OK;
-    if (how == UNIFORM) {
-        for (size_t k = 0; k < model.K; k++)
-            model.chosen[k] = &model.expert[k], eval.equal[k] = (real)(1 / (double)model.K);
-        mix = (ttmm_mix){model.K, model.chosen, eval.equal};
-        code = merge_into(&model.merged, &mix);
-    }
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        const int *token = eval.prompt[i].token;
-        const size_t T = prefix + eval.prompt[i].scored;
-        if (how == TTT && i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
-        eval.method[m].ran[i] = 1;
+    if (!for_each) merge_into(&model.merged, &mix);
+    for (size_t i = 0; i < n; i++) {
+        const eval_prompt *p = &eval.prompt[i];
+        const size_t T = prefix + p->scored;
+        if (i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
         const double began = ttmm_seconds();
-        if (prepares && eval.query) memcpy(model.query, eval.query + i * model.E, model.E * sizeof *model.query);
-        else if (prepares) code = load_query(token, prefix);
-        if (code == TTMM_OK && (how == TTMM || how == ENSEMBLE)) {
-            code = route(methods[m].active ? methods[m].active : option.active);
-            mix = (ttmm_mix){model.n_chosen, model.chosen, model.weight};
-            if (code == TTMM_OK && !ensemble && !beside) code = merge_into(&model.merged, &mix);
-        }
-        if (code) return code;
-        if (how == TTT) ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
-        const double seconds = ttmm_seconds() - began;
-        eval.method[m].seconds[eval.method[m].prompts++] = prepares ? seconds : 0;
-        eval.method[m].active += how == BASE ? 0 : (double)mix.n;
-        if (how == TTMM && methods[m].active == 1 && model.corpus.clustered) count_home(&eval.prompt[i]);
+        if (for_each) mix = prepare(m, i);
+        if (for_each && merged) merge_into(&model.merged, &mix);
+        m->score[i].seconds = for_each ? ttmm_seconds() - began : 0;
+        m->score[i].ran = 1;
         if (ensemble && mix.n > 0)
-            eval.method[m].nll[i] = ttmm_score_ensemble(eval.pass, with, &mix, token, T, prefix, eval.probability);
-        else eval.method[m].nll[i] = ttmm_score(eval.pass, with, how == TTT || beside ? &mix : NULL, token, T, prefix);
+            m->score[i].nll = ttmm_score_ensemble(eval.pass, with, &mix, p->token, T, prefix, eval.probability);
+        else m->score[i].nll = ttmm_score(eval.pass, with, beside, p->token, T, prefix);
+        m->prompts++;
+        m->active += (double)mix.n;
+        if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(p);
         if (!option.quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
-            fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", methods[m].name, i + 1, n);
+            fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
             shown = ttmm_seconds();
         }
     }
-    if (code) return code;
-    eval.method[m].active /= (double)eval.method[m].prompts;
-    if (ensemble && mix.n > 0) members = mix.n < MEMBERS ? mix.n : MEMBERS;
-    eval.method[m].decode = decode_rate(members, with, how == TTT || beside || ensemble ? &mix : NULL,
-                                        eval.prompt[n - 1].token, prefix + eval.prompt[n - 1].scored);
-    return TTMM_OK;
+    const eval_prompt *last = &eval.prompt[n - 1];
+    const size_t members = ensemble ? larger(1, smaller(mix.n, MEMBERS)) : 1;
+    m->active /= (double)m->prompts;
+    m->decode_rate = decode_rate(members, with, beside, last->token, prefix + last->scored);
 }
 
-/* Negative log-likelihood of a method, over all its prompts or over those that TTT was run on. */
-static double total_nll(int m, int of_ttt, size_t *tokens)
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median over the method's prompts. */
+static double median_seconds(const eval_method *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < eval.n; i++)
+        if (m->score[i].ran) eval.sorted[n++] = m->score[i].seconds;
+    qsort(eval.sorted, n, sizeof *eval.sorted, by_value);
+    return (eval.sorted[(n - 1) / 2] + eval.sorted[n / 2]) / 2;
+}
+
+/* Negative log-likelihood of a method, over all its prompts or over those that another was run on, too. */
+static double total_nll(const eval_method *m, const eval_method *other, size_t *tokens)
 {
     double nll = 0;
     *tokens = 0;
-    for (size_t i = 0; i < eval.n; i++) {
-        if (!eval.method[m].ran[i] || (of_ttt && !eval.method[LAST].ran[i])) continue;
-        nll += eval.method[m].nll[i], *tokens += eval.prompt[i].scored;
-    }
+    for (size_t i = 0; i < eval.n; i++)
+        if (m->score[i].ran && other->score[i].ran) nll += m->score[i].nll, *tokens += eval.prompt[i].scored;
     return nll;
 }
 
-static int verb_eval(const char *const *argument, size_t n)
+static void print_table(void)
 {
-    int code = load_eval(argument + 1, n - 1);
-    for (int m = 0; m < METHODS && code == TTMM_OK; m++)
-        if (eval.method[m].there) code = run_method(m);
-    if (code) return code;
-    clear_line();
-    code = open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
-    if (code) return code;
-    printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
-           "speed-up", "decode tok/s");
-    const double ttt_time = eval.method[LAST].there ? median(eval.method[LAST].seconds, eval.method[LAST].prompts) : 0;
+    const double ttt_time = method_ttt->there ? median_seconds(method_ttt) : 0;
     size_t all_tokens = 0, tokens;
     for (size_t i = 0; i < eval.n; i++) all_tokens += eval.prompt[i].scored;
-    for (int m = 0; m < METHODS; m++) {
-        if (!eval.method[m].there) continue;
-        const double nll = total_nll(m, 0, &tokens), ppl = ttmm_exp(nll / (double)tokens);
-        const double time = median(eval.method[m].seconds, eval.method[m].prompts);
+    open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
+    printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
+           "speed-up", "decode tok/s");
+    for (const eval_method *m = methods; m < methods_end; m++) {
+        if (!m->there) continue;
+        const double nll = total_nll(m, m, &tokens), ppl = ttmm_exp(nll / (double)tokens), time = median_seconds(m);
         const double bpb = nll / (double)tokens * ((double)all_tokens / (double)eval.bytes) / ttmm_log(2);
         char faster[32] = "";
         if (time > 0 && ttt_time > 0) snprintf(faster, sizeof faster, "%.0f x", ttt_time / time);
-        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f\n", methods[m].name, eval.method[m].active, ppl, bpb,
-               1e3 * time, faster, eval.method[m].decode);
+        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f\n", m->name, m->active, ppl, bpb, 1e3 * time, faster,
+               m->decode_rate);
         if (tsv)
-            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", methods[m].name, eval.method[m].active,
-                    ppl, bpb, nll, tokens, eval.method[m].prompts, time, eval.method[m].decode);
+            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", m->name, m->active, ppl, bpb, nll,
+                    tokens, m->prompts, time, m->decode_rate);
     }
-    if ((code = close_tsv()) != TTMM_OK) return code;
+    close_tsv();
+}
+
+static void verb_eval(void)
+{
+    size_t tokens;
+    load_eval(argument + 1, n_arguments - 1);
+    for (eval_method *m = methods; m < methods_end; m++)
+        if (m->there) run_method(m);
+    clear_line();
+    print_table();
     if (eval.partly > 0)
-        printf(
-            "the nearest expert was trained on the file of the prompt's name for %.1f %% of the prompts, mostly on it "
-            "for %.1f %%\n",
-            100 * (double)eval.partly / (double)eval.n, 100 * (double)eval.mostly / (double)eval.n);
-    if (!eval.method[LAST].there || eval.method[LAST].prompts == eval.n) return TTMM_OK;
-    printf("ttt was run on %zu of the %zu prompts; perplexities on these:", eval.method[LAST].prompts, eval.n);
-    for (int m = 0; m < METHODS; m++)
-        if (eval.method[m].there) {
-            const double nll = total_nll(m, 1, &tokens);
-            printf("%s %s %.3f", m ? "," : "", methods[m].name, ttmm_exp(nll / (double)tokens));
+        printf("the nearest expert was trained on the file of the prompt's name for %.1f %% of the prompts, "
+               "mostly on it for %.1f %%\n",
+               100 * (double)eval.partly / (double)eval.n, 100 * (double)eval.mostly / (double)eval.n);
+    if (!method_ttt->there || method_ttt->prompts == eval.n) return;
+    printf("ttt was run on %zu of the %zu prompts; perplexities on these:", method_ttt->prompts, eval.n);
+    for (const eval_method *m = methods; m < methods_end; m++)
+        if (m->there) {
+            const double nll = total_nll(m, method_ttt, &tokens);
+            printf("%s %s %.3f", m == methods ? "" : ",", m->name, ttmm_exp(nll / (double)tokens));
         }
     printf("\n");
-    return TTMM_OK;
 }
 
 /* ---- tokenize, info ---------------------------------------------------------------------------------------------- */
 
-static int verb_tokenize(const char *const *argument, size_t n)
+static void verb_tokenize(void)
 {
-    (void)argument, (void)n;
-    ttmm_corpus text = {0};
-    if (option.file == NULL) return ttmm_fail(&err, TTMM_BAD_USE, "tokenize needs --file F");
-    int code = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err);
-    if (code == TTMM_OK)
-        code = ttmm_corpus_from_files(&text, model.tokenizer, &option.file, 1,
-                                      option.context ? option.context : 1 << 30, &err);
-    FILE *f = code ? NULL : option.output ? fopen(option.output, "w") : stdout;
-    if (code == TTMM_OK && f == NULL) code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
-    for (size_t s = 0; s < text.n_sequences && code == TTMM_OK; s++)
+    ttmm_corpus text;
+    if (option.file == NULL) FAIL(TTMM_BAD_USE, "tokenize needs --file F");
+    check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
+    check(ttmm_corpus_from_files(&text, model.tokenizer, &option.file, 1, option.context ? option.context : 1 << 30,
+                                 &err));
+    FILE *f = option.output ? open_output(option.output) : stdout;
+    for (size_t s = 0; s < text.n_sequences; s++)
         for (size_t t = text.sequence[s]; t < text.sequence[s + 1]; t++)
             fprintf(f, "%d%c", text.token[t], t + 1 < text.sequence[s + 1] ? ' ' : '\n');
-    const int bad = option.output && f && ferror(f);
-    if (option.output && f && (fclose(f) != 0 || bad) && code == TTMM_OK)
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.output);
+    if (option.output) close_output(f, option.output);
     ttmm_corpus_free(&text);
-    return code;
 }
 
 /* With what the program takes itself: 2.1 MiB for ./run -h on Linux, and a little for headers and the tokenizer. */
@@ -1036,43 +1008,21 @@ static void print_size(const char *what, size_t bytes)
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576 + 2.3);
 }
 
-static int verb_info(const char *const *argument, size_t n)
+/* The sizes of the large things that each command allocates, added up. */
+static void print_memory(void)
 {
-    (void)argument, (void)n;
     const ttmm_config *c = &model.base.config;
-    const size_t weights = model.base.n * sizeof(real), context = (size_t)c->context;
-    const size_t asked = option.context ? (size_t)option.context : 1024, T = asked < context ? asked : context;
-    printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
-    printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
-           c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
-           c->tied ? "tied" : "untied");
-    int code = ttmm_exists(model.folder, "corpus.safetensors") ? load_corpus() : TTMM_OK;
-    if (code == TTMM_OK && has_experts()) code = load_centroids();
-    if (code == TTMM_OK && model.K) code = load_expert(0);
-    if (code) return code;
-    if (model.corpus.n_sequences)
-        printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
-               model.corpus.n_tokens, model.corpus.n_documents, model.corpus.n_files, model.corpus.n_sequences,
-               model.corpus.dim);
-    size_t trained = 0, rank = 8;
-    for (size_t k = 0; k < model.K; k++) {
-        char folder[4096];
-        path_of_expert(folder, k);
-        trained += (size_t)ttmm_exists(folder, "adapter_model.safetensors");
-        model.chosen[k] = &model.expert[0]; /* to be counted as often */
-    }
-    if (model.K) {
-        rank = ttmm_lora_rank(&model.expert[0]);
-        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K, rank,
-               model.expert[0].n);
-    }
-    const size_t wanted = option.active ? option.active : 10, some = wanted < model.K ? wanted : model.K;
+    const ttmm_corpus *t = &model.corpus;
+    const size_t T = smaller(option.context ? (size_t)option.context : 1024, (size_t)c->context);
+    const size_t some = smaller(option.active ? option.active : 10, model.K);
+    const size_t rank = model.K ? ttmm_lora_rank(&model.expert[0]) : 8;
     const ttmm_mix all = {model.K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
     const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
     const ttmm_pass_size scored = scoring_size(T, rank), step = decoding_size(1, 64, rank);
-    const size_t tokens = model.corpus.n_tokens * sizeof(int) + model.corpus.n_sequences * 8 * sizeof(int);
-    const size_t text = tokens + model.corpus.n_sequences * model.corpus.dim * sizeof(real);
-    const size_t lora = ttmm_lora_bytes(c, (int)rank), base = weights + text + model.K * model.E * sizeof(real);
+    const size_t weights = model.base.n * sizeof(real), lora = ttmm_lora_bytes(c, (int)rank);
+    const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
+    const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
+    const size_t base = weights + text + model.K * model.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
     print_size("generate, experts merged in",
@@ -1080,86 +1030,91 @@ static int verb_info(const char *const *argument, size_t n)
     print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
     print_size("eval", base + weights + (model.K + 1) * lora + ttmm_merge_scratch(c, &all) * sizeof(real) +
                            ttmm_pass_bytes(c, &scored) + MEMBERS * ttmm_pass_bytes(c, &step));
-    if (model.corpus.n_sequences) {
-        ttmm_lora l = {0};
-        ttmm_recipe pretraining = {.batch = 8}, adapter = {.batch = 2};
-        if (ttmm_lora_new(&l, c, (int)rank, 16, &err) == TTMM_OK) {
-            print_size("train base (batch 8)",
-                       weights + tokens + ttmm_trainer_bytes(c, NULL, &model.corpus, &pretraining));
-            print_size("train experts, finetune (batch 2)",
-                       weights + text + lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
-            adapter.batch = 1;
-            print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, &model.corpus, &adapter));
-        }
-        ttmm_lora_free(&l);
+    if (t->n_sequences == 0) return;
+    const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
+    ttmm_lora l;
+    check(ttmm_lora_new(&l, c, (int)rank, 16, &err));
+    print_size("train base (batch 8)", weights + tokens + ttmm_trainer_bytes(c, NULL, t, &pretraining));
+    print_size("train experts, finetune (batch 2)", weights + text + lora + ttmm_trainer_bytes(c, &l, t, &adapting));
+    print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
+    ttmm_lora_free(&l);
+}
+
+static void verb_info(void)
+{
+    const ttmm_config *c = &model.base.config;
+    const ttmm_corpus *t = &model.corpus;
+    char folder[4096];
+    size_t trained = 0;
+    printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
+    printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
+           c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
+           c->tied ? "tied" : "untied");
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    if (has_experts()) {
+        load_centroids();
+        load_expert(0);
     }
-    return TTMM_OK;
+    if (t->n_sequences)
+        printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
+               t->n_tokens, t->n_documents, t->n_files, t->n_sequences, t->dim);
+    for (size_t k = 0; k < model.K; k++) {
+        path_of_expert(folder, k);
+        trained += (size_t)ttmm_exists(folder, "adapter_model.safetensors");
+        model.chosen[k] = load_expert(0); /* to be counted as often */
+    }
+    if (model.K)
+        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K,
+               ttmm_lora_rank(&model.expert[0]), model.expert[0].n);
+    print_memory();
 }
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
 
 /* A work is repeated for about a second; the fastest time counts. `flops` and `bytes` are those of the formulas,
  * 2 flops a multiply-add, every weight, key and value that is needed read or written once. Of bound: the time that the
- * machine would take for these at its measured peaks, whichever is longer, in percent of the time that it took. */
+ * machine would take for these at its measured peaks, whichever is longer, in percent of the time that it took.
+ * The model, its corpus (`batch` sequences of random tokens), experts and centroids stand in `model`. */
 static struct {
     double flops, bandwidth; /* peaks, a second */
-    ttmm_model model;
-    ttmm_corpus corpus; /* made here: `batch` sequences of random tokens */
-    ttmm_lora *expert;
-    const ttmm_lora **adapter; /* [K] those of mix */
-    ttmm_mix mix;
+    ttmm_mix mix;            /* all experts, their weights 0 */
     ttmm_pass *pass;
     ttmm_trainer *trainer;
-    real *query, *centroid, *weight, *similarity, *scratch;
-    int *chosen, *token;
-    size_t T, K;            /* tokens of a sequence, experts */
+    double loss;
+    size_t T;               /* tokens of a sequence */
     size_t decoded, prompt; /* tokens: the last 8 of a sequence, decoded; the first 50, with adapters beside */
 } bench;
 
-static void work_step(void)
-{
-    double loss;
-    ttmm_trainer_step(bench.trainer, &loss);
-}
+static void work_step(void) { ttmm_trainer_step(bench.trainer, &bench.loss); }
 
-static void work_prefill(void)
+static void forward_from_start(const ttmm_mix *mix, size_t T)
 {
     ttmm_rewind(bench.pass, 0);
-    const size_t rows = forward_pieces(bench.pass, &bench.model, NULL, bench.token, bench.T);
-    ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
+    logits_after(bench.pass, &model.base, mix, model.corpus.token, T);
 }
+
+static void work_prefill(void) { forward_from_start(NULL, bench.T); }
+
+static void work_lowrank(void) { forward_from_start(&bench.mix, bench.prompt); }
 
 static void work_decode(void)
 {
-    const size_t start[2] = {0, 1};
     ttmm_rewind(bench.pass, bench.T - bench.decoded);
-    for (size_t i = bench.T - bench.decoded; i < bench.T; i++) {
-        ttmm_forward(bench.pass, &bench.model, NULL, bench.token + i, start, 1);
-        ttmm_logits(bench.pass, &bench.model, 0, 1);
-    }
+    for (size_t t = bench.T - bench.decoded; t < bench.T; t++)
+        logits_after(bench.pass, &model.base, NULL, model.corpus.token + t, 1);
 }
 
-static void work_embed(void) { ttmm_embed(bench.query, bench.token, bench.T, NULL); }
+static void work_embed(void) { ttmm_embed(model.query, model.corpus.token, bench.T, NULL); }
 
 static void work_route(void)
 {
-    const ttmm_router r = {0.2, 0, bench.K, 0};
+    const ttmm_router r = {0.2, 0, model.K, 0};
     size_t n;
-    ttmm_route(&n, bench.chosen, bench.weight, bench.similarity, bench.query, bench.centroid, bench.K, TTMM_EMBED_DIM,
-               &r, &err);
+    check(ttmm_route(&n, model.index, model.weight, model.similarity, model.query, model.centroid, model.K, model.E, &r,
+                     &err));
 }
 
-static void work_merge(void) /* in place, and nothing is lost: the weights of the mix are 0 */
-{
-    ttmm_merge(&bench.model, &bench.model, &bench.mix, bench.scratch);
-}
-
-static void work_lowrank(void)
-{
-    ttmm_rewind(bench.pass, 0);
-    const size_t rows = forward_pieces(bench.pass, &bench.model, &bench.mix, bench.token, bench.prompt);
-    ttmm_logits(bench.pass, &bench.model, rows - 1, 1);
-}
+static void work_merge(void) { merge_into(&model.base, &bench.mix); } /* in place: weights of 0 change nothing */
 
 static int is_wanted(const char *work) { return option.only == NULL || strstr(option.only, work) != NULL; }
 
@@ -1175,137 +1130,124 @@ static void measure(const char *work, void (*do_it)(void), double tokens, double
         if (n > 0 && (n == 1 || t < best)) best = t;
         all += t;
     }
-    const double least = larger_of(flops / bench.flops, bytes / bench.bandwidth);
-    const double seconds = best * times, rate = tokens / best, percent = 100 * least / best;
+    const double at_peak = flops / bench.flops, from_memory = bytes / bench.bandwidth;
+    const double seconds = best * times, rate = tokens / best, gflops = flops / best / 1e9, gbytes = bytes / best / 1e9;
+    const double percent = 100 * (at_peak > from_memory ? at_peak : from_memory) / best;
     char speed[32] = "";
     if (tokens > 0) snprintf(speed, sizeof speed, "%.0f", rate);
-    printf("%-8s %12.6f %12s %10.1f %10.1f %8.1f %%\n", work, seconds, speed, flops / best / 1e9, bytes / best / 1e9,
-           percent);
+    printf("%-8s %12.6f %12s %10.1f %10.1f %8.1f %%\n", work, seconds, speed, gflops, gbytes, percent);
     fflush(stdout);
-    if (tsv)
-        fprintf(tsv, "%s\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n", work, seconds, rate, flops / best / 1e9, bytes / best / 1e9,
-                percent);
+    if (tsv) fprintf(tsv, "%s\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\n", work, seconds, rate, gflops, gbytes, percent);
 }
 
-/* Random weights, text, experts, centroids. */
-static int load_bench(const char *folder)
+static void make_model(void)
 {
-    ttmm_config c = {.norm_eps = 1e-5, .rope_theta = 10000, .tied = 1};
-    const size_t K = bench.K = option.bench_experts, B = option.batch, E = TTMM_EMBED_DIM;
-    int code = TTMM_OK;
+    ttmm_config c = {.norm_eps = 1e-5, .rope_theta = 10000, .tied = 1, .context = option.bench_context};
     char rest;
-    if ((folder != NULL) == (option.shape != NULL))
-        return ttmm_fail(&err, TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
-    if (folder) {
-        code = ttmm_model_read(&bench.model, folder, &err);
-        c = bench.model.config;
-    } else if (sscanf(option.shape, "%d,%d,%d,%d,%d,%d%c", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads,
-                      &c.intermediate, &c.vocab, &rest) != 6 ||
-               c.n_heads < 1)
-        return ttmm_fail(&err, TTMM_BAD_USE,
-                         "--shape is %.100s, expected six numbers: "
-                         "dim,layers,heads,kv,intermediate,vocab",
-                         option.shape);
-    else {
-        c.head_dim = c.dim / c.n_heads, c.context = option.bench_context;
-        code = ttmm_model_new(&bench.model, &c, &err);
-        if (code == TTMM_OK) ttmm_model_init(&bench.model, 1);
-    }
-    if (code) return code;
-    bench.T = (size_t)(option.bench_context < c.context ? option.bench_context : c.context);
-    bench.decoded = bench.T < 8 ? bench.T : 8, bench.prompt = bench.T < 50 ? bench.T : 50;
-    ttmm_corpus *t = &bench.corpus;
-    t->n_sequences = t->n_documents = B, t->n_tokens = B * bench.T;
-    t->token = bench.token = malloc((t->n_tokens + 1) * sizeof *t->token);
-    t->sequence = malloc((B + 1) * sizeof *t->sequence);
-    bench.query = new_reals(E), bench.centroid = new_reals(K * E), bench.weight = new_reals(K);
-    bench.similarity = new_reals(K), bench.chosen = calloc(K, sizeof *bench.chosen);
-    bench.expert = calloc(K, sizeof *bench.expert), bench.adapter = calloc(K, sizeof *bench.adapter);
-    real *zero = calloc(K, sizeof *zero);
-    if (!t->token || !t->sequence || !bench.query || !bench.centroid || !bench.weight || !bench.similarity ||
-        !bench.chosen || !bench.expert || !bench.adapter || !zero)
-        return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the bench");
-    ttmm_rng g = ttmm_stream(1, "bench", 0);
-    for (size_t i = 0; i < t->n_tokens; i++)
-        t->token[i] = (int)ttmm_below(&g, (uint64_t)(c.vocab < 256 ? c.vocab : 256)); /* bytes, too */
-    for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
-    for (size_t i = 0; i < K * E; i++) bench.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
-    ttmm_embed(bench.query, t->token, bench.T, NULL);
-    bench.mix = (ttmm_mix){K, bench.adapter, zero};
-    return TTMM_OK;
+    if (sscanf(option.shape, "%d,%d,%d,%d,%d,%d%c", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads, &c.intermediate,
+               &c.vocab, &rest) != 6 ||
+        c.n_heads < 1)
+        FAIL(TTMM_BAD_USE, "--shape is %.100s, expected six numbers: dim,layers,heads,kv,intermediate,vocab",
+             option.shape);
+    c.head_dim = c.dim / c.n_heads;
+    check(ttmm_model_new(&model.base, &c, &err));
+    ttmm_model_init(&model.base, 1);
 }
 
-static int load_bench_experts(void)
+/* Random text and centroids; the text's first sequence is the query. */
+static void make_text(void)
 {
-    int code = TTMM_OK;
-    for (size_t k = 0; k < bench.K && code == TTMM_OK; k++) {
-        code = ttmm_lora_new(&bench.expert[k], &bench.model.config, option.rank, 2.0 * option.rank, &err);
-        if (code == TTMM_OK) ttmm_lora_init(&bench.expert[k], 1, k);
-        bench.adapter[k] = &bench.expert[k];
+    const size_t B = option.batch, K = option.bench_experts, E = TTMM_EMBED_DIM;
+    const int vocab = model.base.config.vocab;
+    ttmm_corpus *t = &model.corpus;
+    ttmm_rng g = ttmm_stream(1, "bench", 0);
+    t->n_sequences = t->n_documents = B, t->n_tokens = B * bench.T;
+    t->token = allocate(t->n_tokens, sizeof *t->token, "the bench");
+    t->sequence = allocate(B + 1, sizeof *t->sequence, "the bench");
+    for (size_t i = 0; i < t->n_tokens; i++)
+        t->token[i] = (int)ttmm_below(&g, (uint64_t)(vocab < 256 ? vocab : 256)); /* bytes, too */
+    for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
+    list_experts(K), model.E = E;
+    model.centroid = allocate(K * E, sizeof *model.centroid, "the bench");
+    for (size_t i = 0; i < K * E; i++) model.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
+    model.query = allocate(E, sizeof *model.query, "the bench");
+    ttmm_embed(model.query, t->token, bench.T, NULL);
+}
+
+static void make_experts(void)
+{
+    for (size_t k = 0; k < model.K; k++) {
+        check(ttmm_lora_new(&model.expert[k], &model.base.config, option.rank, 2.0 * option.rank, &err));
+        ttmm_lora_init(&model.expert[k], 1, k);
+        model.chosen[k] = &model.expert[k];
     }
-    if (code == TTMM_OK && (bench.scratch = new_reals(ttmm_merge_scratch(&bench.model.config, &bench.mix))) == NULL)
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for merging");
-    return code;
+    bench.mix = (ttmm_mix){model.K, model.chosen, allocate(model.K, sizeof(real), "the bench")};
 }
 
 /* A training step of all weights, or (lora) of an adapter; `name` of the row. times: see measure. */
-static int measure_training(const char *name, ttmm_lora *lora, size_t batch, double flops, double bytes, double times)
+static void measure_training(const char *name, ttmm_lora *lora, size_t batch, double flops, double bytes, double times)
 {
-    ttmm_recipe r = {.schedule = {.lr = 0}, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = batch};
-    const size_t need = ttmm_trainer_bytes(&bench.model.config, lora, &bench.corpus, &r), have = ttmm_memory();
-    if (!is_wanted(name)) return TTMM_OK;
-    if (have && need + bench.model.n * sizeof(real) > have / 10 * 9) {
+    const ttmm_recipe r = {.schedule = {.lr = 0}, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = batch};
+    const size_t need = ttmm_trainer_bytes(&model.base.config, lora, &model.corpus, &r), have = ttmm_memory();
+    if (!is_wanted(name)) return;
+    if (have && need + model.base.n * sizeof(real) > have / 10 * 9) {
         printf("%-8s left out: it takes %.0f MiB beside the weights\n", name, (double)need / 1048576);
-        return TTMM_OK;
+        return;
     }
-    int code = ttmm_trainer_new(&bench.trainer, &bench.model, lora, &bench.corpus, &r, &err);
-    if (code) return code;
+    check(ttmm_trainer_new(&bench.trainer, &model.base, lora, &model.corpus, &r, &err));
     ttmm_trainer_start(bench.trainer, NULL, 0, 1 << 30, 0, 0);
     measure(name, work_step, (double)(batch * bench.T), flops, bytes, times);
     ttmm_trainer_free(bench.trainer);
-    return TTMM_OK;
 }
 
-static int verb_bench(const char *const *argument, size_t n)
+/* The formulas, of a token unless they say otherwise. */
+static void measure_all(void)
 {
-    int code = load_bench(n ? argument[0] : NULL);
-    if (code) return code;
-    const ttmm_config *c = &bench.model.config;
-    const double L = c->n_layers, HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
-    const double P = L * c->dim * (2 * HS + 2 * GS + 3.0 * c->intermediate), head = (double)c->vocab * c->dim;
-    const double T = (double)bench.T, N = T * (double)option.batch, K = (double)bench.K, E = TTMM_EMBED_DIM;
-    const double decoded = (double)bench.decoded;
-    const double a = option.rank * L * (4 * (double)c->dim + 2 * (HS + GS) + 3 * ((double)c->dim + c->intermediate));
-    const double word = sizeof(real),
-                 attention = 2 * L * HS * T; /* multiply-adds of a token, causal: half of all pairs */
+    const ttmm_config *c = &model.base.config;
+    const double D = c->dim, L = c->n_layers, F = c->intermediate, K = (double)model.K, E = (double)model.E;
+    const double HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
+    const double T = (double)bench.T, N = T * (double)option.batch, decoded = (double)bench.decoded;
+    const double P = L * D * (2 * HS + 2 * GS + 3 * F), head = c->vocab * D;  /* weights of layers, of the head */
+    const double a = option.rank * L * (4 * D + 2 * (HS + GS) + 3 * (D + F)); /* numbers in an adapter */
+    const double attention = 2 * L * HS * T; /* multiply-adds, causal: half of all pairs */
+    const double train = 6 * (P + head) + 3.5 * attention;
+    const double lora = 4 * (P + head) + 7 * a + 3.5 * attention; /* dW is not needed */
+    const double word = sizeof(real), weights = word * (P + head);
+    const ttmm_pass_size size = decoding_size(bench.T, bench.T, (size_t)option.rank);
+    measure_training("train", NULL, option.batch, N * train, 9 * word * (double)model.base.n, 1);
+    make_experts();
+    measure_training("lora", &model.expert[0], option.batch, N * lora, 2 * weights, 1);
+    check(ttmm_pass_new(&bench.pass, c, &size, &err));
+    measure("prefill", work_prefill, T, T * (2 * P + attention) + 2 * head, weights, 1);
+    measure("decode", work_decode, decoded, decoded * (2 * (P + head) + 2 * attention),
+            decoded * (weights + word * 2 * L * GS * T), 1);
+    measure("embed", work_embed, T, 0, word * E, 1);
+    measure("route", work_route, 0, 2 * K * E, word * K * E, 1);
+    measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
+    measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head, weights + word * K * a,
+            1);
+    measure_training("ttt", &model.expert[0], 1, T * lora, 2 * weights, (double)option.neighbours * option.passes);
+}
+
+static void verb_bench(void)
+{
+    if ((n_arguments > 0) == (option.shape != NULL))
+        FAIL(TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
+    if (option.shape) make_model();
+    else check(ttmm_model_read(&model.base, argument[0], &err));
+    bench.T = smaller((size_t)option.bench_context, (size_t)model.base.config.context);
+    bench.decoded = smaller(bench.T, 8), bench.prompt = smaller(bench.T, 50);
+    make_text();
     bench.flops = ttmm_peak_flops(), bench.bandwidth = ttmm_peak_bandwidth();
     printf("%s: %zu parameters; batch %zu, %zu tokens, rank %d, %zu experts, %d threads\n",
-           option.shape ? option.shape : argument[0], bench.model.n, option.batch, bench.T, option.rank, bench.K,
+           option.shape ? option.shape : argument[0], model.base.n, option.batch, bench.T, option.rank, model.K,
            ttmm_threads());
     printf("this machine at most: %.0f GFLOP/s (multiply-add in registers), %.1f GB/s (reading memory)\n",
            bench.flops / 1e9, bench.bandwidth / 1e9);
     printf("%-8s %12s %12s %10s %10s %10s\n", "work", "seconds", "tokens/s", "GFLOP/s", "GB/s", "of bound");
-    if ((code = open_tsv("work\tseconds\ttok_s\tgflop_s\tgb_s\tbound_pct")) != TTMM_OK) return code;
-    const double step = 4 * (P + head) + 2.5 * a + 3.5 * attention; /* of LoRA, a token: dW is not needed */
-    code = measure_training("train", NULL, option.batch, N * (6 * (P + head) + 3.5 * attention),
-                            9 * word * (double)bench.model.n, 1);
-    if (code == TTMM_OK) code = load_bench_experts();
-    if (code == TTMM_OK)
-        code = measure_training("lora", &bench.expert[0], option.batch, N * (step + 4.5 * a), 2 * word * (P + head), 1);
-    const ttmm_pass_size size = decoding_size(bench.T, bench.T, (size_t)option.rank);
-    if (code == TTMM_OK) code = ttmm_pass_new(&bench.pass, c, &size, &err);
-    if (code) return code;
-    measure("prefill", work_prefill, T, T * (2 * P + attention) + 2 * head, word * (P + head), 1);
-    measure("decode", work_decode, decoded, decoded * (2 * (P + head) + 2 * attention),
-            decoded * word * (P + head + 2 * L * GS * T), 1);
-    measure("embed", work_embed, T, 0, word * E, 1);
-    measure("route", work_route, 0, 2 * K * E, word * K * E, 1);
-    measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
-    measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head,
-            word * (P + head + K * a), 1);
-    code = measure_training("ttt", &bench.expert[0], 1, T * (step + 4.5 * a), 2 * word * (P + head),
-                            (double)option.neighbours * option.passes);
-    return code ? code : close_tsv();
+    open_tsv("work\tseconds\ttok_s\tgflop_s\tgb_s\tbound_pct");
+    measure_all();
+    close_tsv();
 }
 
 /* ---- main -------------------------------------------------------------------------------------------------------- */
@@ -1322,39 +1264,41 @@ static const ttmm_verb verbs[] = {
     {"bench", "[MODEL]", "the speed of every kind of work, beside what bounds it on this machine", 0, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
-static int (*const action[VERBS])(const char *const *argument, size_t n) = {
+static void (*const action[VERBS])(void) = {
     verb_generate, verb_route, verb_eval, verb_merge, verb_trace, verb_compare, verb_tokenize, verb_info, verb_bench,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 
-static int is_one_of(const char *value, const char *a, const char *b, const char *c, const char *name)
+/* The value of an option that is one of two or three (c may be NULL) words. */
+static void check_word(const char *name, const char *value, const char *a, const char *b, const char *c)
 {
-    if (strcmp(value, a) == 0 || strcmp(value, b) == 0 || (c && strcmp(value, c) == 0)) return TTMM_OK;
-    return ttmm_fail(&err, TTMM_BAD_USE, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "",
-                     c ? c : "");
+    if (strcmp(value, a) == 0 || strcmp(value, b) == 0 || (c && strcmp(value, c) == 0)) return;
+    FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "", c ? c : "");
 }
 
 int main(int argc, char **argv)
 {
-    static const char **argument; /* static: reachable to the end, whichever return is taken */
-    size_t n, v;
-    argument = calloc((size_t)argc + 1, sizeof *argument);
-    if (argument == NULL) return -TTMM_NO_ROOM;
-    int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
+    size_t v;
+    argument = allocate((size_t)argc, sizeof *argument, "the arguments");
+    const int code = ttmm_command(&v, argument, &n_arguments, &program, argc, argv, &err);
     if (code > 0) {
         ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
-    if (code == TTMM_OK && option.merge) code = is_one_of(option.merge, "dense", "lowrank", "ensemble", "merge");
-    if (code == TTMM_OK && option.dtype) code = is_one_of(option.dtype, "f32", "f16", "bf16", "dtype");
-    if (code == TTMM_OK) code = is_one_of(option.select, "nn", "sift", NULL, "select");
+    check(code);
+    if (option.merge) check_word("merge", option.merge, "dense", "lowrank", "ensemble");
+    if (option.dtype) check_word("dtype", option.dtype, "f32", "f16", "bf16");
+    check_word("select", option.select, "nn", "sift", NULL);
     ttmm_limit_threads(option.threads);
-    if (code == TTMM_OK && strncmp(verbs[v].arguments, "MODEL", 5) == 0)
-        code = action[v] == verb_info || action[v] == verb_tokenize ? load_config(argument[0]) : load_base(argument[0]);
-    if (code == TTMM_OK && strstr(verbs[v].arguments, "prompt")) code = load_prompt(n > 1 ? argument[1] : NULL);
-    if (code == TTMM_OK) code = action[v](argument, n);
-    if (code == TTMM_OK && (fflush(stdout) != 0 || ferror(stdout)))
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "standard output cannot be written");
-    if (code) clear_line(), fprintf(stderr, "run: %s\n", err.text);
-    return -code;
+    if (strncmp(verbs[v].arguments, "MODEL", 5) == 0) {
+        model.folder = argument[0];
+        if (action[v] == verb_info || action[v] == verb_tokenize) { /* the shape alone: weights are sizes */
+            check(ttmm_config_read(&model.base.config, model.folder, &err));
+            model.base.n = ttmm_n_weights(&model.base.config);
+        } else check(ttmm_model_read(&model.base, model.folder, &err));
+    }
+    if (strstr(verbs[v].arguments, "prompt")) load_prompt(n_arguments > 1 ? argument[1] : NULL);
+    action[v]();
+    if (fflush(stdout) != 0 || ferror(stdout)) FAIL(TTMM_NO_ROOM, "standard output cannot be written");
+    return 0;
 }
