@@ -91,7 +91,7 @@ static void clear_line(void)
 /* The first failure ends the program: with its sentence, and with its code as the exit code. */
 static void check(int code)
 {
-    if (code == TTMM_OK) return;
+    if (code >= TTMM_OK) return;
     clear_line();
     fprintf(stderr, "run: %s\n", err.text);
     exit(-code);

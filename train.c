@@ -68,6 +68,7 @@ static const ttmm_verb verbs[] = {
 static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verbs, options,
                                      sizeof options / sizeof *options};
 
+static const char *model; /* its folder */
 static ttmm_error err;
 static volatile sig_atomic_t interrupted;
 
@@ -77,92 +78,89 @@ static void on_interrupt(int signal_number)
     interrupted = 1;
 }
 
-/* ---- Progress ---------------------------------------------------------------------------------------------------- */
-
-enum { SUMMARY = 16 };
-static struct {
-    const char *stage;
-    double seconds, loss;
-    size_t tokens;
-    const char *what;
-} summary[SUMMARY];
-static size_t n_summary;
-
-static void note_stage(const char *stage, double seconds, double loss, size_t tokens, const char *what)
-{
-    if (n_summary == SUMMARY) return;
-    summary[n_summary].stage = stage, summary[n_summary].seconds = seconds, summary[n_summary].loss = loss;
-    summary[n_summary].tokens = tokens, summary[n_summary++].what = what;
-}
-
 static void clear_line(void)
 {
     if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
 }
 
-static int print_summary(void)
+/* The first failure ends the program: with its sentence, and with its code as the exit code. */
+static void check(int code)
+{
+    if (code >= TTMM_OK) return;
+    clear_line();
+    fprintf(stderr, "train: %s\n", err.text);
+    exit(-code);
+}
+#define FAIL(...) check(ttmm_fail(&err, __VA_ARGS__)) /* code, format, ... */
+
+/* Zeroed memory for n things of that size; what: the sentence says what it was for. */
+static void *allocate(size_t n, size_t size, const char *what)
+{
+    void *p = calloc(n ? n : 1, size);
+    if (p == NULL) FAIL(TTMM_NO_ROOM, "out of memory for %s", what);
+    return p;
+}
+
+/* ---- Progress ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *stage;
+    double seconds, loss;
+    size_t tokens;
+    const char *what;
+} finished;
+static finished summary[5]; /* of the stages that did something; there are five */
+static size_t n_summary;
+
+static void note_stage(const char *stage, double began, double loss, size_t tokens, const char *what)
+{
+    summary[n_summary++] = (finished){stage, ttmm_seconds() - began, loss, tokens, what};
+}
+
+static void print_summary(void)
 {
     double total = 0;
     FILE *f = option.tsv ? fopen(option.tsv, "w") : NULL;
     if (f) fprintf(f, "stage\tseconds\tloss\ttokens\n");
-    for (size_t i = 0; i < n_summary; i++) {
-        const char *stage = summary[i].stage;
-        const double seconds = summary[i].seconds, loss = summary[i].loss, tokens = (double)summary[i].tokens;
-        total += seconds;
-        if (f) fprintf(f, "%s\t%.3f\t%.6f\t%.0f\n", stage, seconds, loss, tokens);
+    for (const finished *s = summary; s < summary + n_summary; s++) {
+        total += s->seconds;
+        if (f) fprintf(f, "%s\t%.3f\t%.6f\t%zu\n", s->stage, s->seconds, s->loss, s->tokens);
         if (option.quiet) continue;
-        fprintf(stderr, "%-9s %7.1f s", stage, seconds);
-        if (tokens > 0) fprintf(stderr, "  loss %.3f  %7.0f tok/s", loss, tokens / seconds);
-        fprintf(stderr, "  %s\n", summary[i].what);
+        fprintf(stderr, "%-9s %7.1f s", s->stage, s->seconds);
+        if (s->tokens) fprintf(stderr, "  loss %.3f  %7.0f tok/s", s->loss, (double)s->tokens / s->seconds);
+        fprintf(stderr, "  %s\n", s->what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
     const int bad = f && ferror(f);
-    if (option.tsv && (f == NULL || fclose(f) != 0 || bad))
-        return ttmm_fail(&err, TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
-    return TTMM_OK;
+    if (option.tsv && (f == NULL || fclose(f) != 0 || bad)) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
 
-/* What a stage left, by the note of its file: nothing, the same as this run would make, or something else. */
-enum { ABSENT, SAME, OTHER };
-static int found_before(char note[1024], const char *folder, const char *file, const char *settings)
+/* The note of a stage's file, the settings that it was made with; returns 0 if there is no such file. */
+static int read_note(char note[1024], const char *file)
 {
     char path[4200];
-    if (!ttmm_exists(folder, file)) return ABSENT;
-    snprintf(path, sizeof path, "%s/%s", folder, file);
-    const int code = ttmm_note(note, 1024, path, &err);
-    return code ? code : strcmp(note, settings) == 0 ? SAME : OTHER;
+    if (!ttmm_exists(model, file)) return 0;
+    snprintf(path, sizeof path, "%s/%s", model, file);
+    check(ttmm_note(note, 1024, path, &err));
+    return 1;
 }
 
-static int refuse_other(const char *folder, const char *file, const char *note, const char *settings)
+/* Whether the file is there already, made with the same settings. With others it is refused. */
+static int is_made(const char *file, const char *settings)
 {
-    return ttmm_fail(&err, TTMM_BAD_INPUT, "%.200s/%s: was made with \"%.180s\", this run asks for \"%.180s\"", folder,
-                     file, note, settings);
+    char note[1024];
+    if (!read_note(note, file)) return 0;
+    if (strcmp(note, settings) != 0)
+        FAIL(TTMM_BAD_INPUT, "%.200s/%s: was made with \"%.180s\", this run asks for \"%.180s\"", model, file, note,
+             settings);
+    return 1;
 }
 
-static int done_before(const char *stage)
+static void say_done(const char *stage)
 {
     if (!option.quiet) fprintf(stderr, "%-9s done before\n", stage);
-    return TTMM_OK;
-}
-
-static ttmm_recipe recipe_of(int adapter)
-{
-    const ttmm_schedule base = {option.lr, option.warmup, 0.05, 1}, lora = {option.expert_lr, 0.1, 0.05, 0};
-    ttmm_recipe r = {.schedule = adapter ? lora : base, .beta1 = 0.9, .eps = 1e-8, .clip = 1, .shuffle = 1};
-    r.beta2 = adapter ? 0.999 : 0.98, r.decay = adapter ? 0 : 0.05;
-    r.batch = adapter ? option.expert_batch : option.batch, r.seed = (uint64_t)option.seed;
-    return r;
-}
-
-/* The folder is made here, not before: another process, training other experts, removes it when it is empty. */
-static int save_checkpoint(const ttmm_trainer *t, const char *path, const char *settings)
-{
-    char folder[4096];
-    snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(path, '/') - path), path);
-    const int code = ttmm_make_folder(folder, &err);
-    return code ? code : ttmm_trainer_save(t, path, settings, &err);
 }
 
 typedef struct { /* one run of a trainer, and the stage that it is part of */
@@ -173,6 +171,27 @@ typedef struct { /* one run of a trainer, and the stage that it is part of */
     double loss;         /* mean over the last tenth of the run's steps */
     size_t tokens;       /* that the stage has seen */
 } job;
+
+static void set_checkpoint(job *j, const char *name)
+{
+    const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", model, name);
+    if ((size_t)n >= sizeof j->checkpoint) FAIL(TTMM_BAD_INPUT, "the model's path is too long");
+}
+
+/* The folder is made here, not before: another process, training other experts, removes it when it is empty. */
+static void save_checkpoint(const job *j)
+{
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s/checkpoint", model);
+    check(ttmm_make_folder(folder, &err));
+    check(ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, &err));
+}
+
+static void remove_checkpoint(const job *j)
+{
+    remove(j->checkpoint);
+    ttmm_remove(model, "checkpoint"); /* if nothing else is in it */
+}
 
 /* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. fraction: of this
  * run; tokens: seen by it. */
@@ -190,33 +209,33 @@ static void progress(job *j, double fraction, double loss, size_t tokens)
 }
 
 /* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt. */
-static int run_trainer(job *j)
+static void run_trainer(job *j)
 {
     long steps, step, counted = 0;
     size_t seen, before;
     double loss = 0, sum = 0, saved = ttmm_seconds();
-    int code = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, &err);
-    if (code < 0) return code;
+    const int resumed = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, &err);
+    check(resumed);
     signal(SIGINT, on_interrupt); /* other stages are short and write atomically: there the default will do */
     signal(SIGTERM, on_interrupt);
     step = ttmm_trainer_at(j->trainer, &steps, &before);
-    if (code > 0 && !option.quiet) {
+    if (resumed && !option.quiet) {
         clear_line();
         fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
     }
     while (ttmm_trainer_step(j->trainer, &loss)) {
         step = ttmm_trainer_at(j->trainer, &steps, &seen);
         if (!(loss - loss == 0))
-            return ttmm_fail(&err, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
-                             j->what, step);
+            FAIL(TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate", j->what, step);
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
         progress(j, (double)step / (double)steps, loss, seen - before);
         const double now = ttmm_seconds();
-        if ((interrupted && step < steps) || now - saved > 30) {
-            if ((code = save_checkpoint(j->trainer, j->checkpoint, j->settings)) != TTMM_OK) return code;
+        const int stop = interrupted && step < steps;
+        if (stop || now - saved > 30) {
+            save_checkpoint(j);
             saved = now;
         }
-        if (interrupted && step < steps) {
+        if (stop) {
             clear_line();
             fprintf(stderr, "train: interrupted at step %ld of %ld of %s; the same command goes on from there\n", step,
                     steps, j->what);
@@ -228,188 +247,169 @@ static int run_trainer(job *j)
     ttmm_trainer_at(j->trainer, &steps, &seen);
     j->tokens += seen - before;
     j->loss = counted ? sum / (double)counted : loss;
-    return TTMM_OK;
 }
 
-static int checkpoint_path(job *j, const char *folder, const char *name)
+static ttmm_config config_of_options(void)
 {
-    const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", folder, name);
-    return n >= 0 && (size_t)n < sizeof j->checkpoint ? TTMM_OK
-                                                      : ttmm_fail(&err, TTMM_BAD_INPUT, "the model's path is too long");
-}
-
-static void remove_checkpoint(const char *folder, const char *path)
-{
-    remove(path);
-    ttmm_remove(folder, "checkpoint"); /* if nothing else is in it */
-}
-
-static int stage_base(const char *folder, const ttmm_corpus *text)
-{
-    char note[1024];
-    job j = {.all = 1, .began = ttmm_seconds(), .what = "base"};
-    const size_t n = text->n_sequences, batch = option.batch;
-    const long steps = option.steps ? option.steps : (long)((4 * n + batch - 1) / batch);
     ttmm_config c = {.vocab = TTMM_BYTES, .tied = !option.untied, .norm_eps = 1e-5, .rope_theta = 10000};
     c.n_ends = 1, c.end[0] = TTMM_END;
     c.dim = option.dim, c.n_layers = option.layers, c.n_heads = option.heads, c.intermediate = option.intermediate;
     c.n_kv_heads = option.kv_heads ? option.kv_heads : option.heads;
     c.head_dim = option.head_dim ? option.head_dim : option.dim / option.heads, c.context = option.context;
-    ttmm_recipe r = recipe_of(0);
-    ttmm_model m;
     if (!option.head_dim && option.dim % option.heads)
-        return ttmm_fail(&err, TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
+        FAIL(TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
+    if (ttmm_config_check(&c, &err) != TTMM_OK) check(TTMM_BAD_USE);
+    return c;
+}
+
+static void stage_base(const ttmm_corpus *text)
+{
+    job j = {.what = "base", .all = 1, .began = ttmm_seconds()};
+    const ttmm_config c = config_of_options();
+    const size_t n = text->n_sequences;
+    const long steps = option.steps ? option.steps : (long)((4 * n + option.batch - 1) / option.batch);
+    ttmm_recipe r = {.beta1 = 0.9, .beta2 = 0.98, .eps = 1e-8, .decay = 0.05, .clip = 1, .shuffle = 1};
+    ttmm_model m;
+    r.schedule = (ttmm_schedule){option.lr, option.warmup, 0.05, 1};
+    r.batch = option.batch, r.seed = (uint64_t)option.seed;
     snprintf(j.settings, sizeof j.settings,
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
              "batch %zu lr %g warmup %g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
-    if (ttmm_config_check(&c, &err) != TTMM_OK) return err.code = TTMM_BAD_USE;
-    int code = found_before(note, folder, "model.safetensors", j.settings);
-    if (code == SAME) return done_before("base");
-    if (code == OTHER) code = refuse_other(folder, "model.safetensors", note, j.settings);
-    if (code == TTMM_OK) code = checkpoint_path(&j, folder, "base");
-    if (code == TTMM_OK) code = ttmm_model_new(&m, &c, &err);
-    if (code) return code;
+    if (is_made("model.safetensors", j.settings)) {
+        say_done("base");
+        return;
+    }
+    set_checkpoint(&j, "base");
+    check(ttmm_model_new(&m, &c, &err));
     ttmm_model_init(&m, (uint64_t)option.seed);
-    code = ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err);
-    if (code == TTMM_OK) {
-        if (!option.quiet)
-            fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %zu\n", m.n, n,
-                    c.context, steps, option.batch);
-        ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
-        code = run_trainer(&j);
-    }
-    if (code == TTMM_OK) code = ttmm_model_write(&m, folder, TTMM_REAL, j.settings, &err);
-    if (code == TTMM_OK) {
-        remove_checkpoint(folder, j.checkpoint);
-        clear_line();
-        note_stage("base", ttmm_seconds() - j.began, j.loss, j.tokens, "the base model: model.safetensors");
-    }
+    check(ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err));
+    if (!option.quiet)
+        fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %zu\n", m.n, n, c.context,
+                steps, option.batch);
+    ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
+    run_trainer(&j);
+    check(ttmm_model_write(&m, model, TTMM_REAL, j.settings, &err));
+    remove_checkpoint(&j);
+    clear_line();
+    note_stage("base", j.began, j.loss, j.tokens, "the base model: model.safetensors");
     ttmm_trainer_free(j.trainer);
     ttmm_model_free(&m);
-    return code;
 }
 
 /* Experts belong to one base, text and clustering: while there are any, these stay as they are. */
-static int refuse_if_experts(const char *folder, const char *stage)
+static void refuse_if_experts(const char *stage)
 {
     char path[4096], name[64];
     real *centroid;
     size_t K = 1, E;
     ttmm_error none;
-    snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
+    snprintf(path, sizeof path, "%s/centroids.safetensors", model);
     if (ttmm_array_read(&centroid, &K, &E, path, "embeddings", &none) == TTMM_OK) free(centroid);
-    int found = ttmm_exists(folder, "finetuned/adapter_model.safetensors");
+    int found = ttmm_exists(model, "finetuned/adapter_model.safetensors");
     for (size_t k = 0; k < K && !found; k++) {
         snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
-        found = ttmm_exists(folder, name);
+        found = ttmm_exists(model, name);
     }
-    return !found ? TTMM_OK
-                  : ttmm_fail(&err, TTMM_BAD_INPUT,
-                              "%.300s: holds experts of another %s: use another folder, or remove them", folder, stage);
+    if (found)
+        FAIL(TTMM_BAD_INPUT, "%.300s: holds experts of another %s: use another folder, or remove them", model, stage);
 }
 
-static int stage_index(const char *folder, ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
+/* The embeddings of --embeddings, one a sequence. */
+static void load_embeddings(ttmm_corpus *text)
+{
+    real *rows;
+    size_t n, dim;
+    check(ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err));
+    if (n != text->n_sequences)
+        FAIL(TTMM_BAD_INPUT, "%s: has %zu embeddings, expected %zu: one a sequence", option.embeddings, n,
+             text->n_sequences);
+    check(ttmm_corpus_set_embeddings(text, rows, dim, &err));
+    free(rows);
+}
+
+static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
     char settings[512], note[1024], embeddings[32] = "built-in";
     const double began = ttmm_seconds();
-    real *rows = NULL;
-    size_t n = 0, dim = 0;
-    int code = TTMM_OK;
     if (option.embeddings) {
-        code = ttmm_array_read(&rows, &n, &dim, option.embeddings, "embeddings", &err);
-        if (code == TTMM_OK && n != text->n_sequences)
-            code = ttmm_fail(&err, TTMM_BAD_INPUT, "%s: has %zu embeddings, expected %zu: one a sequence",
-                             option.embeddings, n, text->n_sequences);
-        if (code == TTMM_OK) code = ttmm_corpus_set_embeddings(text, rows, dim, &err);
-        free(rows);
-        if (code) return code;
-        snprintf(embeddings, sizeof embeddings, "%016" PRIx64, ttmm_hash(text->embedding, n * dim));
+        load_embeddings(text);
+        snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
+                 ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
              ttmm_corpus_hash(text, -1), text->n_files, embeddings, sizeof(real) == 8 ? " f64" : "");
-    code = found_before(note, folder, "corpus.safetensors", settings);
-    if (code == SAME) return done_before("index");
-    if (code == OTHER) code = refuse_if_experts(folder, "text");
-    if (code == TTMM_OK && !option.embeddings) code = ttmm_corpus_embed(text, tokenizer, &err);
-    if (code) return code;
-    ttmm_remove(folder, "centroids.safetensors"); /* of the text before */
-    code = ttmm_corpus_write(text, folder, settings, &err);
-    if (code == TTMM_OK) note_stage("index", ttmm_seconds() - began, 0, 0, "text and embeddings: corpus.safetensors");
-    return code;
+    if (read_note(note, "corpus.safetensors")) {
+        if (strcmp(note, settings) == 0) {
+            say_done("index");
+            return;
+        }
+        refuse_if_experts("text");
+    }
+    if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
+    ttmm_remove(model, "centroids.safetensors"); /* of the text before */
+    check(ttmm_corpus_write(text, model, settings, &err));
+    note_stage("index", began, 0, 0, "text and embeddings: corpus.safetensors");
 }
 
 static void print_cluster_sizes(const ttmm_corpus *c, size_t K)
 {
-    size_t *size = calloc(K, sizeof *size), least = c->n_sequences, most = 0;
-    for (size_t i = 0; size && i < c->n_sequences; i++) size[c->cluster[i]]++;
-    for (size_t k = 0; size && k < K; k++)
-        least = size[k] < least ? size[k] : least, most = size[k] > most ? size[k] : most;
-    if (size) fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c->n_sequences, K, least, most);
+    size_t *size = allocate(K, sizeof *size, "the sizes of clusters"), least = c->n_sequences, most = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) size[c->cluster[i]]++;
+    for (size_t k = 0; k < K; k++) {
+        if (size[k] < least) least = size[k];
+        if (size[k] > most) most = size[k];
+    }
+    fprintf(stderr, "cluster: %zu sequences in %zu clusters of %zu to %zu\n", c->n_sequences, K, least, most);
     free(size);
 }
 
 /* Cluster c, whose file's note is `index`, into K, and write clusters and centroids. */
-static int cluster_corpus(const char *folder, ttmm_corpus *c, size_t K, const char *index, const char *settings)
+static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const char *settings)
 {
     char path[4096];
-    snprintf(path, sizeof path, "%s/centroids.safetensors", folder);
-    real *centroid = calloc(K * c->dim, sizeof *centroid);
-    if (centroid == NULL) return ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for the centroids");
-    int code = ttmm_cluster(c->cluster, centroid, c->embedding, c->n_sequences, c->dim, K, (uint64_t)option.seed, &err);
-    if (code == TTMM_OK) {
-        const ttmm_array a = {"embeddings", K, c->dim, centroid, NULL};
-        c->clustered = 1;
-        ttmm_remove(folder, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
-        code = ttmm_corpus_write(c, folder, index, &err);
-        if (code == TTMM_OK) code = ttmm_arrays_write(&a, 1, path, settings, &err);
-    }
+    if (c->dim == 0) FAIL(TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
+    if (K > c->n_sequences)
+        FAIL(TTMM_BAD_INPUT, "--experts is %zu, expected at most %zu, the number of sequences", K, c->n_sequences);
+    real *centroid = allocate(K * c->dim, sizeof *centroid, "the centroids");
+    const ttmm_array a = {"embeddings", K, c->dim, centroid, NULL};
+    check(ttmm_cluster(c->cluster, centroid, c->embedding, c->n_sequences, c->dim, K, (uint64_t)option.seed, &err));
+    c->clustered = 1;
+    ttmm_remove(model, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
+    check(ttmm_corpus_write(c, model, index, &err));
+    snprintf(path, sizeof path, "%s/centroids.safetensors", model);
+    check(ttmm_arrays_write(&a, 1, path, settings, &err));
     free(centroid);
-    return code;
+    if (!option.quiet) print_cluster_sizes(c, K);
 }
 
-static int stage_cluster(const char *folder, int vocab)
+static void stage_cluster(void)
 {
-    char settings[512], index[1024], note[1024];
+    char settings[512], index[1024] = "", note[1024];
     const double began = ttmm_seconds();
     ttmm_corpus c;
-    int code = ttmm_corpus_read(&c, folder, vocab, &err);
-    if (code == TTMM_OK) code = found_before(index, folder, "corpus.safetensors", "");
-    if (code < 0) {
-        ttmm_corpus_free(&c);
-        return code;
-    }
-    const size_t K = option.experts         ? option.experts
-                     : c.n_sequences < 40   ? 1
-                     : c.n_sequences < 2000 ? c.n_sequences / 20
-                                            : 100;
+    check(ttmm_corpus_read(&c, model, 1 << 28, &err)); /* of any vocabulary */
+    read_note(index, "corpus.safetensors");
+    const size_t n = c.n_sequences, usual = n < 40 ? 1 : n < 2000 ? n / 20 : 100;
+    const size_t K = option.experts ? option.experts : usual;
     snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, index);
-    code = found_before(note, folder, "centroids.safetensors", settings);
-    const int done = code == SAME && c.clustered;
-    if (done) code = done_before("cluster");
-    else if (code > 0) code = refuse_if_experts(folder, "clustering");
-    if (code == TTMM_OK && c.dim == 0)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no embeddings: run train index");
-    if (code == TTMM_OK && K > c.n_sequences)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT, "--experts is %zu, expected at most %zu, the number of sequences", K,
-                         c.n_sequences);
-    if (code == TTMM_OK && !done) {
-        code = cluster_corpus(folder, &c, K, index, settings);
-        if (code == TTMM_OK && !option.quiet) print_cluster_sizes(&c, K);
-        if (code == TTMM_OK)
-            note_stage("cluster", ttmm_seconds() - began, 0, 0, "clusters and centroids: centroids.safetensors");
+    const int found = read_note(note, "centroids.safetensors");
+    if (found && strcmp(note, settings) == 0 && c.clustered) {
+        say_done("cluster");
+    } else {
+        if (found) refuse_if_experts("clustering");
+        cluster_corpus(&c, K, index, settings);
+        note_stage("cluster", began, 0, 0, "clusters and centroids: centroids.safetensors");
     }
     ttmm_corpus_free(&c);
-    return code;
 }
 
-static int parse_only(size_t K, size_t *from, size_t *to)
+/* The experts of --only A or A-B: *from .. *to, both within 0 .. K - 1. */
+static void parse_only(size_t K, size_t *from, size_t *to)
 {
     char *end;
-    *from = 0, *to = K - 1;
-    if (option.only == NULL) return TTMM_OK;
     long a = strtol(option.only, &end, 10), b = a;
     int good = end != option.only && option.only[0] != '-';
     if (good && *end == '-') {
@@ -418,118 +418,129 @@ static int parse_only(size_t K, size_t *from, size_t *to)
         good = end != second;
     }
     if (!good || *end || a < 0 || b < a || (size_t)b >= K)
-        return ttmm_fail(&err, TTMM_BAD_USE, "--only is %.100s, expected A or A-B within 0-%zu", option.only, K - 1);
+        FAIL(TTMM_BAD_USE, "--only is %.100s, expected A or A-B within 0-%zu", option.only, K - 1);
     *from = (size_t)a, *to = (size_t)b;
-    return TTMM_OK;
 }
 
-/* Adapters: those of the clusters from .. to, or (whole) one on all the text. One trainer serves them all. */
-static int stage_adapters(const char *folder, int whole)
+/* The adapters of a stage: of the clusters from .. to, or (whole) one on all the text. One trainer serves them all. */
+typedef struct {
+    int whole;
+    size_t from, to, trained, before; /* before: how many of them were there already */
+    ttmm_model base;
+    uint64_t base_hash;
+    ttmm_corpus text;
+    ttmm_lora lora;
+    size_t *member; /* [sequences] scratch */
+    double losses;  /* of those trained, added up */
+    job j;
+} adapters;
+
+/* What training them needs; which of them: all, or those of --only. */
+static void load_adapters(adapters *a)
 {
-    char note[1024], name[64], adapter[4096];
-    const char *const file = "adapter_model.safetensors";
-    job j = {.began = ttmm_seconds()};
-    double losses = 0;
-    size_t K = 1, from = 0, to = 0, trained = 0, before = 0;
-    uint64_t base = 0;
-    ttmm_model m = {0};
-    ttmm_corpus c = {0};
-    ttmm_lora l = {0};
-    ttmm_recipe r = recipe_of(1);
+    ttmm_recipe r = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .shuffle = 1};
+    r.schedule = (ttmm_schedule){option.expert_lr, 0.1, 0.05, 0};
+    r.batch = option.expert_batch, r.seed = (uint64_t)option.seed;
+    check(ttmm_model_read(&a->base, model, &err));
+    check(ttmm_corpus_read(&a->text, model, a->base.config.vocab, &err));
+    const size_t longest = ttmm_longest_sequence(&a->text);
+    const int context = a->base.config.context;
     const double alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
-    size_t *member = NULL;
-    int code = ttmm_model_read(&m, folder, &err);
-    if (code == TTMM_OK) code = ttmm_corpus_read(&c, folder, m.config.vocab, &err);
-    if (code == TTMM_OK && ttmm_longest_sequence(&c) > (size_t)m.config.context)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT,
-                         "%s: has sequences of %zu tokens, the base takes %d: train index --context %d", folder,
-                         ttmm_longest_sequence(&c), m.config.context, m.config.context);
-    if (code == TTMM_OK && !whole && !c.clustered)
-        code = ttmm_fail(&err, TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
-    for (size_t i = 0; code == TTMM_OK && !whole && i < c.n_sequences; i++)
-        if ((size_t)c.cluster[i] + 1 > K) K = (size_t)c.cluster[i] + 1;
-    if (code == TTMM_OK && !whole) code = parse_only(K, &from, &to);
-    if (code == TTMM_OK) code = ttmm_lora_new(&l, &m.config, option.rank, alpha, &err);
-    if (code == TTMM_OK) code = ttmm_trainer_new(&j.trainer, &m, &l, &c, &r, &err);
-    if (code == TTMM_OK && (member = calloc(c.n_sequences, sizeof *member)) == NULL)
-        code = ttmm_fail(&err, TTMM_NO_ROOM, "out of memory for a list of sequences");
-    if (code == TTMM_OK) base = ttmm_hash(m.data, m.n);
-    for (size_t k = from; k <= to && code == TTMM_OK; k++) {
-        size_t n = 0;
-        for (size_t i = 0; i < c.n_sequences; i++)
-            if (whole || c.cluster[i] == (int)k) member[n++] = i;
-        snprintf(name, sizeof name, whole ? "finetuned" : "experts/%zu", k);
-        snprintf(adapter, sizeof adapter, "%s/%s", folder, name);
-        snprintf(j.settings, sizeof j.settings,
-                 "adapter: rank %d alpha %g epochs %d lr %g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
-                 option.rank, alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, base,
-                 ttmm_corpus_hash(&c, whole ? -1 : (int)k));
-        code = found_before(note, adapter, file, j.settings);
-        before += code == SAME;
-        if (code == SAME) {
-            code = TTMM_OK;
-            continue;
-        }
-        if (code == OTHER) code = refuse_other(adapter, file, note, j.settings);
-        snprintf(name, sizeof name, whole ? "finetuned" : "expert-%zu", k);
-        if (code == TTMM_OK) code = checkpoint_path(&j, folder, name);
-        if (code) break;
-        ttmm_lora_init(&l, (uint64_t)option.seed, whole ? UINT64_MAX : k);
-        ttmm_trainer_start(j.trainer, member, n, 0, option.epochs, whole ? UINT64_MAX : k);
-        snprintf(j.what, sizeof j.what, whole ? "finetune" : "expert %zu of %zu-%zu", k, from, to);
-        j.done = (double)(k - from - before), j.all = (double)(to - from + 1 - before);
-        code = run_trainer(&j);
-        if (code == TTMM_OK) code = ttmm_lora_write(&l, adapter, j.settings, &err);
-        if (code == TTMM_OK) {
-            remove_checkpoint(folder, j.checkpoint);
-            losses += j.loss;
-            trained++;
-        }
+    if (longest > (size_t)context)
+        FAIL(TTMM_BAD_INPUT, "%s: has sequences of %zu tokens, the base takes %d: train index --context %d", model,
+             longest, context, context);
+    if (!a->whole) {
+        if (!a->text.clustered) FAIL(TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
+        for (size_t i = 0; i < a->text.n_sequences; i++)
+            if ((size_t)a->text.cluster[i] > a->to) a->to = (size_t)a->text.cluster[i];
+        if (option.only) parse_only(a->to + 1, &a->from, &a->to);
     }
+    check(ttmm_lora_new(&a->lora, &a->base.config, option.rank, alpha, &err));
+    check(ttmm_trainer_new(&a->j.trainer, &a->base, &a->lora, &a->text, &r, &err));
+    a->member = allocate(a->text.n_sequences, sizeof *a->member, "a list of sequences");
+    a->base_hash = ttmm_hash(a->base.data, a->base.n);
+}
+
+/* The adapter of cluster k (whole: 0), unless it is there. */
+static void train_adapter(adapters *a, size_t k)
+{
+    const uint64_t stream = a->whole ? UINT64_MAX : k;
+    char name[64], file[96], folder[4096];
+    job *j = &a->j;
+    size_t n = 0;
+    snprintf(j->settings, sizeof j->settings,
+             "adapter: rank %d alpha %g epochs %d lr %g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
+             option.rank, a->lora.alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed,
+             a->base_hash, ttmm_corpus_hash(&a->text, a->whole ? -1 : (int)k));
+    snprintf(name, sizeof name, a->whole ? "finetuned" : "experts/%zu", k);
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
+    snprintf(folder, sizeof folder, "%s/%s", model, name);
+    if (is_made(file, j->settings)) {
+        a->before++;
+        return;
+    }
+    for (size_t i = 0; i < a->text.n_sequences; i++)
+        if (a->whole || a->text.cluster[i] == (int)k) a->member[n++] = i;
+    snprintf(name, sizeof name, a->whole ? "finetuned" : "expert-%zu", k);
+    set_checkpoint(j, name);
+    ttmm_lora_init(&a->lora, (uint64_t)option.seed, stream);
+    ttmm_trainer_start(j->trainer, a->member, n, 0, option.epochs, stream);
+    snprintf(j->what, sizeof j->what, a->whole ? "finetune" : "expert %zu of %zu-%zu", k, a->from, a->to);
+    j->done = (double)a->trained, j->all = (double)(a->to - a->from + 1 - a->before);
+    run_trainer(j);
+    check(ttmm_lora_write(&a->lora, folder, j->settings, &err));
+    remove_checkpoint(j);
+    a->losses += j->loss;
+    a->trained++;
+}
+
+static void stage_adapters(int whole)
+{
+    const char *stage = whole ? "finetune" : "experts";
+    adapters a = {.whole = whole, .j = {.began = ttmm_seconds()}};
+    load_adapters(&a);
+    for (size_t k = a.from; k <= a.to; k++) train_adapter(&a, k);
     clear_line();
-    if (code == TTMM_OK && trained)
-        note_stage(whole ? "finetune" : "experts", ttmm_seconds() - j.began, losses / (double)trained, j.tokens,
+    if (a.trained)
+        note_stage(stage, a.j.began, a.losses / (double)a.trained, a.j.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
-    if (code == TTMM_OK && before && !option.quiet)
-        fprintf(stderr, "%-9s %zu of %zu done before\n", whole ? "finetune" : "experts", before, to - from + 1);
-    free(member);
-    ttmm_trainer_free(j.trainer);
-    ttmm_lora_free(&l);
-    ttmm_corpus_free(&c);
-    ttmm_model_free(&m);
-    return code;
+    if (a.before && !option.quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, a.before, a.to - a.from + 1);
+    free(a.member);
+    ttmm_trainer_free(a.j.trainer);
+    ttmm_lora_free(&a.lora);
+    ttmm_corpus_free(&a.text);
+    ttmm_model_free(&a.base);
 }
 
 int main(int argc, char **argv)
 {
-    static const char **argument; /* static: reachable to the end, whichever return is taken */
+    static const char **argument; /* static: reachable to the end, wherever that is */
     size_t n, v;
-    argument = calloc((size_t)argc + 1, sizeof *argument);
-    if (argument == NULL) return -TTMM_NO_ROOM;
-    int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
+    argument = allocate((size_t)argc, sizeof *argument, "the arguments");
+    const int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
     if (code > 0) {
         ttmm_usage(argc < 2 ? stderr : stdout, &program, v);
         return argc < 2 ? -TTMM_BAD_USE : 0;
     }
+    check(code);
     ttmm_limit_threads(option.threads);
-    const char *folder = argument[0], *verb = v < program.n_verbs ? verbs[v].name : "";
+    const char *verb = verbs[v].name;
+    model = argument[0];
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};
     ttmm_tokenizer *tokenizer = NULL; /* a base is trained on bytes */
-    if (code == TTMM_OK && strcmp(verb, "index") == 0) code = ttmm_tokenizer_read(&tokenizer, folder, &err);
-    if (code == TTMM_OK && n > 1)
-        code = ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err);
-    if (code == TTMM_OK && !option.quiet)
+    if (strcmp(verb, "index") == 0) check(ttmm_tokenizer_read(&tokenizer, model, &err));
+    if (n > 1) check(ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err));
+    if (!option.quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
-    if (code == TTMM_OK && (all || strcmp(verb, "base") == 0)) code = stage_base(folder, &text);
-    if (code == TTMM_OK && (all || strcmp(verb, "index") == 0)) code = stage_index(folder, &text, tokenizer);
+    if (all || strcmp(verb, "base") == 0) stage_base(&text);
+    if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
     ttmm_corpus_free(&text);
     ttmm_tokenizer_free(tokenizer);
-    if (code == TTMM_OK && (all || strcmp(verb, "cluster") == 0)) code = stage_cluster(folder, 1 << 28);
-    if (code == TTMM_OK && (all || strcmp(verb, "experts") == 0)) code = stage_adapters(folder, 0);
-    if (code == TTMM_OK && (all || strcmp(verb, "finetune") == 0)) code = stage_adapters(folder, 1);
-    if (code == TTMM_OK) code = print_summary();
-    if (code) clear_line(), fprintf(stderr, "train: %s\n", err.text);
-    return -code;
+    if (all || strcmp(verb, "cluster") == 0) stage_cluster();
+    if (all || strcmp(verb, "experts") == 0) stage_adapters(0);
+    if (all || strcmp(verb, "finetune") == 0) stage_adapters(1);
+    print_summary();
+    return 0;
 }
