@@ -220,6 +220,49 @@ fi
 expect 4 "cannot be made" ./train base "$T/c.txt/m" "$T/c.txt" --steps 1
 expect 4 "out of memory" ./train base "$T/x" "$T/c.txt" --dim 65536 --heads 1024 --layers 1024 --intermediate 1048576 --steps 1
 
+# Every allocation fails in turn (test/fault.h), and the disk is full at every size: it is said in a sentence, no temporary
+# file stays, and the same command, given again, ends with the bytes of a run that nothing happened to.
+every_allocation() { # PROGRAM ARGUMENTS...
+    program=$1
+    shift
+    for n in $(seq 0 2000); do
+        FAULT=$n "test/build/$program-faults" "$@" > "$T/out" 2> "$T/err" < /dev/null
+        code=$?
+        grep -q '^FAULT$' "$T/err" || break
+        if [ $code = 4 ] && tail -n 1 "$T/err" | grep -q ": out of memory"; then ok
+        else fail "$program $*: allocation $n fails: expected exit code 4, found $code: $(tail -n 1 "$T/err")"; fi
+    done
+    if [ $code = 0 ] && [ "$n" -gt 5 ]; then ok; else fail "$program $*: expected exit code 0 in the end, found $code"; fi
+}
+head -c 300 "$T/c.txt" > "$T/short.txt"
+every_allocation run route "$T/m" "Melt"
+every_allocation run generate "$T/m" "Melt" --tokens 3 --merge dense
+every_allocation run generate "$T/m" "Melt" --tokens 3 --merge ensemble
+every_allocation run generate "$T/m" "Melt" --tokens 3 --ttt
+every_allocation run eval "$T/m" "$T/short.txt" --ttt-prompts 1 --prefix 8
+every_allocation run merge "$T/m" "Melt" -o "$T/merged"
+every_allocation run trace "$T/m" "Melt" --route --merge lowrank --grad -o "$T/fault"
+every_allocation run compare "$T/fault" "$T/fault"
+every_allocation run tokenize "$T/m" --file "$T/short.txt"
+every_allocation run info "$T/m"
+every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
+every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
+every_allocation train cluster "$T/fault.m" --experts 3 --quiet
+every_allocation train experts "$T/fault.m" --rank 2 --epochs 1 --quiet
+every_allocation train finetune "$T/fault.m" --rank 2 --epochs 1 --quiet
+for blocks in 1 8 32 64 128 256 512 1024 2048 8192; do
+    (ulimit -f $blocks && trap '' XFSZ && exec ./train all "$T/disk.m" "$T/cookbook.txt" "$T/c.txt" $SMALL --quiet) 2> "$T/err"
+    code=$?
+    if [ $code = 0 ] || { [ $code = 4 ] && grep -q "cannot be" "$T/err"; }; then ok
+    else fail "a disk full at $blocks blocks: expected exit code 4, found $code: $(tail -n 1 "$T/err")"; fi
+    if [ -z "$(find "$T/disk.m" -name '*.tmp' 2> /dev/null)" ]; then ok; else fail "a disk full at $blocks blocks: a temporary file stays"; fi
+done
+[ $code = 0 ] && ok || fail "a disk with room: expected exit code 0, found $code"
+for f in model corpus centroids experts/0/adapter_model experts/2/adapter_model finetuned/adapter_model; do
+    same "$T/m/$f.safetensors" "$T/fault.m/$f.safetensors" "after failed allocations"
+    same "$T/m/$f.safetensors" "$T/disk.m/$f.safetensors" "after full disks"
+done
+
 # The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own.
 if [ -f README.md ]; then
     mkdir -p "$T/readme"
