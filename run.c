@@ -761,15 +761,15 @@ static struct {
 static void load_methods(void)
 {
     char folder[4096];
-    const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = corpus && has_experts();
+    const int corpus = ttmm_exists(model.folder, "corpus.safetensors"), experts = has_experts();
     const int there[HOW] = {
         [BASE] = 1,          [FINETUNED] = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors"),
         [TTMM] = experts,    [ENSEMBLE] = experts,
         [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
     for (eval_method *m = methods; m < methods_end; m++) m->there = there[m->how];
     if (corpus) load_corpus();
-    if (corpus && model.corpus.idf == NULL && !option.query)
-        FAIL(TTMM_BAD_INPUT, "%s: was indexed with outside embeddings: those of the prompts must come by --query",
+    if ((corpus || experts) && model.corpus.idf == NULL && !option.query)
+        FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: those of the prompts must come by --query",
              model.folder);
     if (experts) load_centroids();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);

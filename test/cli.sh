@@ -119,6 +119,11 @@ same "$T/a" "$T/b" "experts from elsewhere, merged and written"
 ./run generate test/interop/qwen2 $elsewhere --merge lowrank --temperature 0 --tokens 8 --print-ids --quiet > "$T/b"
 same "$T/a" "$T/b" "the same experts beside the weights"
 expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
+# eval, too, needs no corpus if the query is given: here the embeddings that another index made of the same prompts
+./train index "$T/prompts" data/test/c.txt --context 60 --quiet
+cp -r "$T/m" "$T/no-corpus" && rm "$T/no-corpus/corpus.safetensors"
+expect 3 "by --query" ./run eval "$T/no-corpus" data/test/c.txt --context 60
+expect 0 "ttmm-1" ./run eval "$T/no-corpus" data/test/c.txt --context 60 --prefix 20 --query "$T/prompts/corpus.safetensors"
 expect 3 "by --query" ./run route test/interop/qwen2 --ids "$T/q.ids" --centroids test/vectors/model/centroids.safetensors
 expect 2 "--dtype is f8" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype f8
 for form in gpt2 llama3 qwen2; do expect 0 "" ./run tokenize test/interop/bpe-$form --file data/test/c.txt; done
