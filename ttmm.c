@@ -130,6 +130,7 @@ static int is_folder(const char *path)
     const DWORD attributes = GetFileAttributesA(path);
     return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
 }
+static int is_special(const char *path) { return is_folder(path); }
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to)
 {
@@ -151,6 +152,11 @@ static int is_folder(const char *path)
 {
     struct stat s;
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+static int is_special(const char *path) /* a folder, a device, a pipe: nothing to be replaced by a file */
+{
+    struct stat s;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
@@ -192,13 +198,15 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     char *end = NULL;
     double x = 0;
     long i = 0;
+    const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
     errno = 0;
+    if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
     if (o->type == 'f') x = strtod(text, &end);
     else if (o->type != 's') x = (double)(i = strtol(text, &end, 10));
     if (o->type == 's') *(const char **)o->value = text;
     else if (end == text || *end || errno || !(x >= o->least && x <= o->most))
-        return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %g to %g", o->name, text,
-                    o->type == 'f' ? "a number" : "a whole number", o->least, o->most);
+        return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
+                    o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
     else if (o->type == 'f') *(double *)o->value = x;
     else if (o->type == 'l') *(long *)o->value = i;
     else if (o->type == 'n') *(size_t *)o->value = (size_t)i;
@@ -245,6 +253,8 @@ int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_prog
         int code = set_option(o, equals ? equals + 1 : argv[++i], err);
         if (code) return code;
     }
+    if (*n > 0 && argument[0][0] == 0)
+        return fail(err, TTMM_BAD_USE, "the first argument is empty; usage: %s %s %s", p->name, v->name, v->arguments);
     if (*n >= v->least && *n <= v->most) return TTMM_OK;
     return fail(err, TTMM_BAD_USE, "found %zu arguments, expected %s%zu; usage: %s %s %s", *n,
                 *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,
@@ -3145,8 +3155,9 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
         if (i < length && !is_separator(path[i])) continue;
         memcpy(part, path, i);
         part[i] = 0;
-        if (make_one_folder(part) != 0 && i == length && !is_folder(path))
-            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(errno));
+        const int made = make_one_folder(part) == 0, reason = errno;
+        if (!made && i == length && !is_folder(path))
+            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(reason));
     }
     return TTMM_OK;
 }
@@ -3171,6 +3182,7 @@ static int output_open(output *o, const char *path, ttmm_error *err)
     int n = snprintf(o->path, sizeof o->path, "%s", path),
         k = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", path);
     if (n < 0 || k < 0 || k >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
+    if (is_special(path)) return fail(err, TTMM_NO_ROOM, "%s: cannot be written: it is not a regular file", path);
     errno = 0;
     o->f = fopen(o->temporary, "wb");
     return o->f ? TTMM_OK : output_failed(o, err);
@@ -3668,6 +3680,7 @@ static int read_header(safetensors *s, uint64_t *data, const char *path, ttmm_er
     s->f = fopen(path, "rb");
     if (s->f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
+    if (size == INT64_MAX) return fail(err, TTMM_BAD_INPUT, "%s: is not a regular file", path); /* a folder */
     if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
         return fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
     const uint64_t length = load_bytes(first, 8);
@@ -4074,8 +4087,7 @@ static int write_tokenizer(const char *folder, ttmm_error *err)
 static int check_finite(const real *x, size_t n, int type, const char *folder, ttmm_error *err)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!(x[i] - x[i] == 0))
-            return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite, the training diverged", folder);
+        if (!(x[i] - x[i] == 0)) return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite", folder);
         const int large = x[i] > 60000 || x[i] < -60000; /* F16 has numbers up to 65504 */
         const double rounded = large ? decode_number(encode_number(x, i, type), type) : 0;
         if (!(rounded - rounded == 0))
@@ -4154,7 +4166,13 @@ static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *
         if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
         if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
     }
-    return code;
+    if (code) return code;
+    char name[80]; /* of a layer that should not be there */
+    snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
+    if (sharded ? json_find(index, json_find(index, 0, "weight_map"), name) >= 0 : find_tensor(s, name) != NULL)
+        return fail(err, TTMM_BAD_INPUT, "%s: holds %s, expected %d layers as config.json says", folder, name,
+                    c.n_layers);
+    return TTMM_OK;
 }
 
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
@@ -4425,6 +4443,9 @@ static int check_tokenizer(const json *j, ttmm_error *err)
     }
     if (json_type(j, vocab) != '{')
         return fail(err, TTMM_BAD_INPUT, "%s: the model's vocab is missing or not an object", j->path);
+    const int merges = json_find(j, model, "merges"), added = json_find(j, 0, "added_tokens");
+    if (merges >= 0 && json_type(j, merges) != '[') return json_refuse(j, "merges", merges, "a list", err);
+    if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
     return TTMM_OK;
 }
 
@@ -4610,7 +4631,9 @@ typedef struct {
 static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
 {
     static const char *const fixed[][2] = {
-        {"use_dora", "false"}, {"fan_in_fan_out", "false"}, {"lora_bias", "false"}, {"bias", "\"none\""}};
+        {"peft_type", "\"LORA\""},     {"use_dora", "false"},    {"use_qalora", "false"},
+        {"fan_in_fan_out", "false"},   {"lora_bias", "false"},   {"bias", "\"none\""},
+        {"layer_replication", "null"}, {"arrow_config", "null"}, {"alora_invocation_tokens", "null"}};
     static const struct {
         const char *key, *types, *expected;
     } used[] = {
@@ -4644,7 +4667,9 @@ static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, c
     if (a->rank && rank != a->rank)
         return fail(err, TTMM_BAD_INPUT, "%s: r is %d, but %s has rank %d", j->path, a->rank, module, rank);
     int code = alpha_of(&alpha, a->alpha, j, module, err);
-    l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
+    const real scale = l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
+    if (code == TTMM_OK && !(scale - scale == 0))
+        return fail(err, TTMM_BAD_INPUT, "%s: the alpha of %s is %g, too large", j->path, module, alpha);
     for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
         const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
         code = read_tensor(s, half.name, (real *)half.data, TTMM_REAL, half.rows, half.cols, err);
