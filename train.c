@@ -78,6 +78,17 @@ static void on_interrupt(int signal_number)
     interrupted = 1;
 }
 
+static void catch_signals(void (*handler)(int)) /* but those that are ignored: nohup, a script's & */
+{
+    static const int caught[] = {
+#ifdef SIGHUP
+        SIGHUP,
+#endif
+        SIGINT, SIGTERM};
+    for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
+        if (signal(caught[i], handler) == SIG_IGN) signal(caught[i], SIG_IGN);
+}
+
 static void clear_line(void)
 {
     if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
@@ -111,6 +122,14 @@ typedef struct {
 } finished;
 static finished summary[5]; /* of the stages that did something; there are five */
 static size_t n_summary;
+static FILE *tsv; /* the table of --tsv, if it is asked for */
+
+static void open_tsv(void)
+{
+    if (option.tsv == NULL) return;
+    if ((tsv = fopen(option.tsv, "w")) == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    fprintf(tsv, "stage\tseconds\tloss\ttokens\n");
+}
 
 static void note_stage(const char *stage, double began, double loss, size_t tokens, const char *what)
 {
@@ -120,19 +139,17 @@ static void note_stage(const char *stage, double began, double loss, size_t toke
 static void print_summary(void)
 {
     double total = 0;
-    FILE *f = option.tsv ? fopen(option.tsv, "w") : NULL;
-    if (f) fprintf(f, "stage\tseconds\tloss\ttokens\n");
     for (const finished *s = summary; s < summary + n_summary; s++) {
         total += s->seconds;
-        if (f) fprintf(f, "%s\t%.3f\t%.6f\t%zu\n", s->stage, s->seconds, s->loss, s->tokens);
+        if (tsv) fprintf(tsv, "%s\t%.3f\t%.6f\t%zu\n", s->stage, s->seconds, s->loss, s->tokens);
         if (option.quiet) continue;
         fprintf(stderr, "%-9s %7.1f s", s->stage, s->seconds);
         if (s->tokens) fprintf(stderr, "  loss %.3f  %7.0f tok/s", s->loss, (double)s->tokens / s->seconds);
         fprintf(stderr, "  %s\n", s->what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
-    const int bad = f && ferror(f);
-    if (option.tsv && (f == NULL || fclose(f) != 0 || bad)) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    const int bad = tsv && ferror(tsv);
+    if (tsv && (fclose(tsv) != 0 || bad)) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
@@ -216,8 +233,7 @@ static void run_trainer(job *j)
     double loss = 0, sum = 0, saved = ttmm_seconds();
     const int resumed = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, &err);
     check(resumed);
-    signal(SIGINT, on_interrupt); /* other stages are short and write atomically: there the default will do */
-    signal(SIGTERM, on_interrupt);
+    catch_signals(on_interrupt); /* other stages are short and write atomically: there the default will do */
     step = ttmm_trainer_at(j->trainer, &steps, &before);
     if (resumed && !option.quiet) {
         clear_line();
@@ -242,8 +258,7 @@ static void run_trainer(job *j)
             exit(130);
         }
     }
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    catch_signals(SIG_DFL);
     ttmm_trainer_at(j->trainer, &steps, &seen);
     j->tokens += seen - before;
     j->loss = counted ? sum / (double)counted : loss;
@@ -258,8 +273,48 @@ static ttmm_config config_of_options(void)
     c.head_dim = option.head_dim ? option.head_dim : option.dim / option.heads, c.context = option.context;
     if (!option.head_dim && option.dim % option.heads)
         FAIL(TTMM_BAD_USE, "--dim is not a multiple of --heads, and --head-dim is not given");
+    if (c.head_dim % 2)
+        FAIL(TTMM_BAD_USE, "--head-dim is %d, expected an even number: rotary positions turn pairs", c.head_dim);
     if (ttmm_config_check(&c, &err) != TTMM_OK) check(TTMM_BAD_USE);
     return c;
+}
+
+/* Experts belong to one base, text and clustering: while there are any, these stay as they are. The fine-tuned adapter
+ * belongs to base and text. */
+static void refuse_if_trained(const char *stage, int finetuned)
+{
+    enum { LOOKED_FOR = 1024 }; /* experts, where no centroids say how many there are */
+    char path[4096], name[64];
+    real *centroid;
+    size_t K = LOOKED_FOR, E;
+    snprintf(path, sizeof path, "%s/centroids.safetensors", model);
+    if (ttmm_exists(model, "centroids.safetensors")) {
+        check(ttmm_array_read(&centroid, &K, &E, path, "embeddings", &err));
+        free(centroid);
+    }
+    int found = finetuned && ttmm_exists(model, "finetuned/adapter_model.safetensors");
+    for (size_t k = 0; k < K && !found; k++) {
+        snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
+        found = ttmm_exists(model, name);
+    }
+    if (found)
+        FAIL(TTMM_BAD_INPUT,
+             "%.300s: holds experts of another %s: use another folder, or remove experts/ and finetuned/ first", model,
+             stage);
+}
+
+/* Without model.safetensors a folder may still hold a model, in other files, or config.json as it was written before
+ * the disk was full. */
+static void refuse_foreign(const ttmm_config *c)
+{
+    ttmm_config found = *c;
+    const int code = ttmm_exists(model, "config.json") ? ttmm_config_read(&found, model, &err) : TTMM_OK;
+    if (code == TTMM_NO_ROOM) check(code);
+    const int same = code == TTMM_OK && found.dim == c->dim && found.n_layers == c->n_layers &&
+                     found.n_heads == c->n_heads && found.intermediate == c->intermediate && found.vocab == c->vocab &&
+                     found.tied == c->tied;
+    if (!same || ttmm_exists(model, "model.safetensors.index.json"))
+        FAIL(TTMM_BAD_INPUT, "%.300s: holds another model, which would be lost: use another folder", model);
 }
 
 static void stage_base(const ttmm_corpus *text)
@@ -274,7 +329,7 @@ static void stage_base(const ttmm_corpus *text)
     r.batch = option.batch, r.seed = (uint64_t)option.seed;
     snprintf(j.settings, sizeof j.settings,
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
-             "batch %zu lr %g warmup %g seed %d text %016" PRIx64 "%s",
+             "batch %zu lr %.15g warmup %.15g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
              sizeof(real) == 8 ? " f64" : "");
@@ -282,6 +337,9 @@ static void stage_base(const ttmm_corpus *text)
         say_done("base");
         return;
     }
+    refuse_foreign(&c);
+    refuse_if_trained("base", 1);
+    check(ttmm_make_folder(model, &err));
     set_checkpoint(&j, "base");
     check(ttmm_model_new(&m, &c, &err));
     ttmm_model_init(&m, (uint64_t)option.seed);
@@ -297,24 +355,6 @@ static void stage_base(const ttmm_corpus *text)
     note_stage("base", j.began, j.loss, j.tokens, "the base model: model.safetensors");
     ttmm_trainer_free(j.trainer);
     ttmm_model_free(&m);
-}
-
-/* Experts belong to one base, text and clustering: while there are any, these stay as they are. */
-static void refuse_if_experts(const char *stage)
-{
-    char path[4096], name[64];
-    real *centroid;
-    size_t K = 1, E;
-    ttmm_error none;
-    snprintf(path, sizeof path, "%s/centroids.safetensors", model);
-    if (ttmm_array_read(&centroid, &K, &E, path, "embeddings", &none) == TTMM_OK) free(centroid);
-    int found = ttmm_exists(model, "finetuned/adapter_model.safetensors");
-    for (size_t k = 0; k < K && !found; k++) {
-        snprintf(name, sizeof name, "experts/%zu/adapter_model.safetensors", k);
-        found = ttmm_exists(model, name);
-    }
-    if (found)
-        FAIL(TTMM_BAD_INPUT, "%.300s: holds experts of another %s: use another folder, or remove them", model, stage);
 }
 
 /* The embeddings of --embeddings, one a sequence. */
@@ -341,13 +381,11 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     }
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
              ttmm_corpus_hash(text, -1), text->n_files, embeddings, sizeof(real) == 8 ? " f64" : "");
-    if (read_note(note, "corpus.safetensors")) {
-        if (strcmp(note, settings) == 0) {
-            say_done("index");
-            return;
-        }
-        refuse_if_experts("text");
+    if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
+        say_done("index");
+        return;
     }
+    refuse_if_trained("text", 1);
     if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
@@ -399,7 +437,7 @@ static void stage_cluster(void)
     if (found && strcmp(note, settings) == 0 && c.clustered) {
         say_done("cluster");
     } else {
-        if (found) refuse_if_experts("clustering");
+        refuse_if_trained("clustering", 0);
         cluster_corpus(&c, K, index, settings);
         note_stage("cluster", began, 0, 0, "clusters and centroids: centroids.safetensors");
     }
@@ -450,7 +488,8 @@ static void load_adapters(adapters *a)
         FAIL(TTMM_BAD_INPUT, "%s: has sequences of %zu tokens, the base takes %d: train index --context %d", model,
              longest, context, context);
     if (!a->whole) {
-        if (!a->text.clustered) FAIL(TTMM_BAD_INPUT, "the corpus has no clusters: run train cluster");
+        if (!a->text.clustered || !ttmm_exists(model, "centroids.safetensors"))
+            FAIL(TTMM_BAD_INPUT, "%s: has no clusters: run train cluster", model);
         for (size_t i = 0; i < a->text.n_sequences; i++)
             if ((size_t)a->text.cluster[i] > a->to) a->to = (size_t)a->text.cluster[i];
         if (option.only) parse_only(a->to + 1, &a->from, &a->to);
@@ -469,7 +508,7 @@ static void train_adapter(adapters *a, size_t k)
     job *j = &a->j;
     size_t n = 0;
     snprintf(j->settings, sizeof j->settings,
-             "adapter: rank %d alpha %g epochs %d lr %g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
+             "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
              option.rank, a->lora.alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed,
              a->base_hash, ttmm_corpus_hash(&a->text, a->whole ? -1 : (int)k));
     snprintf(name, sizeof name, a->whole ? "finetuned" : "experts/%zu", k);
@@ -534,6 +573,7 @@ int main(int argc, char **argv)
     if (!option.quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
+    open_tsv();
     if (all || strcmp(verb, "base") == 0) stage_base(&text);
     if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
     ttmm_corpus_free(&text);
