@@ -29,16 +29,21 @@ static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
     {"max", 'n', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
-    {"active", 'n', &option.active, 1, 1e6, ROUTED "info ",
-     "exactly so many experts, the nearest (eval: in the row ttmm)"},
+    {"active", 'n', &option.active, 1, 1e6, " generate route merge trace ",
+     "exactly this many experts, the nearest, whatever tau and max"},
+    {"active", 'n', &option.active, 1, 1e6, " eval ", "exactly this many experts, the nearest, in the row ttmm"},
+    {"active", 'n', &option.active, 1, 1e6, " info ", "experts that take part (10)"},
     {"prefix", 'n', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
-    {"query", 's', &option.query, 0, 0, PROMPTED "eval ",
-     "safetensors file with the query embedding [D] (eval: of all its prompts [n, D])"},
+    {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
+    {"query", 's', &option.query, 0, 0, " eval ", "safetensors file with the embeddings of all its prompts [n, D]"},
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
     {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
-    {"merge", 's', &option.merge, 0, 0, " generate eval trace ",
-     "dense (into the weights), lowrank (beside them) or ensemble (generate: the faster of the first two)"},
+    {"merge", 's', &option.merge, 0, 0, " generate ",
+     "dense (into the weights), lowrank (beside them) or ensemble (the faster of the first two)"},
+    {"merge", 's', &option.merge, 0, 0, " eval ",
+     "how the rows ttmm do it: dense (into the weights), lowrank (beside them) or ensemble (dense)"},
+    {"merge", 's', &option.merge, 0, 0, " trace ", "dense (into the weights) or lowrank (beside them) (dense)"},
     {"adapter", 's', &option.adapter, 0, 0, " generate trace ", "folder of one adapter, instead of routing"},
     {"route", 'b', &option.route, 0, 1, " trace ",
      "with experts, chosen for the prompt (without: the base model alone)"},
@@ -52,23 +57,26 @@ static const ttmm_option options[] = {
     {"neighbours", 'n', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
     {"passes", 'i', &option.passes, 1, 1e4, TIMED, "passes over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
-    {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (nearest) or sift"},
+    {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
     {"top-k", 'n', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
     {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
-    {"file", 's', &option.file, 0, 0, " generate route merge trace tokenize ", "take the prompt from a file"},
+    {"file", 's', &option.file, 0, 0, PROMPTED, "take the prompt from a file (without any: from standard input)"},
+    {"file", 's', &option.file, 0, 0, " tokenize ", "the text"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
     {"print-ids", 'b', &option.print_ids, 0, 1, " generate ", "the ids of the new tokens, instead of text"},
-    {"context", 'i', &option.context, 2, 1 << 22, " eval tokenize info ",
-     "longest sequence (eval: the model's, at most 1024; tokenize: documents are whole); info: prompt and answer"},
-    {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32 (as computed), f16 or bf16"},
+    {"context", 'i', &option.context, 2, 1 << 22, " eval ", "longest sequence (the model's, at most 1024)"},
+    {"context", 'i', &option.context, 2, 1 << 22, " tokenize ", "longest sequence (documents are whole)"},
+    {"context", 'i', &option.context, 2, 1 << 22, " info ", "tokens of prompt and answer (1024)"},
+    {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32, f16 or bf16 (as computed: f32)"},
     {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
-    {"only", 's', &option.only, 0, 0, " bench ", "some of train lora prefill decode embed route merge lowrank ttt"},
+    {"only", 's', &option.only, 0, 0, " bench ",
+     "some of train,lora,prefill,decode,embed,route,merge,lowrank,ttt (all)"},
     {"batch", 'n', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
@@ -143,6 +151,7 @@ static struct {
     const char *folder;
     ttmm_model base, merged;
     ttmm_tokenizer *tokenizer; /* NULL: bytes, or not loaded */
+    int no_tokenizer;          /* 1: there is none that can be read; token ids are given and printed */
     ttmm_corpus corpus;        /* of the training text; n_sequences is 0 if there is none */
     real *centroid;            /* [K, E] */
     size_t K, E;
@@ -199,12 +208,11 @@ static const ttmm_lora *load_expert(size_t k)
     return &model.expert[k];
 }
 
+/* Whether there are experts to route to, or should be: a piece that is missing is then an error where it is read. */
 static int has_experts(void)
 {
-    char first[4096];
-    path_of_expert(first, 0);
-    return (option.centroids || ttmm_exists(model.folder, "centroids.safetensors")) &&
-           ttmm_exists(first, "adapter_config.json");
+    return option.experts || option.centroids || ttmm_exists(model.folder, "centroids.safetensors") ||
+           ttmm_exists(model.folder, "experts/0/adapter_config.json");
 }
 
 /* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
@@ -214,12 +222,15 @@ static void load_query(const int *token, size_t T)
         size_t rows, cols;
         check(ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err));
         if (rows * cols != model.E)
-            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the centroids", option.query,
-                 rows * cols, model.E);
+            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the %s", option.query, rows * cols,
+                 model.E, model.centroid ? "centroids" : "text's embeddings");
         return;
     }
     if (model.corpus.idf == NULL)
         FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
+    if (model.no_tokenizer)
+        FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: the prompt's embedding must come by --query",
+             model.folder);
     if (model.E != TTMM_EMBED_DIM)
         FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder, model.E,
              TTMM_EMBED_DIM);
@@ -299,7 +310,15 @@ static void load_ttt(void)
     double alpha = 16;
     ttmm_recipe recipe = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .batch = 1};
     recipe.schedule.lr = option.ttt_lr, recipe.schedule.last = 0.05, recipe.seed = (uint64_t)option.seed;
-    if (model.corpus.dim == 0) FAIL(TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
+    const ttmm_corpus *text = &model.corpus;
+    const int context = model.base.config.context;
+    if (text->dim == 0) FAIL(TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
+    if (text->dim != model.E)
+        FAIL(TTMM_BAD_INPUT, "%s: the text's embeddings have %zu numbers, the centroids %zu: TTT cannot use the query",
+             model.folder, text->dim, model.E);
+    if (ttmm_longest_sequence(text) > (size_t)context)
+        FAIL(TTMM_BAD_INPUT, "%s: has sequences of %zu tokens, the base takes %d: train index --context %d",
+             model.folder, ttmm_longest_sequence(text), context, context);
     path_of_expert(folder, 0);
     if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
         check(ttmm_lora_read(&like, &model.base.config, folder, &err));
@@ -403,7 +422,8 @@ static void load_prompt(const char *given)
         ttmm_error none; /* ids are all that is needed: without a tokenizer they are what is printed, too */
         prompt = allocate(n, sizeof *prompt, "the prompt");
         parse_ids(read, n, name);
-        if (ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK) option.print_ids = 1;
+        model.no_tokenizer = ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK;
+        if (model.no_tokenizer) option.print_ids = 1;
     } else {
         check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
         check(ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, read ? read : given, n, &err));
@@ -587,6 +607,10 @@ static void generate_with_experts(void)
 
 static void verb_generate(void)
 {
+    const int instead = (option.adapter != NULL) + option.ttt + option.no_experts;
+    if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
+    if (instead && (option.merge || option.active))
+        FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
     if (prompt_tokens >= (size_t)model.base.config.context)
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
@@ -606,6 +630,20 @@ static void verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
+/* A folder may be written to if it holds no model, or one that merge has written. */
+static void refuse_to_overwrite(const char *folder)
+{
+    char path[4200], note[16] = "";
+    const int whole = ttmm_exists(folder, "model.safetensors");
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    if (whole) check(ttmm_note(note, sizeof note, path, &err));
+    if (strcmp(folder, model.folder) == 0 || ttmm_exists(folder, "corpus.safetensors") ||
+        ttmm_exists(folder, "experts/0/adapter_config.json") || ttmm_exists(folder, "model.safetensors.index.json") ||
+        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json")))
+        FAIL(TTMM_BAD_USE, "%s: holds a model that merge has not written, which would be lost: choose another folder",
+             folder);
+}
+
 static void verb_merge(void)
 {
     static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -616,9 +654,7 @@ static void verb_merge(void)
                      : strcmp(d, "f32") == 0  ? TTMM_F32
                                               : TTMM_REAL;
     if (option.output == NULL) FAIL(TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
-    if (ttmm_exists(option.output, "corpus.safetensors") || ttmm_exists(option.output, "experts/0/adapter_config.json"))
-        FAIL(TTMM_BAD_USE, "%s: holds a model with its experts, which would be lost: choose another folder",
-             option.output);
+    refuse_to_overwrite(option.output);
     const ttmm_mix mix = load_and_route();
     merge_into(&model.base, &mix);
     check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
@@ -945,7 +981,6 @@ static void print_table(void)
     const double ttt_time = method_ttt->there ? median_seconds(method_ttt) : 0;
     size_t all_tokens = 0, tokens;
     for (size_t i = 0; i < eval.n; i++) all_tokens += eval.prompt[i].scored;
-    open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
     printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
            "speed-up", "decode tok/s");
     for (const eval_method *m = methods; m < methods_end; m++) {
@@ -967,6 +1002,7 @@ static void verb_eval(void)
 {
     size_t tokens;
     load_eval(argument + 1, n_arguments - 1);
+    open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
     for (eval_method *m = methods; m < methods_end; m++)
         if (m->there) run_method(m);
     clear_line();
@@ -1008,27 +1044,26 @@ static void print_size(const char *what, size_t bytes)
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576 + 2.3);
 }
 
-/* The sizes of the large things that each command allocates, added up. */
-static void print_memory(void)
+/* The sizes of the large things that each command allocates, added up, with K experts of that rank. */
+static void print_memory(size_t K, size_t rank)
 {
     const ttmm_config *c = &model.base.config;
     const ttmm_corpus *t = &model.corpus;
     const size_t T = smaller(option.context ? (size_t)option.context : 1024, (size_t)c->context);
-    const size_t some = smaller(option.active ? option.active : 10, model.K);
-    const size_t rank = model.K ? ttmm_lora_rank(&model.expert[0]) : 8;
-    const ttmm_mix all = {model.K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
+    const size_t some = smaller(option.active ? option.active : 10, K);
+    const ttmm_mix all = {K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
     const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
     const ttmm_pass_size scored = scoring_size(T, rank), step = decoding_size(1, 64, rank);
     const size_t weights = model.base.n * sizeof(real), lora = ttmm_lora_bytes(c, (int)rank);
     const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
     const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
-    const size_t base = weights + text + model.K * model.E * sizeof(real);
+    const size_t base = weights + text + K * model.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
     print_size("generate, experts merged in",
                base + some * lora + ttmm_merge_scratch(c, &chosen) * sizeof(real) + ttmm_pass_bytes(c, &merged));
     print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
-    print_size("eval", base + weights + (model.K + 1) * lora + ttmm_merge_scratch(c, &all) * sizeof(real) +
+    print_size("eval", base + weights + (K + 1) * lora + ttmm_merge_scratch(c, &all) * sizeof(real) +
                            ttmm_pass_bytes(c, &scored) + MEMBERS * ttmm_pass_bytes(c, &step));
     if (t->n_sequences == 0) return;
     const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
@@ -1044,6 +1079,7 @@ static void verb_info(void)
 {
     const ttmm_config *c = &model.base.config;
     const ttmm_corpus *t = &model.corpus;
+    const ttmm_lora *first = NULL; /* of the experts that are trained */
     char folder[4096];
     size_t trained = 0;
     printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
@@ -1051,22 +1087,20 @@ static void verb_info(void)
            c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
            c->tied ? "tied" : "untied");
     if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
-    if (has_experts()) {
-        load_centroids();
-        load_expert(0);
-    }
+    if (has_experts()) load_centroids();
     if (t->n_sequences)
         printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
                t->n_tokens, t->n_documents, t->n_files, t->n_sequences, t->dim);
     for (size_t k = 0; k < model.K; k++) {
         path_of_expert(folder, k);
-        trained += (size_t)ttmm_exists(folder, "adapter_model.safetensors");
-        model.chosen[k] = load_expert(0); /* to be counted as often */
+        if (!ttmm_exists(folder, "adapter_model.safetensors")) continue;
+        if (trained++ == 0) first = load_expert(k);
     }
-    if (model.K)
-        printf("  experts: %zu of %zu trained, rank %zu, %zu parameters each\n", trained, model.K,
-               ttmm_lora_rank(&model.expert[0]), model.expert[0].n);
-    print_memory();
+    for (size_t k = 0; k < model.K && first; k++) model.chosen[k] = first; /* counts for every one */
+    if (model.K) printf("  experts: %zu of %zu trained", trained, model.K);
+    if (first) printf(", rank %zu, %zu parameters each", ttmm_lora_rank(first), first->n);
+    if (model.K) printf("\n");
+    print_memory(first ? model.K : 0, first ? ttmm_lora_rank(first) : 8);
 }
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
@@ -1116,6 +1150,23 @@ static void work_route(void)
 
 static void work_merge(void) { merge_into(&model.base, &bench.mix); } /* in place: weights of 0 change nothing */
 
+/* --only: names of works, with blanks or commas between them. */
+static void check_only(void)
+{
+    static const char *const works[] = {"train", "lora",  "prefill", "decode", "embed",
+                                        "route", "merge", "lowrank", "ttt"};
+    size_t n, w;
+    for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
+        n = strcspn(p, " ,");
+        for (w = 0; w < sizeof works / sizeof *works; w++)
+            if (strlen(works[w]) == n && strncmp(works[w], p, n) == 0) break;
+        if (n > 0 && w == sizeof works / sizeof *works)
+            FAIL(TTMM_BAD_USE,
+                 "--only has %.*s, expected some of train lora prefill decode embed route merge lowrank ttt",
+                 (int)(n < 100 ? n : 100), p);
+    }
+}
+
 static int is_wanted(const char *work) { return option.only == NULL || strstr(option.only, work) != NULL; }
 
 /* times: how often the work is done in what is reported. */
@@ -1144,12 +1195,13 @@ static void make_model(void)
 {
     ttmm_config c = {.norm_eps = 1e-5, .rope_theta = 10000, .tied = 1, .context = option.bench_context};
     char rest;
-    if (sscanf(option.shape, "%d,%d,%d,%d,%d,%d%c", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads, &c.intermediate,
-               &c.vocab, &rest) != 6 ||
-        c.n_heads < 1)
+    if (sscanf(option.shape, "%9d,%9d,%9d,%9d,%9d,%9d%c", &c.dim, &c.n_layers, &c.n_heads, &c.n_kv_heads,
+               &c.intermediate, &c.vocab, &rest) != 6)
         FAIL(TTMM_BAD_USE, "--shape is %.100s, expected six numbers: dim,layers,heads,kv,intermediate,vocab",
              option.shape);
+    if (c.n_heads < 1 || c.dim % c.n_heads) FAIL(TTMM_BAD_USE, "--shape: dim %d is not a multiple of heads", c.dim);
     c.head_dim = c.dim / c.n_heads;
+    if (ttmm_config_check(&c, &err) != TTMM_OK) check(TTMM_BAD_USE);
     check(ttmm_model_new(&model.base, &c, &err));
     ttmm_model_init(&model.base, 1);
 }
@@ -1233,6 +1285,7 @@ static void verb_bench(void)
 {
     if ((n_arguments > 0) == (option.shape != NULL))
         FAIL(TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
+    check_only();
     if (option.shape) make_model();
     else check(ttmm_model_read(&model.base, argument[0], &err));
     bench.T = smaller((size_t)option.bench_context, (size_t)model.base.config.context);
@@ -1273,7 +1326,8 @@ static const ttmm_program program = {"run", verbs, VERBS, options, sizeof option
 static void check_word(const char *name, const char *value, const char *a, const char *b, const char *c)
 {
     if (strcmp(value, a) == 0 || strcmp(value, b) == 0 || (c && strcmp(value, c) == 0)) return;
-    FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s, %s%s%s", name, value, a, b, c ? " or " : "", c ? c : "");
+    if (c) FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s, %s or %s", name, value, a, b, c);
+    FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s or %s", name, value, a, b);
 }
 
 int main(int argc, char **argv)

@@ -186,6 +186,19 @@ expect 2 "one of them" ./run bench
 expect 2 "six numbers" ./run bench --shape 32,1,2
 for verb in generate route eval merge trace compare tokenize info bench; do expect 0 "usage: run $verb" ./run $verb -h; done
 
+# what excludes each other, and empty words
+expect 2 "exclude each other" ./run generate "$T/m" "x" --ttt --no-experts
+expect 2 "take no part" ./run generate "$T/m" "x" --ttt --merge ensemble
+expect 2 "first argument is empty" ./train base "" "$T/c.txt"
+expect 2 "--output is empty" ./run merge "$T/m" "x" -o ""
+expect 2 "from 2 to 1048576" ./train base "$T/x" "$T/c.txt" --context 1
+expect 2 "expected nn or sift" ./run eval "$T/m" "$T/c.txt" --select first
+expect 2 "--only has trian" ./run bench --shape 32,1,2,1,48,257 --only lora,trian
+expect 2 "six numbers" ./run bench --shape 4294967328,1,2,1,48,257
+expect 2 "not a multiple" ./run bench --shape 33,1,2,1,48,257
+expect 2 "vocab is 0" ./run bench --shape 32,1,2,1,48,0
+expect 2 "even number" ./train base "$T/x" "$T/c.txt" --dim 9 --heads 3
+
 # bad input: 3
 printf '' > "$T/empty.txt"
 printf 'a\0b' > "$T/binary.txt"
@@ -217,7 +230,42 @@ expect 3 "experts/1" ./run eval "$T/broken" data/test/c.txt --prefix 20
 head -c 1000 "$T/m/centroids.safetensors" > "$T/broken/centroids.safetensors"
 expect 3 "cut short" ./run route "$T/broken" "x"
 
+# models that are not ours are not overwritten, nor base, text and clusters while experts of theirs are there
+cp -r test/interop/shards "$T/shards"
+expect 3 "holds another model" ./train base "$T/shards" "$T/c.txt" --dim 8 --heads 1 --layers 1 --steps 1
+expect 2 "would be lost" ./run merge "$T/m" "Melt" -o "$T/shards"
+expect 2 "would be lost" ./run merge "$T/m" "Melt" -o test/interop/qwen2
+expect 2 "would be lost" ./run merge "$T/merged" "Melt" --experts "$T/m/experts" --centroids "$T/m/centroids.safetensors" -o "$T/merged"
+expect 0 "" ./run merge "$T/m" "Melt" -o "$T/merged"
+for f in model corpus centroids; do
+    rm -rf "$T/less" && cp -r "$T/m" "$T/less" && rm "$T/less/$f.safetensors"
+    expect 3 "holds experts of another" ./train all "$T/less" "$T/cookbook.txt" "$T/c.txt" $SMALL
+done
+expect 3 "has no clusters" ./train experts "$T/less" --rank 2 --epochs 1 # centroids are missing
+expect 3 "centroids.safetensors: cannot be opened" ./run generate "$T/less" "x"
+expect 3 "nowhere/" ./run generate "$T/m" "x" --experts "$T/nowhere"
+rm -rf "$T/less" && cp -r "$T/m" "$T/less" && rm -r "$T/less/experts/0"
+expect 3 "experts/0/adapter_config.json" ./run eval "$T/less" data/test/c.txt
+expect 0 "2 of 3 trained, rank 2" ./run info "$T/less"
+
+# embeddings that do not fit together; ids whose text is not known
+expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefix 20 --ttt-prompts 1 \
+    --experts "$T/m/experts" --centroids test/vectors/model/centroids.safetensors --query test/vectors/query.safetensors
+cp -r "$T/m" "$T/unread" && sed 's/"ByteLevel"/"Whitespace"/' "$T/m/tokenizer.json" > "$T/unread/tokenizer.json"
+expect 3 "no tokenizer" ./run route "$T/unread" --ids "$T/prompt.ids"
+expect 0 "" ./run generate "$T/unread" --ids "$T/prompt.ids" --no-experts --tokens 2
+rm -rf "$T/loud" && cp -r "$T/m/experts/1" "$T/loud"
+sed 's/"lora_alpha": [0-9.e]*/"lora_alpha": 1e300/' "$T/m/experts/1/adapter_config.json" > "$T/loud/adapter_config.json"
+expect 3 "too large" ./run generate "$T/m" "x" --adapter "$T/loud"
+sed 's/"peft_type": "LORA"/"peft_type": "LOHA"/' "$T/m/experts/1/adapter_config.json" > "$T/loud/adapter_config.json"
+expect 3 "peft_type is" ./run generate "$T/m" "x" --adapter "$T/loud"
+sed 's/"num_hidden_layers": 2/"num_hidden_layers": 1/' "$T/m/config.json" > "$T/less/config.json"
+expect 3 "expected 1 layers" ./run generate "$T/less" "x" --no-experts
+
 # no room: 4
+expect 4 "not a regular file" ./run trace "$T/m" "Melt" -o /dev/null
+expect 4 "nowhere/table.tsv: cannot be written" ./train all "$T/x" "$T/c.txt" --tsv "$T/nowhere/table.tsv"
+expect 4 "nowhere/table.tsv: cannot be written" ./run eval "$T/m" "$T/c.txt" --tsv "$T/nowhere/table.tsv"
 if [ "$(id -u)" != 0 ]; then
     mkdir -p "$T/locked" && chmod 500 "$T/locked"
     expect 4 "cannot be" ./train all "$T/locked/m" "$T/c.txt" --steps 1
