@@ -738,8 +738,7 @@ static void verb_compare(void)
     open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
     check(ttmm_compare(a, b, option.atol, option.rtol, print_difference, &tensors, &failures, &err));
     close_tsv();
-    printf("%zu tensors, %zu of them not as they should be (atol %g, rtol %g)\n", tensors, failures, option.atol,
-           option.rtol);
+    printf("%zu tensors, %zu of them differ (atol %g, rtol %g)\n", tensors, failures, option.atol, option.rtol);
     if (failures) FAIL(TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", a, b, failures, tensors);
 }
 

@@ -256,7 +256,7 @@ int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_prog
     if (*n > 0 && argument[0][0] == 0)
         return fail(err, TTMM_BAD_USE, "the first argument is empty; usage: %s %s %s", p->name, v->name, v->arguments);
     if (*n >= v->least && *n <= v->most) return TTMM_OK;
-    return fail(err, TTMM_BAD_USE, "found %zu arguments, expected %s%zu; usage: %s %s %s", *n,
+    return fail(err, TTMM_BAD_USE, "found %zu argument%s, expected %s%zu; usage: %s %s %s", *n, *n == 1 ? "" : "s",
                 *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,
                 v->arguments);
 }

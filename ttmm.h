@@ -88,7 +88,7 @@ typedef struct {
 } ttmm_program;
 
 /* Take a command line apart: verb, then options (which set their values) and arguments in any order; -- ends the
- * options. A number is read whole or refused.
+ * options. A number is read whole or refused, an option's empty value or an empty first argument is refused.
  *   *verb: its index; n_verbs if none was given    argument [argc] overwritten, in order; *n: their number
  * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE: the sentence names the word. */
 int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,

@@ -142,7 +142,7 @@ expect 0 "weights as named" sh -c "./run trace $T/m '$prompt' -o $T/named --rout
 
 # a comparison failed: 1; wrong use: 2
 expect 1 "OTHER SHAPE" ./run compare "$T/m/model.safetensors" "$T/whole/model.safetensors"
-expect 2 "found 1 arguments, expected at least 2" ./run compare "$T/full"
+expect 2 "found 1 argument, expected at least 2" ./run compare "$T/full"
 expect 2 "expected at most 1" ./run info "$T/m" "$T/m"
 expect 2 "-o F" ./run trace "$T/m" "x"
 expect 2 "at once" ./run trace "$T/m" "xyz" -o "$T/x" --grad --cached

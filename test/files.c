@@ -726,7 +726,9 @@ static void options(void)
     CHECK(!strcmp(rest[1], "b") && !strcmp(rest[2], "-") && !strcmp(rest[3], "--count") && !strcmp(rest[5], "--"));
     CHECK_EQUAL(parse("a|--count|3|-h"), 1), CHECK_EQUAL(parse("--|-h"), TTMM_OK), CHECK_EQUAL(parse("-o|-h"), TTMM_OK);
     GIVES("eleven", parse("1|2|3|4|5|6|7|8|9|10|11"), TTMM_BAD_USE, "11", "THING...");
-    CHECK(DONE(parse("--output=|--count|7")) && n_rest == 0 && strcmp(name, "") == 0 && count == 7);
+    GIVES("no value", parse("--output="), TTMM_BAD_USE, "--output is empty", "");
+    GIVES("an empty folder", parse("|a"), TTMM_BAD_USE, "first argument is empty", "THING...");
+    CHECK(DONE(parse("a|")) && n_rest == 2 && strcmp(rest[1], "") == 0); /* a prompt, say */
 }
 
 /* Whichever dimensions are at their limit: sizes are true or as large as can be, and what is too large is not made. */
