@@ -471,9 +471,10 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
 
 /* ---- 11. Files --------------------------------------------------------------------------------------------------- */
 
-/* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one. Reading checks
- * every size against the file before it is used, and refuses numbers that are not finite. `note` is any text, kept
- * in the file's metadata: train writes there the settings it used. Reading makes the object; *_free it. */
+/* A folder is made if it is not there. Writing is atomic: a crash leaves the old file or the new one; what is not a
+ * regular file is not replaced by one. Reading checks every size against the file before it is used, and refuses
+ * numbers that are not finite. `note` is any text, kept in the file's metadata: train writes there the settings it
+ * used. Reading makes the object; *_free it. If it fails, there is nothing to free. */
 enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(real) == 8 ? TTMM_F64 : TTMM_F32 };
 /* The weights are rounded to that type, to nearest and ties to even. TTMM_BAD_INPUT: one is too large for it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err);
