@@ -374,6 +374,15 @@ static void load_embeddings(ttmm_corpus *text)
     free(rows);
 }
 
+/* A fingerprint of the files' names: routing shows them. */
+static uint64_t hash_names(const ttmm_corpus *c)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < c->n_files; i++)
+        for (size_t k = 0; k <= strlen(c->file[i]); k++) h = (h ^ (unsigned char)c->file[i][k]) * 0x100000001b3;
+    return h;
+}
+
 static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
     char settings[512], note[1024], embeddings[32] = "built-in";
@@ -383,8 +392,8 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
         snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
                  ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
-    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu embeddings %s%s",
-             ttmm_corpus_hash(text, -1), text->n_files, embeddings, sizeof(real) == 8 ? " f64" : "");
+    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s",
+             ttmm_corpus_hash(text, -1), text->n_files, hash_names(text), embeddings, sizeof(real) == 8 ? " f64" : "");
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
         return;
