@@ -332,24 +332,21 @@ static void every_failure(int w)
     DONE(work[w].run());
     for (int i = 0; written(path, work[w].writes, i); i++) CHECK((whole[i] = contents(path)) != 0);
     is_clean(w, whole, blocks_before, files_before);
-    for (long n = 0;; n++) {
-        memory_left = n;
-        err.text[0] = 0;
-        const int code = work[w].run(), over = memory_left != NEVER;
-        memory_left = NEVER;
-        if (over) break;
-        CHECK_EQUAL(code, TTMM_NO_ROOM);
-        CHECK_TEXT(err.text, "out of memory");
-        is_clean(w, whole, blocks_before, files_before);
-    }
-    for (long n = 0;; n++) {
-        files_left = n;
-        err.text[0] = 0;
-        const int code = work[w].run(), over = files_left != NEVER;
-        files_left = NEVER;
-        if (over) break;
-        if (code) CHECK(err.code == code && err.text[0]); /* some can be done without: closing what was read */
-        is_clean(w, whole, blocks_before, files_before);
+    for (int memory = 0; memory < 2; memory++) {
+        long *left = memory ? &memory_left : &files_left;
+        for (long n = 0;; n++) {
+            *left = n;
+            err.text[0] = 0;
+            const int code = work[w].run(), over = *left != NEVER;
+            *left = NEVER;
+            if (over) break;
+            if (memory) {
+                CHECK_EQUAL(code, TTMM_NO_ROOM);
+                CHECK_TEXT(err.text, "out of memory");
+            } else if (code)
+                CHECK(err.code == code && err.text[0]); /* some can be done without: closing what was read */
+            is_clean(w, whole, blocks_before, files_before);
+        }
     }
     struct rlimit limit, all;
     getrlimit(RLIMIT_FSIZE, &all);
