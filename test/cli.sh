@@ -248,6 +248,15 @@ rm -rf "$T/less" && cp -r "$T/m" "$T/less" && rm -r "$T/less/experts/0"
 expect 3 "experts/0/adapter_config.json" ./run eval "$T/less" data/test/c.txt
 expect 0 "2 of 3 trained, rank 2" ./run info "$T/less"
 
+# sequences longer than the base's context; the same text under another name
+./train base "$T/narrow" "$T/c.txt" --dim 32 --heads 2 --layers 1 --context 16 --steps 1 --quiet
+./train index "$T/narrow" "$T/c.txt" --context 64 --quiet
+expect 3 "the base takes 16" ./train finetune "$T/narrow" --epochs 1
+expect 3 "the base takes 16" ./run generate "$T/narrow" "Melt" --ttt --tokens 2
+cp "$T/c.txt" "$T/again.txt"
+expect 0 "done before" ./train index "$T/narrow" "$T/c.txt" --context 64
+expect 0 "text and embeddings" ./train index "$T/narrow" "$T/again.txt" --context 64
+
 # embeddings that do not fit together; ids whose text is not known
 expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefix 20 --ttt-prompts 1 \
     --experts "$T/m/experts" --centroids test/vectors/model/centroids.safetensors --query test/vectors/query.safetensors
