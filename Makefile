@@ -4,19 +4,25 @@
 #   OMP=0              without OpenMP            FAST=1                 fused multiply-adds: faster, other last bits
 
 CC = cc
-try = $(shell printf '$(2)' | $(CC) -Werror $(1) -x c - -o /dev/null >/dev/null 2>&1 && echo '$(1)')
+B = test/build
+
+# Flags that a compiler may not have are tried on a small program, in a file of the build folder (never on a device: tcc
+# removes its output first). Compiled only, as a cross linker may need more than a flag to work; linked where the flag
+# asks for a library.
+try = $(shell mkdir -p $(B) && p=$(B)/probe.$$$$ && printf '$(2)\n' > $$p.c && \
+    $(CC) -Werror $(1) $(3) $$p.c -o $$p.o > $$p.log 2>&1 && echo '$(1)'; rm -f $$p.*)
 
 # The machine it is built on. With no tuning flag for it a compiler's default is used.
-ARCH := $(call try,-march=native,int main(void) { return 0; })
+ARCH := $(call try,-march=native,int main(void) { return 0; },-c)
 # OpenMP where the compiler and its library have it.
 hash := \#
 OMP := $(call try,-fopenmp,$(hash)include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; })
 
 WARN = -std=c99 -pedantic -Wall -Wextra -Wshadow -Wconversion
 # No fused multiply-add: with it, sums would depend on what the compiler can fuse.
-CONTRACT := $(call try,-ffp-contract=off,int main(void) { return 0; })
+CONTRACT := $(call try,-ffp-contract=off,int main(void) { return 0; },-c)
 # Nobody reads the floating-point exception flags or errno: loops with a selection, or a sqrt, may be vectorised.
-QUIET := $(call try,-fno-trapping-math -fno-math-errno,int main(void) { return 0; })
+QUIET := $(call try,-fno-trapping-math -fno-math-errno,int main(void) { return 0; },-c)
 OPT = -O3
 ifeq ($(FAST),1)
 CONTRACT = -ffp-contract=fast -DTTMM_FAST # by which the tests know that bits may differ
@@ -29,7 +35,6 @@ override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 TESTS = functions layers method files trace vectors interop faults
-B = test/build
 
 all: train run
 

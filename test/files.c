@@ -655,7 +655,9 @@ static void writing(void)
         snprintf(inside, sizeof inside, "%s/inside", file);
         put(file, 0, "old", "", 0);
 #ifndef _WIN32
-        if (ttmm_exists("/dev", "full") && symlink("/dev/full", at(temporary)) == 0) { /* the disk is full */
+        char device[600]; /* a full disk of our own; only root can make one */
+        snprintf(device, sizeof device, "mknod -m 666 '%s' c 1 7 2>&-", at(temporary));
+        if (system(device) == 0) {
             GIVES(file, writes(file), TTMM_NO_ROOM, at(file), strerror(ENOSPC));
             CHECK(strcmp(get(file)->at, "old") == 0 && !ttmm_exists(FOLDER, temporary));
         }
