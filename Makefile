@@ -148,7 +148,7 @@ clean:
 
 help:
 	@echo "make            build ./train and ./run"
-	@echo "make demo       train on data/train, print the paper's table on data/test (under 5 minutes on 2 cores)"
+	@echo "make demo       train on data/train, print the paper's table on data/test (under 4 minutes on 2 cores)"
 	@echo "make test       the tests, in float and in double"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"

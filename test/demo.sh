@@ -9,7 +9,7 @@ echo "== train: base model, clusters, experts, fine-tuned baseline   (./train al
 ./train all "$out/model" data/train/*.txt "$@"
 echo
 echo "== the table, on held-out documents   (./run eval $out/model data/test/*.txt)"
-./run eval "$out/model" data/test/*.txt --tsv "$out/results.tsv" ${DEMO_EVAL:---ttt-prompts 1000}
+./run eval "$out/model" data/test/*.txt --tsv "$out/results.tsv" ${DEMO_EVAL:-}
 prompt="Melt the butter in a wide pan, add the onions and "
 echo
 echo "== a route   (./run route $out/model \"$prompt\")"
