@@ -72,6 +72,11 @@ sanitize:
 demo: all
 	@sh test/demo.sh demo
 
+# The README's figure, data/figure.svg, and its numbers, data/figure.tsv. Of demo/model, after make demo. MACHINE="..."
+# is how the caption names this one.
+figure: all
+	@MACHINE="$(MACHINE)" sh test/figure.sh
+
 # What other backends are checked against: see test/README.md.
 vectors: $(B)/vectors-f64
 	@rm -rf vectors && mkdir -p vectors && cp -r test/vectors/model test/vectors/query.safetensors vectors/
@@ -149,6 +154,7 @@ clean:
 help:
 	@echo "make            build ./train and ./run"
 	@echo "make demo       train on data/train, print the paper's table on data/test (under 4 minutes on 2 cores)"
+	@echo "make figure     data/figure.svg and data/figure.tsv, the README's figure: after make demo, five minutes"
 	@echo "make test       the tests, in float and in double"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
@@ -166,4 +172,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
 
-.PHONY: all double test sanitize demo vectors oracle bits exhaustive errors peers bench-peers large memory scaling format clean help
+.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers bench-peers large memory scaling format clean help
