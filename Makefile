@@ -2,6 +2,7 @@
 #
 #   CC=clang           another compiler          ARCH=                  no tuning for this machine (for cross builds: its flags)
 #   OMP=0              without OpenMP            FAST=1                 fused multiply-adds: faster, other last bits
+#   PLAIN=1            the plain definitions of ttmm.c's Part I instead of its vector kernels: the same bits, slower
 
 CC = cc
 B = test/build
@@ -31,10 +32,10 @@ ifeq ($(OMP),0)
 override OMP =
 endif
 
-override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(CFLAGS)
+override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(if $(filter 1,$(PLAIN)),-DTTMM_PLAIN) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method files trace vectors interop faults
+TESTS = functions layers method worked files trace vectors interop faults
 
 all: train run
 
@@ -54,13 +55,21 @@ $(B)/%-f64: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -DTTMM_DOUBLE $< -o $@ $(LIBS)
 
+# The plain definitions against the naive loops of test/layers.c, as the kernels are; and against test/bits.txt.
+$(B)/plain-layers-f32: test/layers.c test/test.h ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) -DTTMM_PLAIN $< -o $@ $(LIBS)
+$(B)/plain-bits: test/bits.c ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) -DTTMM_PLAIN $< ttmm.c -o $@ $(LIBS)
+
 $(B)/run-faults $(B)/train-faults: $(B)/%-faults: %.c test/fault.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -include test/fault.h $< ttmm.c -o $@ $(LIBS)
 
-test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults
+test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
-	@sh test/all.sh
+	@FAST=$(FAST) sh test/all.sh
 
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
@@ -170,6 +179,6 @@ help:
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
-	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1"
+	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
 .PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers bench-peers large memory scaling format clean help

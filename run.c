@@ -1,21 +1,21 @@
 /* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
  * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
  * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. */
-#include <stdlib.h>
-#include <string.h>
-
+#define TTMM_PROGRAM "run"
 #include "ttmm.h"
+
+#include <string.h>
 
 /* clang-format off */
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
-    int passes, seed, threads, quiet, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
+    int epochs, seed, threads, quiet, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .passes = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
+            .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10};
 /* clang-format on */
 
@@ -55,7 +55,7 @@ static const ttmm_option options[] = {
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
     {"neighbours", 'n', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
-    {"passes", 'i', &option.passes, 1, 1e4, TIMED, "passes over them (6)"},
+    {"passes", 'i', &option.epochs, 1, 1e4, TIMED, "epochs over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
@@ -89,44 +89,6 @@ static const ttmm_option options[] = {
 
 static const char **argument; /* what is no option on the command line */
 static size_t n_arguments;
-static ttmm_error err;
-
-static void clear_line(void)
-{
-    if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
-}
-
-/* The first failure ends the program: with its sentence, and with its code as the exit code. */
-static void check(int code)
-{
-    if (code >= TTMM_OK) return;
-    clear_line();
-    fprintf(stderr, "run: %s\n", err.text);
-    exit(-code);
-}
-#define FAIL(...) check(ttmm_fail(&err, __VA_ARGS__)) /* code, format, ... */
-
-/* Zeroed memory for n things of that size; what: the sentence says what it was for. */
-static void *allocate(size_t n, size_t size, const char *what)
-{
-    void *p = calloc(n ? n : 1, size);
-    if (p == NULL) FAIL(TTMM_NO_ROOM, "out of memory for %s", what);
-    return p;
-}
-
-static FILE *open_output(const char *path)
-{
-    FILE *f = fopen(path, "w");
-    if (f == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", path);
-    return f;
-}
-
-static void close_output(FILE *f, const char *path)
-{
-    const int bad = ferror(f);
-    if (fclose(f) != 0 || bad) FAIL(TTMM_NO_ROOM, "%s: cannot be written", path);
-}
-
 static FILE *tsv; /* the table of --tsv, if it is asked for */
 
 static void open_tsv(const char *columns)
@@ -154,14 +116,8 @@ static struct {
     int no_tokenizer;          /* 1: there is none that can be read; token ids are given and printed */
     ttmm_corpus corpus;        /* of the training text; n_sequences is 0 if there is none */
     real *centroid;            /* [K, E] */
-    size_t K, E;
-    ttmm_lora *expert;        /* [K], loaded when they are first chosen (matrix is NULL before) */
-    const ttmm_lora **chosen; /* [K] of a route ... */
-    int *index;               /* ... their numbers */
-    real *weight, *similarity;
-    real *query;
-    real *scratch; /* of ttmm_merge */
-    size_t scratch_size;
+    ttmm_lora *expert;         /* [K], loaded when they are first chosen (matrix is NULL before) */
+    ttmm_mixture with;         /* the base with its experts */
 } model;
 
 static int *prompt; /* [prompt_tokens] */
@@ -170,7 +126,7 @@ static size_t prompt_tokens;
 static void load_corpus(void)
 {
     check(ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err));
-    model.E = model.corpus.dim; /* the centroids', if there are any, take its place */
+    model.with.E = model.corpus.dim; /* the centroids', if there are any, take its place */
 }
 
 static void path_of_expert(char path[4096], size_t k)
@@ -181,13 +137,8 @@ static void path_of_expert(char path[4096], size_t k)
 
 static void list_experts(size_t K)
 {
-    const char *what = "the list of experts";
-    model.K = K;
-    model.expert = allocate(K, sizeof *model.expert, what);
-    model.chosen = allocate(K, sizeof *model.chosen, what);
-    model.index = allocate(K, sizeof *model.index, what);
-    model.weight = allocate(K, sizeof *model.weight, what);
-    model.similarity = allocate(K, sizeof *model.similarity, what);
+    model.with.K = K;
+    model.expert = allocate(K, sizeof *model.expert, "the list of experts");
 }
 
 static void load_centroids(void)
@@ -196,7 +147,7 @@ static void load_centroids(void)
     size_t K;
     snprintf(path, sizeof path, "%s%s", option.centroids ? option.centroids : model.folder,
              option.centroids ? "" : "/centroids.safetensors");
-    check(ttmm_array_read(&model.centroid, &K, &model.E, path, "embeddings", &err));
+    check(ttmm_array_read(&model.centroid, &K, &model.with.E, path, "embeddings", &err));
     list_experts(K);
 }
 
@@ -215,77 +166,81 @@ static int has_experts(void)
            ttmm_exists(model.folder, "experts/0/adapter_config.json");
 }
 
-/* The query: that of --query, or the built-in embedding of the prompt's first tokens. */
-static void load_query(const int *token, size_t T)
+/* The query of --query, or NULL: it is the built-in embedding of the prompt's first tokens, if that can be computed. */
+static real *load_query(void)
 {
+    const size_t E = model.with.E;
+    size_t rows, cols;
+    real *query = NULL;
     if (option.query) {
-        size_t rows, cols;
-        check(ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err));
-        if (rows * cols != model.E)
-            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the %s", option.query, rows * cols,
-                 model.E, model.centroid ? "centroids" : "text's embeddings");
-        return;
-    }
-    if (model.corpus.idf == NULL)
+        check(ttmm_array_read(&query, &rows, &cols, option.query, "embedding", &err));
+        if (rows * cols != E)
+            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the %s", option.query, rows * cols, E,
+                 model.centroid ? "centroids" : "text's embeddings");
+    } else if (model.corpus.idf == NULL) {
         FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
-    if (model.no_tokenizer)
+    } else if (model.no_tokenizer) {
         FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: the prompt's embedding must come by --query",
              model.folder);
-    if (model.E != TTMM_EMBED_DIM)
-        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder, model.E,
+    } else if (E != TTMM_EMBED_DIM) {
+        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder, E,
              TTMM_EMBED_DIM);
-    const size_t prefix = smaller(T, option.prefix);
-    const size_t bytes = ttmm_to_bytes(NULL, model.tokenizer, token, prefix);
-    int *byte = allocate(bytes, sizeof *byte, "the query");
-    if (model.query == NULL) model.query = allocate(TTMM_EMBED_DIM, sizeof *model.query, "the query");
-    ttmm_to_bytes(byte, model.tokenizer, token, prefix);
-    ttmm_embed(model.query, byte, bytes, model.corpus.idf);
-    free(byte);
+    }
+    return query;
 }
 
-static int merge_is(const char *how) { return strcmp(option.merge ? option.merge : "dense", how) == 0; }
-
-static double beta(void) { return option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2; }
-
-/* Choose experts for the query and load them. */
-static ttmm_mix route(size_t active)
+/* --merge, or what is done without it. */
+static int how_to_merge(int otherwise)
 {
-    const ttmm_router r = {beta(), option.tau, option.max, active};
-    size_t n;
-    check(ttmm_route(&n, model.index, model.weight, model.similarity, model.query, model.centroid, model.K, model.E, &r,
-                     &err));
-    for (size_t i = 0; i < n; i++) model.chosen[i] = load_expert((size_t)model.index[i]);
-    return (ttmm_mix){n, model.chosen, model.weight};
+    if (option.merge == NULL) return otherwise;
+    return strcmp(option.merge, "dense") == 0     ? TTMM_DENSE
+           : strcmp(option.merge, "lowrank") == 0 ? TTMM_LOWRANK
+                                                  : TTMM_ENSEMBLE;
+}
+
+static const ttmm_lora *expert_of(void *context, size_t k, ttmm_error *e)
+{
+    (void)context, (void)e; /* a failure ends the program */
+    return load_expert(k);
+}
+
+/* What is loaded becomes what answers prompts; experts are merged into `merged`. */
+static void begin_mixture(ttmm_model *merged, size_t active)
+{
+    ttmm_mixture *x = &model.with;
+    x->base = &model.base, x->merged = merged, x->tokenizer = model.tokenizer;
+    x->centroid = model.centroid, x->idf = model.corpus.idf, x->prefix = option.prefix;
+    x->router.beta = option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2;
+    x->router.tau = option.tau, x->router.max = option.max, x->router.active = active;
+    x->load = expert_of;
+    check(ttmm_mixture_new(x, &err));
 }
 
 /* All experts, with equal weights. */
 static ttmm_mix all_experts(void)
 {
-    for (size_t k = 0; k < model.K; k++) {
-        model.chosen[k] = load_expert(k);
-        model.weight[k] = (real)(1 / (double)model.K);
+    ttmm_mixture *x = &model.with;
+    for (size_t k = 0; k < x->K; k++) {
+        x->lora[k] = load_expert(k);
+        x->weight[k] = (real)(1 / (double)x->K);
     }
-    return (ttmm_mix){model.K, model.chosen, model.weight};
+    return (ttmm_mix){x->K, x->lora, x->weight};
 }
 
-/* All that routing the prompt needs, and the route. */
-static ttmm_mix load_and_route(void)
+/* All that routing needs; experts are merged into the base in place: this process answers one prompt. Returns the query
+ * that is given, or NULL. */
+static real *load_routing(void)
 {
     if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
     load_centroids();
-    load_query(prompt, prompt_tokens);
-    return route(option.active);
+    begin_mixture(&model.base, option.active);
+    return load_query();
 }
 
-static void merge_into(ttmm_model *to, const ttmm_mix *mix)
+static void choose_experts(void)
 {
-    const size_t need = ttmm_merge_scratch(&model.base.config, mix);
-    if (need > model.scratch_size) {
-        free(model.scratch);
-        model.scratch = allocate(need, sizeof *model.scratch, "merging");
-        model.scratch_size = need;
-    }
-    ttmm_merge(to, &model.base, mix, model.scratch);
+    const real *query = load_routing();
+    check(ttmm_choose(&model.with, prompt, prompt_tokens, query, &err));
 }
 
 static struct {
@@ -313,9 +268,9 @@ static void load_ttt(void)
     const ttmm_corpus *text = &model.corpus;
     const int context = model.base.config.context;
     if (text->dim == 0) FAIL(TTMM_BAD_INPUT, "%s: has no indexed text for TTT: run train index", model.folder);
-    if (text->dim != model.E)
+    if (text->dim != model.with.E)
         FAIL(TTMM_BAD_INPUT, "%s: the text's embeddings have %zu numbers, the centroids %zu: TTT cannot use the query",
-             model.folder, text->dim, model.E);
+             model.folder, text->dim, model.with.E);
     if (ttmm_longest_sequence(text) > (size_t)context)
         FAIL(TTMM_BAD_INPUT, "%s: has sequences of %zu tokens, the base takes %d: train index --context %d",
              model.folder, ttmm_longest_sequence(text), context, context);
@@ -326,42 +281,17 @@ static void load_ttt(void)
         ttmm_lora_free(&like);
     }
     ttt.how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
-    ttt.how.passes = option.passes, ttt.how.sift = strcmp(option.select, "sift") == 0;
+    ttt.how.epochs = option.epochs, ttt.how.sift = strcmp(option.select, "sift") == 0;
     check(ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err));
     check(ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err));
     ttt.neighbour = allocate(ttt.how.neighbours, sizeof *ttt.neighbour, "TTT");
     ttt.scratch = allocate(ttmm_ttt_scratch(&ttt.how, &model.corpus), sizeof *ttt.scratch, "TTT");
 }
 
-/* Of decoding: a prompt goes in pieces; and of scoring a sequence. */
-enum { PIECE = 256 };
-static ttmm_pass_size decoding_size(size_t tokens, size_t positions, size_t rank)
-{
-    return (ttmm_pass_size){
-        .tokens = smaller(tokens, PIECE), .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
-}
-
 static ttmm_pass_size scoring_size(size_t T, size_t rank)
 {
-    return (ttmm_pass_size){.tokens = T, .sequences = 1, .logits = smaller(T, 64), .rank = rank};
-}
-
-static size_t largest_rank(const ttmm_mix *mix)
-{
-    size_t rank = 0;
-    for (size_t k = 0; k < mix->n; k++) rank = larger(rank, ttmm_lora_rank(mix->lora[k]));
-    return rank;
-}
-
-/* The tokens after those before, at most PIECE at a time; returns the logits of the last. */
-static const real *logits_after(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
-{
-    size_t n = 0;
-    for (size_t from = 0; from < T; from += n) {
-        const size_t start[2] = {0, n = smaller(T - from, PIECE)};
-        ttmm_forward(p, m, mix, token + from, start, 1);
-    }
-    return ttmm_logits(p, m, n - 1, 1);
+    enum { ROWS = 64 }; /* of logits at a time: they are the largest thing where the vocabulary is large */
+    return (ttmm_pass_size){.tokens = T, .sequences = 1, .logits = smaller(T, ROWS), .rank = rank};
 }
 
 /* ---- Prompts ----------------------------------------------------------------------------------------------------- */
@@ -435,7 +365,7 @@ static void load_prompt(const char *given)
 /* ---- route ------------------------------------------------------------------------------------------------------- */
 
 /* How many of an expert's sequences came from each training file: count [n_files] */
-static void count_origins(size_t *count, int expert)
+static void count_origins(real *count, int expert)
 {
     const ttmm_corpus *c = &model.corpus;
     memset(count, 0, c->n_files * sizeof *count);
@@ -443,25 +373,17 @@ static void count_origins(size_t *count, int expert)
         if (c->cluster[i] == expert) count[c->document_file[c->sequence_document[i]]]++;
 }
 
-static size_t first_largest(const size_t *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
 /* "cookbook 14, garden 3": the files that the expert's sequences came from. */
 static void print_origins(int expert)
 {
     const ttmm_corpus *c = &model.corpus;
     if (!c->clustered) return;
-    size_t *count = allocate(c->n_files, sizeof *count, "the names of files");
+    real *count = allocate(c->n_files, sizeof *count, "the names of files");
     count_origins(count, expert);
     for (int shown = 0; shown < 3; shown++) {
-        const size_t most = first_largest(count, c->n_files);
+        const size_t most = ttmm_argmax(count, c->n_files);
         if (count[most] == 0) break;
-        printf("%s%s %zu", shown ? ", " : "", c->file[most], count[most]);
+        printf("%s%s %.0f", shown ? ", " : "", c->file[most], (double)count[most]);
         count[most] = 0;
     }
     free(count);
@@ -469,140 +391,121 @@ static void print_origins(int expert)
 
 static void verb_route(void)
 {
-    const ttmm_mix mix = load_and_route();
+    choose_experts();
+    ttmm_mixture *x = &model.with;
     open_tsv("expert\tsimilarity\tweight");
-    if (mix.n == 0) printf("no expert has a weight above tau: the base model answers\n");
+    if (x->mix.n == 0) printf("no expert has a weight above tau: the base model answers\n");
     else printf("expert  similarity  weight\n");
-    for (size_t shown = 0; shown < mix.n; shown++) { /* heaviest first */
-        size_t i = 0;
-        for (size_t j = 1; j < mix.n; j++)
-            if (model.weight[j] > model.weight[i]) i = j;
-        const double s = (double)model.similarity[model.index[i]], w = (double)model.weight[i];
-        printf("%6d  %10.4f  %6.4f  %-25.*s ", model.index[i], s, w, (int)(25 * w + 0.5), "#########################");
-        print_origins(model.index[i]);
+    for (size_t shown = 0; shown < x->mix.n; shown++) { /* heaviest first */
+        const size_t i = ttmm_argmax(x->weight, x->mix.n);
+        const double s = (double)x->similarity[x->expert[i]], w = (double)x->weight[i];
+        printf("%6d  %10.4f  %6.4f  %-25.*s ", x->expert[i], s, w, (int)(25 * w + 0.5), "#########################");
+        print_origins(x->expert[i]);
         printf("\n");
-        if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", model.index[i], s, w);
-        model.weight[i] = -1;
+        if (tsv) fprintf(tsv, "%d\t%.9g\t%.9g\n", x->expert[i], s, w);
+        x->weight[i] = -1;
     }
     close_tsv();
 }
 
 /* ---- generate ---------------------------------------------------------------------------------------------------- */
 
-static int is_end(int token)
-{
-    const ttmm_config *c = &model.base.config;
-    int i = 0;
-    while (i < c->n_ends && c->end[i] != token) i++;
-    return i < c->n_ends;
-}
-
 /* A token as text; only whole characters are printed. token < 0: what is left at the end. */
 static void put_token(int token)
 {
     static ttmm_utf8 waiting;
     char out[8];
-    const size_t n = token < 0 ? 1 : ttmm_to_bytes(NULL, model.tokenizer, &token, 1);
-    int *byte = allocate(n, sizeof *byte, "a token's text");
-    if (token < 0) byte[0] = -1;
-    else ttmm_to_bytes(byte, model.tokenizer, &token, 1);
-    for (size_t i = 0; i < n && byte[i] != TTMM_END; i++) fwrite(out, 1, ttmm_put_utf8(out, &waiting, byte[i]), stdout);
-    free(byte);
+    size_t n = 0;
+    const unsigned char *byte = token < 0 ? NULL : ttmm_token_bytes(model.tokenizer, token, &n);
+    for (size_t i = 0; i < n; i++) fwrite(out, 1, ttmm_put_utf8(out, &waiting, byte[i]), stdout);
+    if (token < 0) fwrite(out, 1, ttmm_put_utf8(out, &waiting, -1), stdout);
     fflush(stdout);
 }
 
-/* As logits_after, of an ensemble: each adapter of mix has its own pass; the log of the weighted mean of what they give
- * as probabilities.    mean [V] overwritten and returned */
-static const real *ensemble_after(real *mean, ttmm_pass *const *pass, const ttmm_mix *mix, const int *token, size_t T)
+/* The prompt, then the tokens as they come. */
+static struct {
+    double began;
+    size_t n;
+    int last;
+} answer;
+
+static void begin_answer(void)
 {
-    const size_t V = (size_t)model.base.config.vocab;
-    memset(mean, 0, V * sizeof *mean);
-    for (size_t k = 0; k < mix->n; k++) {
-        const ttmm_mix alone = {1, mix->lora + k, &one};
-        ttmm_add_probabilities(mean, logits_after(pass[k], &model.base, &alone, token, T), V, mix->weight[k]);
-    }
-    for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
-    return mean;
+    for (size_t t = 0; t < prompt_tokens && !option.print_ids; t++) put_token(prompt[t]);
+    answer.began = ttmm_seconds();
 }
 
-/* Decode from the prompt, with the adapters of mix beside the weights, or (ensemble) each alone. */
-static void decode(const ttmm_mix *mix, int ensemble)
+static int print_token(void *context, int token)
 {
-    const ttmm_config *c = &model.base.config;
-    const size_t V = (size_t)c->vocab, room = (size_t)c->context - prompt_tokens;
-    const size_t most = smaller(option.tokens, room), passes = ensemble ? mix->n : 1;
-    const ttmm_pass_size size = decoding_size(prompt_tokens, prompt_tokens + most, largest_rank(mix));
-    const ttmm_sampler sampler = {option.temperature, option.top_p, option.top_k};
-    ttmm_rng g = ttmm_stream((uint64_t)option.seed, "sample", 0);
-    ttmm_pass **pass = allocate(passes, sizeof *pass, "decoding");
-    real *mean = allocate(V, sizeof *mean, "decoding");
-    void *scratch = allocate(ttmm_sample_scratch(V), 1, "decoding");
-    size_t n = 0; /* tokens decoded */
-    int next = -1;
-    for (size_t k = 0; k < passes; k++) check(ttmm_pass_new(&pass[k], c, &size, &err));
-    for (size_t t = 0; t < prompt_tokens && !option.print_ids; t++) put_token(prompt[t]);
-    const double began = ttmm_seconds();
-    while (n < most && !is_end(next)) {
-        const int *token = n ? &next : prompt;
-        const size_t T = n ? 1 : prompt_tokens;
-        const real *logits = ensemble ? ensemble_after(mean, pass, mix, token, T)
-                                      : logits_after(pass[0], &model.base, mix, token, T);
-        next = ttmm_sample(logits, V, &sampler, &g, scratch);
-        n++;
-        if (option.print_ids) printf("%s%d", n > 1 ? " " : "", next), fflush(stdout);
-        else if (!is_end(next)) put_token(next);
+    (void)context;
+    if (option.print_ids) printf("%s%d", answer.n > 0 ? " " : "", token), fflush(stdout);
+    else if (!ttmm_is_end(&model.base.config, token)) put_token(token);
+    answer.n++, answer.last = token;
+    return 0;
+}
+
+static void print_experts(void *context, const ttmm_mixture *x)
+{
+    (void)context;
+    if (!option.quiet) {
+        fprintf(stderr, x->mix.n ? "experts" : "no expert has a weight above tau: the base model answers");
+        for (size_t i = 0; i < x->mix.n; i++) fprintf(stderr, " %d (%.2f)", x->expert[i], (double)x->weight[i]);
+        fprintf(stderr, "\n");
     }
+    begin_answer();
+}
+
+static ttmm_decoding decoding(void)
+{
+    return (ttmm_decoding){.tokens = option.tokens,
+                           .sampler = {option.temperature, option.top_p, option.top_k},
+                           .seed = (uint64_t)option.seed,
+                           .chosen = print_experts,
+                           .token = print_token};
+}
+
+static void end_answer(void)
+{
+    const size_t room = (size_t)model.base.config.context - prompt_tokens;
     if (!option.print_ids) put_token(-1);
     printf("\n");
     if (!option.quiet)
-        fprintf(stderr, "%zu tokens, %.0f a second%s\n", n, (double)n / (ttmm_seconds() - began),
-                is_end(next)                        ? "; the text ended"
-                : n == room && room < option.tokens ? "; the context is full"
-                                                    : "");
-    for (size_t k = 0; k < passes; k++) ttmm_pass_free(pass[k]);
-    free(pass);
-    free(mean);
-    free(scratch);
+        fprintf(stderr, "%zu tokens, %.0f a second%s\n", answer.n, (double)answer.n / (ttmm_seconds() - answer.began),
+                answer.n > 0 && ttmm_is_end(&model.base.config, answer.last) ? "; the text ended"
+                : answer.n == room && room < option.tokens                   ? "; the context is full"
+                                                                             : "");
+}
+
+/* The base, with one adapter or none. */
+static void generate_with(const ttmm_mix *mix)
+{
+    const ttmm_decoding d = decoding();
+    size_t n;
+    begin_answer();
+    check(ttmm_decode(&n, &model.base, mix, TTMM_LOWRANK, prompt, prompt_tokens, &d, &err));
+    end_answer();
 }
 
 static void generate_with_ttt(void)
 {
     load_corpus();
-    load_query(prompt, prompt_tokens);
+    begin_mixture(&model.base, 0);
+    check(ttmm_query(&model.with, prompt, prompt_tokens, load_query(), &err));
     load_ttt();
     const double began = ttmm_seconds();
-    ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
+    ttmm_ttt_train(ttt.trainer, &ttt.how, model.with.query, ttt.neighbour, ttt.scratch);
     if (!option.quiet)
         fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
-    decode(&ttt_alone, 0);
-}
-
-/* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out * in multiply-adds,
- * once, a token beside the weights out + in. With both sums over the matrices, merging pays from sum(out * in) /
- * sum(out + in) tokens on: 61 for the default shape, 1,381 for Llama-3.2-1B. That is for the prompt's tokens, which go
- * through at the speed of merging; those that follow wait for memory, and take about 16 times as long (run bench). */
-static int cheaper_beside(const ttmm_config *c, size_t tokens)
-{
-    const double D = c->dim, H = (double)c->n_heads * c->head_dim, G = (double)c->n_kv_heads * c->head_dim;
-    const double F = c->intermediate, products = D * (2 * H + 2 * G + 3 * F), sums = 7 * D + 2 * H + 2 * G + 3 * F;
-    return (double)prompt_tokens + 16 * (double)tokens < products / sums;
+    generate_with(&ttt_alone);
 }
 
 static void generate_with_experts(void)
 {
-    ttmm_mix mix = load_and_route();
-    if (!option.quiet) {
-        fprintf(stderr, mix.n ? "experts" : "no expert has a weight above tau: the base model answers");
-        for (size_t i = 0; i < mix.n; i++) fprintf(stderr, " %d (%.2f)", model.index[i], (double)model.weight[i]);
-        fprintf(stderr, "\n");
-    }
-    const int beside = option.merge ? merge_is("lowrank") : cheaper_beside(&model.base.config, option.tokens);
-    const int ensemble = merge_is("ensemble") && mix.n > 0;
-    if (!beside && !ensemble) {
-        merge_into(&model.base, &mix); /* in place: this process answers one prompt */
-        mix.n = 0;
-    }
-    decode(&mix, ensemble);
+    const real *query = load_routing();
+    const ttmm_decoding d = decoding();
+    size_t n;
+    check(ttmm_answer(&n, &model.with, how_to_merge(TTMM_FASTER), prompt, prompt_tokens, query, &d, &err));
+    end_answer();
 }
 
 static void verb_generate(void)
@@ -611,12 +514,12 @@ static void verb_generate(void)
     if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
     if (instead && (option.merge || option.active))
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
-    if (prompt_tokens >= (size_t)model.base.config.context)
+    if (prompt_tokens >= (size_t)model.base.config.context) /* said before anything is loaded */
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
     if (option.adapter) {
         check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
-        decode(&adapter_alone, 0);
+        generate_with(&adapter_alone);
     } else if (option.ttt) {
         generate_with_ttt();
     } else if (!option.no_experts && has_experts()) {
@@ -624,7 +527,7 @@ static void verb_generate(void)
     } else {
         if (!option.no_experts && !option.quiet)
             fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
-        decode(&nothing, 0);
+        generate_with(&nothing);
     }
 }
 
@@ -655,12 +558,13 @@ static void verb_merge(void)
                                               : TTMM_REAL;
     if (option.output == NULL) FAIL(TTMM_BAD_USE, "merge needs -o DIR, where to write the model");
     refuse_to_overwrite(option.output);
-    const ttmm_mix mix = load_and_route();
-    merge_into(&model.base, &mix);
+    choose_experts();
+    check(ttmm_combine(&model.with, TTMM_DENSE, &err));
     check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
-    if (!option.quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, mix.n);
+    if (!option.quiet)
+        fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
 
 /* ---- trace, compare ---------------------------------------------------------------------------------------------- */
@@ -674,7 +578,7 @@ static void check_trace_options(int routed)
         FAIL(TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
     if ((option.merge || option.active) && !routed)
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts: add --route or --query");
-    if (merge_is("ensemble"))
+    if (how_to_merge(TTMM_DENSE) == TTMM_ENSEMBLE)
         FAIL(TTMM_BAD_USE, "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
 }
 
@@ -689,19 +593,19 @@ static void verb_trace(void)
         check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
         mix = adapter_alone;
     }
-    if (routed) mix = load_and_route();
-    const size_t chosen = mix.n;
-    if (routed && merge_is("dense")) {
-        merge_into(&model.base, &mix);
-        mix.n = 0;
+    ttmm_mixture *x = &model.with;
+    if (routed) {
+        choose_experts();
+        check(ttmm_combine(x, how_to_merge(TTMM_DENSE), &err));
+        mix = x->beside;
     }
-    check(ttmm_trace_new(&t, &model.base, &mix, model.index, prompt, prompt_tokens, option.cached, option.grad, &err));
+    check(ttmm_trace_new(&t, &model.base, &mix, x->expert, prompt, prompt_tokens, option.cached, option.grad, &err));
     ttmm_array *all = allocate(t.n + 4, sizeof *all, "a list of tensors");
     if (routed) {
-        all[n++] = (ttmm_array){"query", model.E, 0, model.query, NULL};
-        all[n++] = (ttmm_array){"similarity", model.K, 0, model.similarity, NULL};
-        all[n++] = (ttmm_array){"experts", chosen, 0, NULL, model.index};
-        all[n++] = (ttmm_array){"weights", chosen, 0, model.weight, NULL};
+        all[n++] = (ttmm_array){"query", x->E, 0, x->query, NULL};
+        all[n++] = (ttmm_array){"similarity", x->K, 0, x->similarity, NULL};
+        all[n++] = (ttmm_array){"experts", x->mix.n, 0, NULL, x->expert};
+        all[n++] = (ttmm_array){"weights", x->mix.n, 0, x->weight, NULL};
     }
     memcpy(all + n, t.array, t.n * sizeof *all);
     n += t.n;
@@ -779,14 +683,14 @@ static eval_method methods[] = {
 };
 enum { METHODS = sizeof methods / sizeof *methods };
 static eval_method *const methods_end = methods + METHODS, *const method_ttt = methods + METHODS - 1;
-enum { MEMBERS = 10 }; /* of an ensemble, at most, when the speed of decoding is measured */
+enum { MEMBERS = 10, DECODED = 32 }; /* of an ensemble, and tokens, when the speed of decoding is measured */
 
 static struct {
     ttmm_corpus text; /* the held-out files */
     eval_prompt *prompt;
     size_t n, bytes;                   /* prompts: the text's sequences longer than the prefix; bytes that are scored */
     real *query;                       /* [n, E] of --query, or NULL */
-    size_t *count;                     /* [training files] scratch of count_origins */
+    real *count;                       /* [training files] scratch of count_origins */
     size_t mostly, partly;             /* prompts whose nearest expert was trained mostly, or at all, on their file */
     double *probability, *sorted;      /* scratch: [longest sequence], [n] */
     ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
@@ -811,23 +715,24 @@ static void load_methods(void)
     if (there[FINETUNED]) check(ttmm_lora_read(&adapter, &model.base.config, folder, &err));
     if (there[TTT]) load_ttt();
     check(ttmm_model_copy(&model.merged, &model.base, &err));
+    begin_mixture(&model.merged, 0);
 }
 
 /* The sequences longer than the prefix, and their bytes after it. */
 static void list_prompts(void)
 {
     const ttmm_corpus *c = &eval.text;
-    int *byte = allocate(ttmm_to_bytes(NULL, model.tokenizer, c->token, c->n_tokens), sizeof *byte, "the table");
     eval.prompt = allocate(c->n_sequences, sizeof *eval.prompt, "the table");
     for (size_t i = 0; i < c->n_sequences; i++) {
         const int *token = c->token + c->sequence[i];
         const size_t T = c->sequence[i + 1] - c->sequence[i], scored = T - smaller(T, option.prefix);
         if (scored == 0) continue;
         eval.prompt[eval.n++] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]]};
-        const size_t bytes = ttmm_to_bytes(byte, model.tokenizer, token + option.prefix, scored);
-        for (size_t b = 0; b < bytes; b++) eval.bytes += byte[b] < TTMM_END;
+        for (size_t t = option.prefix, bytes; t < T; t++) {
+            ttmm_token_bytes(model.tokenizer, token[t], &bytes);
+            eval.bytes += bytes;
+        }
     }
-    free(byte);
     if (eval.n == 0)
         FAIL(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", option.prefix);
 }
@@ -836,10 +741,9 @@ static void load_queries(void)
 {
     size_t rows, cols;
     check(ttmm_array_read(&eval.query, &rows, &cols, option.query, "embeddings", &err));
-    if (rows != eval.n || cols != model.E)
+    if (rows != eval.n || cols != model.with.E)
         FAIL(TTMM_BAD_INPUT, "%s: is [%zu, %zu], expected [%zu, %zu]: one row a prompt", option.query, rows, cols,
-             eval.n, model.E);
-    model.query = allocate(model.E, sizeof *model.query, "the query");
+             eval.n, model.with.E);
 }
 
 static void load_eval(const char *const *file, size_t n_files)
@@ -851,9 +755,9 @@ static void load_eval(const char *const *file, size_t n_files)
     load_methods();
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
     const ttmm_mix experts = all_experts();
-    size_t rank = largest_rank(&experts);
+    size_t rank = ttmm_mix_rank(&experts);
     if (method_ttt->there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
-    const ttmm_pass_size size = scoring_size(T, rank), step = decoding_size(1, 64, rank);
+    const ttmm_pass_size size = scoring_size(T, rank), step = ttmm_decoding_size(1, DECODED, rank);
     check(ttmm_pass_new(&eval.pass, c, &size, &err));
     for (size_t k = 0; k < MEMBERS; k++) check(ttmm_pass_new(&eval.member[k], c, &step, &err));
     list_prompts();
@@ -864,7 +768,7 @@ static void load_eval(const char *const *file, size_t n_files)
     eval.count = allocate(model.corpus.n_files, sizeof *eval.count, "the table");
     if (option.quiet) return;
     fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
-            option.prefix, model.K, model.corpus.n_sequences);
+            option.prefix, model.with.K, model.corpus.n_sequences);
     if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
 }
 
@@ -873,18 +777,18 @@ static void count_home(const eval_prompt *p)
 {
     const ttmm_corpus *c = &model.corpus;
     size_t on_it = 0;
-    count_origins(eval.count, model.index[0]);
+    count_origins(eval.count, model.with.expert[0]);
     for (size_t f = 0; f < c->n_files; f++)
-        if (strcmp(c->file[f], p->file) == 0) on_it += eval.count[f];
+        if (strcmp(c->file[f], p->file) == 0) on_it += (size_t)eval.count[f];
     eval.partly += on_it > 0;
-    eval.mostly += strcmp(c->file[first_largest(eval.count, c->n_files)], p->file) == 0;
+    eval.mostly += strcmp(c->file[ttmm_argmax(eval.count, c->n_files)], p->file) == 0;
 }
 
 /* Tokens a second through the key/value cache, an ensemble's members one after the other. The best of three trials. */
 static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
-    enum { WARM = 8, TOKENS = 24 };
-    const size_t tokens = smaller(T, WARM + TOKENS);
+    enum { WARM = 8 };
+    const size_t tokens = smaller(T, DECODED);
     double best = 0, began = 0;
     for (int trial = 0; trial < 3 && tokens > WARM; trial++) {
         for (size_t k = 0; k < members; k++) ttmm_rewind(eval.member[k], 0);
@@ -892,7 +796,7 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
             if (t == WARM) began = ttmm_seconds();
             for (size_t k = 0; k < members; k++) {
                 const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
-                logits_after(eval.member[k], m, members > 1 ? &alone : mix, token + t, 1);
+                ttmm_feed(eval.member[k], m, members > 1 ? &alone : mix, token + t, 1);
             }
         }
         const double rate = (double)(tokens - WARM) / (ttmm_seconds() - began);
@@ -901,42 +805,48 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
     return best;
 }
 
-/* What a method does for a prompt before the first token can be computed: the mix that answers it. */
-static ttmm_mix prepare(const eval_method *m, size_t i)
+/* What a method does for a prompt before the first token can be computed: what answers it, in model.with. */
+static void prepare(const eval_method *m, size_t i, int how)
 {
-    if (eval.query) memcpy(model.query, eval.query + i * model.E, model.E * sizeof *model.query);
-    else load_query(eval.prompt[i].token, option.prefix);
-    if (m->how != TTT) return route(m->experts ? m->experts : option.active);
-    ttmm_ttt_train(ttt.trainer, &ttt.how, model.query, ttt.neighbour, ttt.scratch);
-    return ttt_alone;
+    ttmm_mixture *x = &model.with;
+    const real *query = eval.query ? eval.query + i * x->E : NULL;
+    x->router.active = m->experts ? m->experts : option.active;
+    if (m->how != TTT) {
+        check(ttmm_choose(x, eval.prompt[i].token, option.prefix, query, &err));
+        check(ttmm_combine(x, how, &err));
+        return;
+    }
+    check(ttmm_query(x, eval.prompt[i].token, option.prefix, query, &err));
+    ttmm_ttt_train(ttt.trainer, &ttt.how, x->query, ttt.neighbour, ttt.scratch);
+    x->answering = &model.base, x->mix = x->beside = ttt_alone;
 }
 
 /* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
 static void run_method(eval_method *m)
 {
-    ttmm_mix mix = m->how == FINETUNED ? adapter_alone : m->how == UNIFORM ? all_experts() : nothing;
-    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT; /* prompt the mix is another */
-    const int ensemble = m->how == ENSEMBLE || (m->how == TTMM && merge_is("ensemble"));
-    const int merged = !(ensemble || m->how == TTT || (m->how == TTMM && merge_is("lowrank")));
-    const ttmm_model *with = merged ? &model.merged : &model.base;
-    const ttmm_mix *beside = merged ? NULL : &mix;
+    ttmm_mixture *x = &model.with;
+    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT; /* prompt what answers is another */
+    const int how = m->how == ENSEMBLE ? TTMM_ENSEMBLE : how_to_merge(TTMM_DENSE), ensemble = how == TTMM_ENSEMBLE;
     const size_t prefix = option.prefix, n = eval.n, sample = m->how == TTT ? smaller(option.ttt_prompts, n) : n;
     double shown = ttmm_seconds();
-    if (!for_each) merge_into(&model.merged, &mix);
+    if (!for_each) {
+        x->mix = m->how == FINETUNED ? adapter_alone : m->how == UNIFORM ? all_experts() : nothing;
+        check(ttmm_combine(x, TTMM_DENSE, &err));
+    }
     for (size_t i = 0; i < n; i++) {
         const eval_prompt *p = &eval.prompt[i];
         const size_t T = prefix + p->scored;
         if (i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
         const double began = ttmm_seconds();
-        if (for_each) mix = prepare(m, i);
-        if (for_each && merged) merge_into(&model.merged, &mix);
+        if (for_each) prepare(m, i, how);
         m->score[i].seconds = for_each ? ttmm_seconds() - began : 0;
         m->score[i].ran = 1;
-        if (ensemble && mix.n > 0)
-            m->score[i].nll = ttmm_score_ensemble(eval.pass, with, &mix, p->token, T, prefix, eval.probability);
-        else m->score[i].nll = ttmm_score(eval.pass, with, beside, p->token, T, prefix);
+        if (for_each && ensemble && m->how != TTT && x->mix.n > 0)
+            m->score[i].nll = ttmm_score_ensemble(eval.pass, x->answering, &x->mix, p->token, T, prefix,
+                                                  eval.probability);
+        else m->score[i].nll = ttmm_score(eval.pass, x->answering, &x->beside, p->token, T, prefix);
         m->prompts++;
-        m->active += (double)mix.n;
+        m->active += (double)x->mix.n;
         if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(p);
         if (!option.quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
             fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
@@ -944,9 +854,9 @@ static void run_method(eval_method *m)
         }
     }
     const eval_prompt *last = &eval.prompt[n - 1];
-    const size_t members = ensemble ? larger(1, smaller(mix.n, MEMBERS)) : 1;
+    const size_t members = for_each && ensemble && m->how != TTT ? larger(1, smaller(x->mix.n, MEMBERS)) : 1;
     m->active /= (double)m->prompts;
-    m->decode_rate = decode_rate(members, with, beside, last->token, prefix + last->scored);
+    m->decode_rate = decode_rate(members, x->answering, &x->beside, last->token, prefix + last->scored);
 }
 
 static int by_value(const void *a, const void *b)
@@ -1043,20 +953,20 @@ static void print_size(const char *what, size_t bytes)
     printf("  %-34s %10.1f MiB\n", what, (double)bytes / 1048576 + 2.3);
 }
 
-/* The sizes of the large things that each command allocates, added up, with K experts of that rank. */
-static void print_memory(size_t K, size_t rank)
+/* The sizes of the large things that each command allocates, added up, with those K experts of that rank. */
+static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
 {
     const ttmm_config *c = &model.base.config;
     const ttmm_corpus *t = &model.corpus;
     const size_t T = smaller(option.context ? (size_t)option.context : 1024, (size_t)c->context);
     const size_t some = smaller(option.active ? option.active : 10, K);
-    const ttmm_mix all = {K, model.chosen, NULL}, chosen = {some, model.chosen, NULL};
-    const ttmm_pass_size merged = decoding_size(T, T, 0), beside = decoding_size(T, T, rank);
-    const ttmm_pass_size scored = scoring_size(T, rank), step = decoding_size(1, 64, rank);
+    const ttmm_mix all = {K, list, NULL}, chosen = {some, list, NULL};
+    const ttmm_pass_size merged = ttmm_decoding_size(T, T, 0), beside = ttmm_decoding_size(T, T, rank);
+    const ttmm_pass_size scored = scoring_size(T, rank), step = ttmm_decoding_size(1, DECODED, rank);
     const size_t weights = model.base.n * sizeof(real), lora = ttmm_lora_bytes(c, (int)rank);
     const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
     const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
-    const size_t base = weights + text + K * model.E * sizeof(real);
+    const size_t base = weights + text + K * model.with.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
     print_size("generate, experts merged in",
@@ -1090,16 +1000,19 @@ static void verb_info(void)
     if (t->n_sequences)
         printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",
                t->n_tokens, t->n_documents, t->n_files, t->n_sequences, t->dim);
-    for (size_t k = 0; k < model.K; k++) {
+    const size_t K = model.with.K;
+    for (size_t k = 0; k < K; k++) {
         path_of_expert(folder, k);
         if (!ttmm_exists(folder, "adapter_model.safetensors")) continue;
         if (trained++ == 0) first = load_expert(k);
     }
-    for (size_t k = 0; k < model.K && first; k++) model.chosen[k] = first; /* counts for every one */
-    if (model.K) printf("  experts: %zu of %zu trained", trained, model.K);
+    const ttmm_lora **list = allocate(K, sizeof *list, "the list of experts");
+    for (size_t k = 0; k < K; k++) list[k] = first; /* counts for every one */
+    if (K) printf("  experts: %zu of %zu trained", trained, K);
     if (first) printf(", rank %zu, %zu parameters each", ttmm_lora_rank(first), first->n);
-    if (model.K) printf("\n");
-    print_memory(first ? model.K : 0, first ? ttmm_lora_rank(first) : 8);
+    if (K) printf("\n");
+    print_memory(list, first ? K : 0, first ? ttmm_lora_rank(first) : 8);
+    free(list);
 }
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
@@ -1123,7 +1036,7 @@ static void work_step(void) { ttmm_trainer_step(bench.trainer, &bench.loss); }
 static void forward_from_start(const ttmm_mix *mix, size_t T)
 {
     ttmm_rewind(bench.pass, 0);
-    logits_after(bench.pass, &model.base, mix, model.corpus.token, T);
+    ttmm_feed(bench.pass, &model.base, mix, model.corpus.token, T);
 }
 
 static void work_prefill(void) { forward_from_start(NULL, bench.T); }
@@ -1134,20 +1047,23 @@ static void work_decode(void)
 {
     ttmm_rewind(bench.pass, bench.T - bench.decoded);
     for (size_t t = bench.T - bench.decoded; t < bench.T; t++)
-        logits_after(bench.pass, &model.base, NULL, model.corpus.token + t, 1);
+        ttmm_feed(bench.pass, &model.base, NULL, model.corpus.token + t, 1);
 }
 
-static void work_embed(void) { ttmm_embed(model.query, model.corpus.token, bench.T, NULL); }
+static void work_embed(void) { ttmm_embed(model.with.query, NULL, model.corpus.token, bench.T, NULL); }
 
 static void work_route(void)
 {
-    const ttmm_router r = {0.2, 0, model.K, 0};
+    ttmm_mixture *x = &model.with;
+    const ttmm_router r = {0.2, 0, x->K, 0};
     size_t n;
-    check(ttmm_route(&n, model.index, model.weight, model.similarity, model.query, model.centroid, model.K, model.E, &r,
-                     &err));
+    check(ttmm_route(&n, x->expert, x->weight, x->similarity, x->query, x->centroid, x->K, x->E, &r, &err));
 }
 
-static void work_merge(void) { merge_into(&model.base, &bench.mix); } /* in place: weights of 0 change nothing */
+static void work_merge(void) /* in place: weights of 0 change nothing */
+{
+    check(ttmm_mixture_merge(&model.with, &bench.mix, &err));
+}
 
 #define WORKS "train lora prefill decode embed route merge lowrank ttt"
 
@@ -1216,21 +1132,21 @@ static void make_text(void)
     for (size_t i = 0; i < t->n_tokens; i++)
         t->token[i] = (int)ttmm_below(&g, (uint64_t)(vocab < 256 ? vocab : 256)); /* bytes, too */
     for (size_t i = 0; i <= B; i++) t->sequence[i] = i * bench.T;
-    list_experts(K), model.E = E;
+    list_experts(K), model.with.E = E;
     model.centroid = allocate(K * E, sizeof *model.centroid, "the bench");
     for (size_t i = 0; i < K * E; i++) model.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
-    model.query = allocate(E, sizeof *model.query, "the bench");
-    ttmm_embed(model.query, t->token, bench.T, NULL);
+    begin_mixture(&model.base, 0);
+    ttmm_embed(model.with.query, NULL, t->token, bench.T, NULL);
 }
 
 static void make_experts(void)
 {
-    for (size_t k = 0; k < model.K; k++) {
+    for (size_t k = 0; k < model.with.K; k++) {
         check(ttmm_lora_new(&model.expert[k], &model.base.config, option.rank, 2.0 * option.rank, &err));
         ttmm_lora_init(&model.expert[k], 1, k);
-        model.chosen[k] = &model.expert[k];
+        model.with.lora[k] = &model.expert[k];
     }
-    bench.mix = (ttmm_mix){model.K, model.chosen, allocate(model.K, sizeof(real), "the bench")};
+    bench.mix = (ttmm_mix){model.with.K, model.with.lora, allocate(model.with.K, sizeof(real), "the bench")};
 }
 
 /* A training step of all weights, or (lora) of an adapter; `name` of the row. times: see measure. */
@@ -1253,16 +1169,17 @@ static void measure_training(const char *name, ttmm_lora *lora, size_t batch, do
 static void measure_all(void)
 {
     const ttmm_config *c = &model.base.config;
-    const double D = c->dim, L = c->n_layers, F = c->intermediate, K = (double)model.K, E = (double)model.E;
+    const double D = c->dim, L = c->n_layers, F = c->intermediate, K = (double)model.with.K;
+    const double E = (double)model.with.E;
     const double HS = (double)c->n_heads * c->head_dim, GS = (double)c->n_kv_heads * c->head_dim;
     const double T = (double)bench.T, N = T * (double)option.batch, decoded = (double)bench.decoded;
     const double P = L * D * (2 * HS + 2 * GS + 3 * F), head = c->vocab * D;  /* weights of layers, of the head */
     const double a = option.rank * L * (4 * D + 2 * (HS + GS) + 3 * (D + F)); /* numbers in an adapter */
-    const double attention = 2 * L * HS * T; /* multiply-adds, causal: half of all pairs */
+    const double attention = 2 * L * HS * T; /* flops: q.k and P v, 4 a pair and number, of half of all pairs */
     const double train = 6 * (P + head) + 3.5 * attention;
     const double lora = 4 * (P + head) + 7 * a + 3.5 * attention; /* dW is not needed */
     const double word = sizeof(real), weights = word * (P + head);
-    const ttmm_pass_size size = decoding_size(bench.T, bench.T, (size_t)option.rank);
+    const ttmm_pass_size size = ttmm_decoding_size(bench.T, bench.T, (size_t)option.rank);
     measure_training("train", NULL, option.batch, N * train, 9 * word * (double)model.base.n, 1);
     make_experts();
     measure_training("lora", &model.expert[0], option.batch, N * lora, 2 * weights, 1);
@@ -1275,7 +1192,7 @@ static void measure_all(void)
     measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
     measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head, weights + word * K * a,
             1);
-    measure_training("ttt", &model.expert[0], 1, T * lora, 2 * weights, (double)option.neighbours * option.passes);
+    measure_training("ttt", &model.expert[0], 1, T * lora, 2 * weights, (double)option.neighbours * option.epochs);
 }
 
 static void verb_bench(void)
@@ -1290,7 +1207,7 @@ static void verb_bench(void)
     make_text();
     bench.flops = ttmm_peak_flops(), bench.bandwidth = ttmm_peak_bandwidth();
     printf("%s: %zu parameters; batch %zu, %zu tokens, rank %d, %zu experts, %d threads\n",
-           option.shape ? option.shape : argument[0], model.base.n, option.batch, bench.T, option.rank, model.K,
+           option.shape ? option.shape : argument[0], model.base.n, option.batch, bench.T, option.rank, model.with.K,
            ttmm_threads());
     printf("this machine at most: %.0f GFLOP/s (multiply-add in registers), %.1f GB/s (reading memory)\n",
            bench.flops / 1e9, bench.bandwidth / 1e9);

@@ -4,12 +4,12 @@
  * Every stage ends with writing its result into the model's folder, at once, with the settings it used as a note. So a
  * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
  * interrupted goes on from its checkpoint to the same bits. */
+#define TTMM_PROGRAM "train"
+#include "ttmm.h"
+
 #include <inttypes.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include "ttmm.h"
 
 /* clang-format off */
 static struct {
@@ -69,7 +69,6 @@ static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verb
                                      sizeof options / sizeof *options};
 
 static const char *model; /* its folder */
-static ttmm_error err;
 static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int signal_number)
@@ -89,29 +88,6 @@ static void catch_signals(void (*handler)(int)) /* but those that are ignored: n
         if (signal(caught[i], handler) == SIG_IGN) signal(caught[i], SIG_IGN);
 }
 
-static void clear_line(void)
-{
-    if (!option.quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
-}
-
-/* The first failure ends the program: with its sentence, and with its code as the exit code. */
-static void check(int code)
-{
-    if (code >= TTMM_OK) return;
-    clear_line();
-    fprintf(stderr, "train: %s\n", err.text);
-    exit(-code);
-}
-#define FAIL(...) check(ttmm_fail(&err, __VA_ARGS__)) /* code, format, ... */
-
-/* Zeroed memory for n things of that size; what: the sentence says what it was for. */
-static void *allocate(size_t n, size_t size, const char *what)
-{
-    void *p = calloc(n ? n : 1, size);
-    if (p == NULL) FAIL(TTMM_NO_ROOM, "out of memory for %s", what);
-    return p;
-}
-
 /* ---- Progress ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -127,7 +103,7 @@ static FILE *tsv; /* the table of --tsv, if it is asked for */
 static void open_tsv(void)
 {
     if (option.tsv == NULL) return;
-    if ((tsv = fopen(option.tsv, "w")) == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    tsv = open_output(option.tsv);
     fprintf(tsv, "stage\tseconds\tloss\ttokens\n");
 }
 
@@ -148,8 +124,7 @@ static void print_summary(void)
         fprintf(stderr, "  %s\n", s->what);
     }
     if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
-    const int bad = tsv && ferror(tsv);
-    if (tsv && (fclose(tsv) != 0 || bad)) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.tsv);
+    if (tsv) close_output(tsv, option.tsv);
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */

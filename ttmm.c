@@ -1,20 +1,133 @@
-/* ttmm.c - test-time model merging in C99: the library behind train and run. Its public face, with the letters used in
- * shapes, is ttmm.h; this file has the same sections in the same order, and a section calls only sections above it.
+/* ttmm.c - test-time model merging (TTMM) in C99: the library behind train and run, written to be read from top to
+ * bottom. ttmm.h is its public face, with the letters that shapes are written in, and has the same parts and sections:
  *
- * It is a reference: written to be read, and to give the same bits everywhere. It is not a framework: no graph, no GPU,
- * no quantisation, one family of models: Llama and Qwen2.
+ *   Part I, the method               1 errors, memory, random numbers; sums and products       2 embedding
+ *                                    3 clusters       4 routing and merging       5 the transformer's layers
+ *                                    6 LoRA; the whole passes       7 optimiser, trainer       8 test-time training
+ *                                    9 answering a prompt; scoring, sampling
+ *   Part II, exact and fast          10 exp, log, sin, cos       11 kernels       12 memory; tracing
+ *   Part III, the outside world      13 platform and files       14 text, documents, corpus       15 JSON, safetensors
+ *                                    16 config.json, checkpoints, adapters       17 tokenizers and Unicode
+ *                                    18 comparing; the command line
  *
- * Why the bits are the same everywhere.
- *  - IEEE-754 + - * / and sqrt are exact functions of their arguments; only their order is free. Here the order is
- *    fixed: a sum of reals over a contiguous axis has 16 lanes (section 3), any other sum goes in ascending order, and
- *    no product is fused with a sum (-ffp-contract=off). Compilers can vectorise that as it stands, without
- *    -ffast-math.
- *  - exp, log, sin and cos are written here from + - * / of doubles, because every libm has its own.
- *  - Threads and blocks decide which outputs are computed when, never the order inside one output. So the logits at a
- *    position do not depend on the batch, nor on whether the tokens came at once or one by one.
- *  - `make FAST=1` permits fused products: faster, the same mathematics, other last bits.
+ * Who stops at the end of Part I has seen every formula of the method and every derivative. Part II gives the bits of
+ * Part I's definitions faster, Part III reads and writes what others use. A function calls what stands above it or what
+ * ttmm.h declares; the few exceptions are declared at the beginning of Part I.
  *
- * Assumed of the platform, and checked: 8-bit bytes, IEEE float and double evaluated in their own precision. */
+ * It is a reference, not a framework: no graph, no GPU, no quantisation, one family of models (Llama and Qwen2).
+ *
+ *
+ * WHAT TTMM IS, AND WHY MERGING COMES CLOSE TO TRAINING AT TEST TIME
+ *
+ * A language model predicts better if it is fine-tuned, for every single prompt, on the training texts nearest to that
+ * prompt: test-time training (TTT). That takes seconds or minutes before the first token of an answer. TTMM
+ * (Bertolissi, Huebotter, Hakimi, Krause 2025, arXiv 2505.14136, "the paper" from here on) moves the training to train
+ * time: it cuts the training text into K neighbourhoods and trains one small expert, a LoRA adapter, on each. At test
+ * time it only chooses the experts near the prompt and adds their weighted average to the base model's weights.
+ *
+ * Why is that nearly the same? Let W be the base model's weights, g(x) the gradient of the loss on sequence x at W, and
+ * let all training be one small step of length e. Then
+ *
+ *   TTT on the neighbours N of the prompt gives       W - e mean of g(x) over x in N;
+ *   the expert of cluster k is                        W_k = W - e mean of g(x) over x in cluster k;
+ *   merging with weights w_k that sum to 1 gives      W + sum_k w_k (W_k - W) = W - e sum_x a(x) g(x),
+ *                                                     a(x) = w_k / (size of cluster k) for x in cluster k.
+ *
+ * Both are one step along an average of the same gradients, over sequences near the prompt. TTT's average has the
+ * weight 1 / |N| inside a ball around the prompt and 0 outside; TTMM's is constant on each cluster and falls with the
+ * distance between the prompt and the cluster's centre. If texts with similar embeddings have similar gradients, |g(x)
+ * - g(y)| <= c |phi(x) - phi(y)|, then the two steps differ by no more than e c times the distances within the sets
+ * averaged over: so more, smaller clusters with several of them active come closer. One expert alone is TTT on a
+ * neighbourhood whose border was drawn without the prompt; averaging a few smooths that border. For many and larger
+ * steps this is an idea, not a proof, as g changes on the way; there the experiment decides (README, test/RESULTS.md).
+ * What is paid: K trainings before, K adapters on the disk; per prompt an embedding, K inner products, and one sum W +
+ * w s B A per active expert.
+ *
+ *
+ * THE PIPELINE                                         (in brackets: the section)
+ *
+ *     train time, once (train.c)                            test time, for each prompt (run.c, ttmm_answer)
+ *
+ *     text                                                  prompt, its first 50 tokens: the prefix
+ *      |  cut into documents, sequences x_i [14]                |
+ *      +--------------------+                                   |  embed [2]
+ *      | pre-train [5-7]    | embed [2]                         v
+ *      v                    v                               query phi* [E]
+ *     base W            phi(x_i) [E]                            |  route [4]: w_k from phi*.phi_k, few are > 0
+ *      |                    |  cluster [3]                      v
+ *      |                    v                               experts k with weights w_k
+ *      |                cluster k, its centroid phi_k [E]       |  merge [4]: W' = W + sum_k w_k s_k B_k A_k
+ *      |                    |                                   |  (or beside: W x + sum_k w_k s_k B_k (A_k x))
+ *      +---------+----------+                                   v
+ *                | LoRA on cluster k [6, 7]                 decode [9], token by token
+ *                v
+ *            expert k: A_k, B_k, s_k                        TTT [8]: phi* -> the nearest x_i -> a fresh LoRA -> decode
+ *
+ * A LAYER [5, 6]                                       N tokens of all sequences of a batch at once
+ *
+ *     x [N, D] -+-> RMSNorm -> Wq, Wk, Wv -> rotate q, k -> attention -> Wo -> (+) -> middle [N, D]
+ *               |   [N, D]     [N, H S], 2 x [N, G S]       [N, H S]  [N, D]    ^
+ *               +---------------------------------------------------------------+
+ *     middle   -+-> RMSNorm -> Wgate, Wup -> silu(gate) up -> Wdown ----------> (+) -> the next layer's x
+ *               |   [N, D]     2 x [N, F]    [N, F]           [N, D]            ^
+ *               +---------------------------------------------------------------+
+ *     before the first layer: x_t = row token_t of the embedding; after the last: RMSNorm -> head -> logits [N, V]
+ *
+ * RAGGED BATCHES, THE KEY/VALUE CACHE [6]
+ *
+ *     The sequences of a batch lie end to end, without padding; start[b] is where sequence b begins, start[B] = N:
+ *         token     a b c d e | f g | h i j        B = 3 sequences, N = 10 tokens
+ *         position  0 1 2 3 4 | 0 1 | 0 1 2        start = 0, 5, 7, 10
+ *     Only rotation and attention see the borders; all other layers work on N rows. The logits of a row do not depend
+ *     on what else is in the batch. With a cache B is 1, and each layer keeps the keys and values of all positions so
+ *     far:
+ *         rows of k and v   [ kept from the calls before: past | those of this call: N | still free ]
+ *     so a call computes N rows of everything else, and a query at position p sees the keys 0 .. p.
+ *
+ *
+ * FROM THE PAPER TO THE CODE
+ *
+ *     train time: clustering of the embeddings, bisecting k-means; phi_k, the normalised mean      ttmm_cluster
+ *                 an expert per cluster: LoRA, AdamW                     linear_forward and _backward, ttmm_trainer_step
+ *     test time:  the merging coefficients, sparse cross-attention                                 ttmm_route
+ *                 merging: theta = sum_k w_k theta_k                                               ttmm_merge
+ *                 the whole procedure                                                              ttmm_answer
+ *     baselines:  TTT on nearest neighbours; by SIFT                                               ttmm_ttt_train
+ *                 ensembling of predictions instead of parameters                                  ttmm_score_ensemble
+ *     appendix B: the coefficients as a kernel: on unit vectors 1 - cos = |phi - phi_k|^2 / 2, so that
+ *                 exp(-(1 - cos) / beta^2) is a Gaussian (RBF) kernel of standard deviation beta   ttmm_route
+ *
+ * WORDS
+ *
+ *     document     a text as it was given; sequence: a piece of it no longer than the context, what is trained on
+ *     prompt       what is to be continued at test time; prefix: its first tokens, which routing sees
+ *     embedding    a unit vector phi [E] of a text; query: that of a prompt's prefix; centroid: that of a cluster
+ *     adapter      low-rank updates B A of a model's matrices (LoRA); expert: the adapter trained on one cluster
+ *     mix          adapters with weights that take part in a pass beside the model's matrices
+ *     pass         forward or backward through the model, and the activations that it works with (ttmm_pass)
+ *     epoch        once over the sequences of a training run
+ *
+ * WHERE THIS CODE DEVIATES FROM THE PAPER, AND WHY
+ *
+ *     - Texts are embedded by hashed byte n-grams instead of a sentence encoder (all-mpnet-base-v2): it needs no model,
+ *     is
+ *       a page of code. Embeddings from outside are taken, too.
+ *     - beta is that of the authors' package ttmerge, the SQUARE ROOT of the beta in the paper's cross-attention:
+ *     beta^2
+ *       divides the similarity. 0.2 is ttmerge's; for the built-in embedding run uses 0.12 (test/choose.sh).
+ *     - TTT sees the nearest neighbour last, not first: the last steps count most, and farther neighbours would undo
+ *       the nearest. It goes over the neighbours several epochs, as so small a model learns little in one.
+ *     - Of two equal similarities the lower index counts first, everywhere: results must not depend on chance.
+ *
+ * WHY THE BITS ARE THE SAME EVERYWHERE
+ *
+ *     - IEEE-754 + - * / and sqrt are correctly rounded: the float nearest to the true result, on every machine. Only
+ *     the
+ *       order of operations is free, so it is fixed here: a sum of reals over a contiguous axis has 16 lanes (section
+ *       1), any other sum goes in ascending order, and no product is fused with a sum (-ffp-contract=off).
+ *     - exp, log, sin and cos are written here from these (section 10), because every libm has its own.
+ *     - Threads and blocks decide which outputs are computed when, never the order inside one output.
+ *     - `make FAST=1` permits fused products: faster, the same mathematics, other last bits. */
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || __FINITE_MATH_ONLY__ + 0
 #error "ttmm must not be compiled with -ffast-math or a part of it: it would alter sums. make FAST=1 is the fast build."
 #endif
@@ -27,22 +140,12 @@
 #endif
 #include "ttmm.h"
 
-#include <errno.h>
 #include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _WIN32
-#include <direct.h>
-#include <io.h>
-#include <windows.h>
-#else
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
-#endif
 #ifdef _OPENMP
 #include <omp.h>
 #define OMP(directive) _Pragma(#directive)
@@ -61,9 +164,29 @@
     ((defined(__TINYC__) || defined(__PCC__)) && defined(__i386__)) /* these two do not say; there they use the x87 */
 #error "ttmm needs float arithmetic in float (on x86 -msse2 -mfpmath=sse, on s390x -fexcess-precision=fast)"
 #endif
+#if defined(__GNUC__) && !defined(__TINYC__) && !defined(__PCC__) && !defined(TTMM_PLAIN)
+#define KERNELS 1 /* of section 11, on GNU vector types, in place of section 1's definitions */
+#else
+#define KERNELS 0
+#endif
 
-/* ==== 1. Errors, memory, platform ================================================================================= */
+typedef ttmm_real real;
 
+/* ==================================================================================================================
+ * PART I: THE METHOD
+ * ================================================================================================================== */
+
+/* From Parts II and III, which follow. */
+static inline real exp_real(real x);                         /* 10: exp, rounded once */
+static inline real sqrt_real(real x);                        /* 10 */
+static void sin_cos(double *sine, double *cosine, double x); /* 10 */
+static size_t kind_rows(const ttmm_config *c, int kind);     /* 5: the shape of a tensor */
+static size_t kind_cols(const ttmm_config *c, int kind);
+static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err); /* 14 */
+
+/* ==== 1. Errors, memory, random numbers; sums and products ======================================================== */
+
+/* A function that can fail returns TTMM_OK or a negative code, and fills err with the code and one sentence. */
 int ttmm_fail(ttmm_error *err, int code, const char *format, ...)
 {
     va_list arguments;
@@ -79,10 +202,10 @@ int ttmm_fail(ttmm_error *err, int code, const char *format, ...)
 static size_t mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
 static size_t add_size(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX : a + b; }
 
-/* One block per object. A layout function takes its arrays from an arena twice: first with base NULL, which only adds
- * up the size, then with memory. So sizes are known before anything is allocated, and cannot disagree with the
- * pointers. Every array begins at a multiple of 64 bytes and is followed by 64 numbers of slack: the kernels of section
- * 3 may load a whole vector at the end of a row. */
+/* One block of memory per object. A lay_out_ function takes the object's arrays from an arena, and is called twice:
+ * first with base NULL, which only adds up the size, then with memory. So sizes are known before anything is allocated,
+ * and cannot disagree with the pointers. Every array begins at a multiple of 64 bytes, a cache line, and is followed by
+ * 64 numbers of slack: the kernels may load a whole vector at the end of a row. */
 typedef struct {
     char *base;
     size_t used;
@@ -100,9 +223,10 @@ static void *take(arena *a, size_t count, size_t size)
 
 static real *take_reals(arena *a, size_t count) { return take(a, count, sizeof(real)); }
 
-/* The block itself: zeroed, 64-byte aligned; *block is what to free. */
-static int allocate(arena *a, void **block, size_t bytes, const char *what, ttmm_error *err)
+/* The block itself, for a layout that used a->used bytes: zeroed, 64-byte aligned; *block is what to free. */
+static int allocate(arena *a, void **block, const char *what, ttmm_error *err)
 {
+    const size_t bytes = a->used;
     char *p = bytes < SIZE_MAX - 64 ? calloc(bytes + 64, 1) : NULL;
     *block = p;
     if (p == NULL)
@@ -112,169 +236,1634 @@ static int allocate(arena *a, void **block, size_t bytes, const char *what, ttmm
     return TTMM_OK;
 }
 
-/* Platform: all that is not C99. */
+/* Random numbers: SplitMix64 (Steele, Lea, Flood 2014). The state grows by GOLDEN, 2^64 divided by the golden ratio;
+ * the output is the state, mixed. */
+#define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
-#ifdef _WIN32
-double ttmm_seconds(void)
+static uint64_t mix_bits(uint64_t z)
 {
-    LARGE_INTEGER ticks, frequency;
-    QueryPerformanceCounter(&ticks);
-    QueryPerformanceFrequency(&frequency);
-    return (double)ticks.QuadPart / (double)frequency.QuadPart;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
 }
-int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
-static int is_separator(char c) { return c == '/' || c == '\\'; }
-static int make_one_folder(const char *path) { return _mkdir(path); }
-static int is_folder(const char *path)
+
+uint64_t ttmm_next(ttmm_rng *g) { return mix_bits(g->state += GOLDEN); }
+
+/* Every use of randomness has its own stream, named by seed, purpose and index: so expert 7 is the same whether experts
+ * are trained in order, alone, or on another machine. */
+ttmm_rng ttmm_stream(uint64_t seed, const char *purpose, uint64_t index)
 {
-    const DWORD attributes = GetFileAttributesA(path);
-    return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
+    ttmm_rng g = {mix_bits(seed)};
+    for (; *purpose; purpose++) g.state = mix_bits(g.state ^ (unsigned char)*purpose) + 1;
+    g.state = mix_bits(g.state ^ index);
+    return g;
 }
-static int is_special(const char *path) { return is_folder(path); }
-static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
-static int replace_file(const char *from, const char *to)
+
+double ttmm_uniform(ttmm_rng *g) { return (double)(ttmm_next(g) >> 11) * 0x1p-53; }
+
+double ttmm_normal(ttmm_rng *g) /* Box & Muller 1958 */
 {
-    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+    double u = 1 - ttmm_uniform(g), v = ttmm_uniform(g);
+    return sqrt(-2 * ttmm_log(u)) * ttmm_cos(6.283185307179586 * v);
 }
-static int seek_file(FILE *f, uint64_t at, int whence) { return _fseeki64(f, (__int64)at, whence); }
-static int64_t tell_file(FILE *f) { return _ftelli64(f); }
-#else
-double ttmm_seconds(void)
+
+uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are drawn again: the rest divides evenly */
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    uint64_t skip = (0 - n) % n, x;
+    do x = ttmm_next(g);
+    while (x < skip);
+    return x % n;
 }
-int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
-static int is_separator(char c) { return c == '/'; }
-static int make_one_folder(const char *path) { return mkdir(path, 0777); }
-static int is_folder(const char *path)
+
+/* Sums. This is the definition of every sum of reals over a contiguous axis: it has 16 lanes. Lane l adds up the terms
+ * with index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l +=
+ * lane l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros. A compiler can
+ * use vectors of 2, 4, 8 or 16 lanes for this as it stands.
+ *
+ * Example, n = 18: x_0 = 2^24, x_1 = 1, x_8 = -2^24, x_16 = x_17 = 2, the others 0; all y are 1. The exact sum is 5.
+ * Floats beyond 2^24 are even: 2^24 + 1 rounds to 2^24, 2^24 + 3 to 2^24 + 4 (halfway: to the even significand).
+ *   lanes       lane 0 = x_0 + x_16 = 2^24 + 2,   lane 1 = x_1 + x_17 = 3,   lane 8 = x_8 = -2^24
+ *   halved      lane 0 += lane 8: 2;   lane 0 += lane 1: 5
+ *   ascending   2^24 + 1 = 2^24;   - 2^24: 0;   + 2 + 2: 4, and the 1 is lost
+ * With x_1 and x_8 exchanged it is the other way round: ascending 5, lanes 6. No order is the best for every x; what
+ * counts is to have one. (In double the same with 2^53.) */
+enum { LANES = 16 };
+
+static real halve(real *lane, int n) /* lane [n]: overwritten; the sum is in lane 0 */
 {
-    struct stat s;
-    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
+    return lane[0];
 }
-static int is_special(const char *path) /* a folder, a device, a pipe: nothing to be replaced by a file */
+
+static real dot(const real *x, const real *y, size_t n) /* sum_k x_k y_k */
 {
-    struct stat s;
-    return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
+    real lane[LANES] = {0};
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) lane[l] += x[k + l] * y[k + l];
+    for (size_t l = 0; k + l < n; l++) lane[l] += x[k + l] * y[k + l];
+    return halve(lane, LANES);
 }
-static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
-static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
-static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
-static int64_t tell_file(FILE *f) { return ftello(f); }
+
+static real dot3(const real *x, const real *y, const real *z, size_t n) /* sum_k x_k y_k z_k */
+{
+    real lane[LANES] = {0};
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) lane[l] += x[k + l] * y[k + l] * z[k + l];
+    for (size_t l = 0; k + l < n; l++) lane[l] += x[k + l] * y[k + l] * z[k + l];
+    return halve(lane, LANES);
+}
+
+static real sum(const real *x, size_t n)
+{
+    real lane[LANES] = {0};
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) lane[l] += x[k + l];
+    for (size_t l = 0; k + l < n; l++) lane[l] += x[k + l];
+    return halve(lane, LANES);
+}
+
+static real largest(const real *x, size_t n) /* n > 0; in lanes, too, though its order would not matter */
+{
+    real lane[LANES], most = x[0];
+    for (size_t l = 0; l < LANES; l++) lane[l] = x[0];
+    size_t k = 0;
+    for (; k + LANES <= n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) lane[l] = x[k + l] > lane[l] ? x[k + l] : lane[l];
+    for (; k < n; k++) most = x[k] > most ? x[k] : most;
+    for (size_t l = 0; l < LANES; l++) most = lane[l] > most ? lane[l] : most;
+    return most;
+}
+
+size_t ttmm_argmax(const real *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* Products of matrices, named as BLAS names them (n: as it lies, t: transposed); arrays are row-major:
+ *   matmul_nt   c = a b'  (add: c += a b')     c_ij = dot(a_i, b_j)             a [rows, inner]   b [cols, inner]
+ *   matmul_nn   c = c0 + a b                   c_ij = c0_ij + sum_k a_ik b_kj   a [rows, inner]   b [inner, cols]
+ *   matmul_tn   c = c0 + a' b                  c_ij = c0_ij + sum_k a_ki b_kj   a [inner, rows]   b [inner, cols]
+ * c, c0 [rows, cols] (may be the same). In nt, where the rows of both lie contiguously, a sum is a dot product, in 16
+ * lanes; in the others rows of b are added up, k ascending from c0. The three of a linear layer y = x W': the layer
+ * itself is nt; dx = dy W is nn; dW = dy' x is tn. They run on all threads, in blocks of outputs (section 11). */
+static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add);
+static void matmul_nn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner);
+static void matmul_tn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner);
+
+/* One block of outputs, on one thread. Rows are ldc, lda and ldb numbers apart. In nn element (i, k) of a is at
+ * a[i * row_step + k * k_step]: with the two steps exchanged a is used transposed. */
+static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                            size_t cols, size_t inner, int add);
+static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
+                            const real *b, size_t ldb, size_t rows, size_t cols, size_t inner);
+
+#if !KERNELS /* the definitions; section 11 has kernels that give the same bits, for compilers with GNU vectors */
+static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                            size_t cols, size_t inner, int add)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            const real product = dot(a + i * lda, b + j * ldb, inner);
+            c[i * ldc + j] = add ? c[i * ldc + j] + product : product;
+        }
+}
+
+static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
+                            const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
+{
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < cols; j++) c[i * ldc + j] = c0[i * ldc + j];
+        for (size_t k = 0; k < inner; k++)
+            for (size_t j = 0; j < cols; j++) c[i * ldc + j] += a[i * row_step + k * k_step] * b[k * ldb + j];
+    }
+}
 #endif
 
-size_t ttmm_memory(void)
+/* A loop runs on several threads if it has at least so many multiply-adds, or a quarter of so many exponentials: 10
+ * microseconds of work, a few times what it takes to wake the other threads. */
+enum { WORTH_THREADS = 40000 };
+
+/* ==== 2. Embedding ================================================================================================ */
+
+/* x / |x|, or 0 if x cannot be normalised: it is zero or not finite. Divided by the largest magnitude first, so that no
+ * square overflows or vanishes. */
+static int normalise(real *x, size_t n)
 {
-#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
-    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? mul_size((size_t)pages, (size_t)size) : 0;
-#else
-    return 0;
-#endif
+    real most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const real magnitude = x[i] < 0 ? -x[i] : x[i];
+        if (!(magnitude <= (real)(sizeof(real) == 4 ? FLT_MAX : DBL_MAX))) return 0;
+        most = magnitude > most ? magnitude : most;
+    }
+    if (most == 0) return 0;
+    for (size_t i = 0; i < n; i++) x[i] /= most;
+    const real length = sqrt_real(dot(x, x, n));
+    for (size_t i = 0; i < n; i++) x[i] /= length;
+    return 1;
 }
 
-void ttmm_set_threads(int n) { omp_set_num_threads(n); }
-
-int ttmm_threads(void) { return omp_get_max_threads(); }
-
-void ttmm_limit_threads(int n)
+/* The built-in embedding: feature hashing (Weinberger et al. 2009) of byte n-grams, n = 1 .. 4, in E = 2048 buckets.
+ * The hash of the n-gram g_1 .. g_n, g = g_1 256^(n-1) + ... + g_n, is the first output of SplitMix64 in the state
+ * g + (n - 1) GOLDEN. Its lowest 11 bits are the bucket, its highest the sign: two n-grams that meet in a bucket cancel
+ * out as often as they add up, so on average inner products are kept. No n-gram runs across a special token.
+ *   count [E] overwritten: c_b = sum over the n-grams in bucket b of their signs */
+static void hash_ngrams(real *count, const ttmm_tokenizer *tokenizer, const int *token, size_t T)
 {
-    const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
-    omp_set_num_threads(wanted < most ? wanted : most);
+    uint64_t last = 0; /* the bytes so far, the latest one lowest */
+    size_t run = 0;    /* how many there are since the last special token */
+    memset(count, 0, TTMM_EMBED_DIM * sizeof *count);
+    for (size_t t = 0; t < T; t++) {
+        size_t length;
+        const unsigned char *text = ttmm_token_bytes(tokenizer, token[t], &length);
+        if (length == 0) run = 0;
+        for (size_t i = 0; i < length; i++) {
+            last = last << 8 | text[i];
+            run++;
+            for (size_t n = 1; n <= 4 && n <= run; n++) {
+                const uint64_t gram = last & (((uint64_t)1 << 8 * n) - 1), hash = mix_bits(gram + n * GOLDEN);
+                count[hash % TTMM_EMBED_DIM] += hash >> 63 ? -1 : 1;
+            }
+        }
+    }
 }
 
-static int is_help(const char *word) { return strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0; }
-
-static int has_verb(const ttmm_option *o, const char *verb)
+/* phi = x / |x|,   x_b = sign(c_b) log(1 + |c_b|) idf_b.      out [E] overwritten    idf [E], or NULL: ones
+ * The logarithm keeps a word that comes 50 times from drowning the rest.
+ *
+ * Example: "aab" has the n-grams a (twice) and b; aa and ab; aab; none of four bytes. They fall into five buckets, a
+ * with the sign +, the others, as it happens, with -:   log(1 + 2) = 1.0986, four times -log(1 + 1) = -0.6931 (no idf).
+ * The length is sqrt(1.0986^2 + 4 * 0.6931^2) = 1.7688, so out has 0.6211 and four times -0.3919.
+ * The order of bytes counts: "ab" shares a, b and ab with it, cosine 0.8111; "ba" only a and b, 0.5848. */
+void ttmm_embed(real *out, const ttmm_tokenizer *tokenizer, const int *token, size_t T, const real *idf)
 {
-    char word[32];
-    snprintf(word, sizeof word, " %s ", verb);
-    return strstr(o->verbs, word) != NULL;
+    hash_ngrams(out, tokenizer, token, T);
+    for (size_t b = 0; b < TTMM_EMBED_DIM; b++) {
+        const double magnitude = ttmm_log(1 + fabs((double)out[b])) * (idf ? (double)idf[b] : 1);
+        out[b] = (real)(out[b] < 0 ? -magnitude : magnitude);
+    }
+    normalise(out, TTMM_EMBED_DIM);
 }
 
-static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
+static size_t sequence_length(const ttmm_corpus *c, size_t i) { return c->sequence[i + 1] - c->sequence[i]; }
+
+/* The embeddings of all n sequences, and the inverse document frequency they are weighted by:
+ *   idf_b = log((2 + n) / (1 + number of sequences with c_b != 0)) > 0:   what is in every text says little. */
+int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_error *err)
 {
-    char *end = NULL;
-    double x = 0;
-    long i = 0;
-    const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
-    errno = 0;
-    if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
-    if (o->type == 'f') x = strtod(text, &end);
-    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10));
-    if (o->type == 's') *(const char **)o->value = text;
-    else if (end == text || *end || errno || !(x >= o->least && x <= o->most))
-        return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
-                    o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
-    else if (o->type == 'f') *(double *)o->value = x;
-    else if (o->type == 'l') *(long *)o->value = i;
-    else if (o->type == 'n') *(size_t *)o->value = (size_t)i;
-    else *(int *)o->value = (int)i;
+    const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
+    const int code = allocate_embeddings(c, E, 1, err);
+    if (code) return code;
+    OMP(omp parallel for)
+    for (size_t i = 0; i < n; i++)
+        hash_ngrams(c->embedding + i * E, tokenizer, c->token + c->sequence[i], sequence_length(c, i));
+    for (size_t i = 0; i < n; i++)
+        for (size_t b = 0; b < E; b++) c->idf[b] += c->embedding[i * E + b] != 0;
+    for (size_t b = 0; b < E; b++) c->idf[b] = (real)ttmm_log((2 + (double)n) / (1 + (double)c->idf[b]));
+    OMP(omp parallel for)
+    for (size_t i = 0; i < n; i++)
+        ttmm_embed(c->embedding + i * E, tokenizer, c->token + c->sequence[i], sequence_length(c, i), c->idf);
     return TTMM_OK;
 }
 
-int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
+/* Inner products with a query: on unit vectors the cosines.      out [n] overwritten    query [E]    x [n, E] */
+static void similarities(real *out, const real *query, const real *x, size_t n, size_t E)
+{
+    OMP(omp parallel for if (n * E > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) out[i] = dot(query, x + i * E, E);
+}
+
+/* ==== 3. Clusters ================================================================================================= */
+
+/* Room for clustering n rows of E numbers into K. */
+typedef struct {
+    real *mean;                      /* [2, E] of the two halves of a split */
+    double *total, *distance;        /* [2, E] sums of rows; [n] squared distances of rows to the nearer mean */
+    size_t *member, *size;           /* [n] rows of the cluster that is split; [K] rows of each cluster */
+    double *inertia;                 /* [K] of each cluster: sum of squared distances to its mean */
+    unsigned char *side, *best_side; /* [n] of a split: 0 or 1 */
+} clustering;
+
+static void lay_out_clustering(clustering *w, size_t n, size_t E, size_t K, arena *a)
+{
+    w->mean = take_reals(a, 2 * E), w->total = take(a, 2 * E, sizeof *w->total);
+    w->distance = take(a, n, sizeof *w->distance), w->member = take(a, n, sizeof *w->member);
+    w->size = take(a, K, sizeof *w->size), w->inertia = take(a, K, sizeof *w->inertia);
+    w->side = take(a, n, 1), w->best_side = take(a, n, 1);
+}
+
+/* The first two means, k-means++ (Arthur & Vassilvitskii 2007): a row drawn uniformly, and a second one with a
+ * probability proportional to its squared distance to the first; of unit vectors |x - y|^2 = 2 - 2 x.y. */
+static void first_means(clustering *w, const real *x, size_t rows, size_t E, ttmm_rng *g)
+{
+    double all = 0;
+    memcpy(w->mean, x + w->member[ttmm_below(g, rows)] * E, E * sizeof *w->mean);
+    OMP(omp parallel for if (rows * E > WORTH_THREADS))
+    for (size_t i = 0; i < rows; i++) {
+        const double d = 2 - 2 * (double)dot(x + w->member[i] * E, w->mean, E);
+        w->distance[i] = d > 0 ? d : 0; /* rounding can go below 0 */
+    }
+    for (size_t i = 0; i < rows; i++) all += w->distance[i];
+    double point = ttmm_uniform(g) * all;
+    size_t second = 0;
+    while (second + 1 < rows && (point -= w->distance[second]) >= 0) second++;
+    memcpy(w->mean + E, x + w->member[second] * E, E * sizeof *w->mean);
+}
+
+/* Every row to the side of the nearer mean c, by |x - c|^2 = 1 - 2 x.c + |c|^2; equally near: side 0. Returns whether
+ * any changed sides. */
+static int assign_sides(clustering *w, const real *x, size_t rows, size_t E)
+{
+    const real *mean = w->mean, square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
+    int moved = 0;
+    OMP(omp parallel for reduction(|: moved) if (rows * E > WORTH_THREADS))
+    for (size_t i = 0; i < rows; i++) {
+        const real *xi = x + w->member[i] * E;
+        const real d0 = 1 - 2 * dot(xi, mean, E) + square[0], d1 = 1 - 2 * dot(xi, mean + E, E) + square[1];
+        const unsigned char now = d1 < d0;
+        if (now != w->side[i]) moved = 1;
+        w->side[i] = now;
+        w->distance[i] = now ? (d1 > 0 ? (double)d1 : 0) : (d0 > 0 ? (double)d0 : 0);
+    }
+    return moved;
+}
+
+/* Each mean to the average of its rows. Over columns, a share for each thread: in each, rows are added ascending. */
+static void move_means(clustering *w, const real *x, const size_t *count, size_t rows, size_t E)
+{
+    const size_t threads = (size_t)ttmm_threads(), share = (E + threads - 1) / threads;
+    OMP(omp parallel for if (rows * E > WORTH_THREADS))
+    for (size_t from = 0; from < E; from += share) {
+        const size_t to = from + share < E ? from + share : E;
+        for (size_t e = from; e < to; e++) w->total[e] = w->total[E + e] = 0;
+        for (size_t i = 0; i < rows; i++) {
+            double *to_side = w->total + w->side[i] * E;
+            const real *xi = x + w->member[i] * E;
+            for (size_t e = from; e < to; e++) to_side[e] += (double)xi[e];
+        }
+        for (size_t s = 0; s < 2; s++)
+            for (size_t e = from; e < to; e++) w->mean[s * E + e] = (real)(w->total[s * E + e] / (double)count[s]);
+    }
+}
+
+/* Lloyd's algorithm with two means, from one start: assign every row to the nearer mean, move each mean to the average
+ * of its rows, until no row changes sides, at most 100 times.
+ *   w->side [rows] overwritten    inertia [2] overwritten: each side's sum of squared distances to its mean */
+static void two_means(clustering *w, double *inertia, const real *x, size_t rows, size_t E, ttmm_rng *g)
+{
+    enum { MOST_ROUNDS = 100 }; /* far more than it takes to settle; a guard against rounding that goes in circles */
+    first_means(w, x, rows, E, g);
+    for (int round = 0; round < MOST_ROUNDS; round++) {
+        size_t count[2] = {0, 0}, farthest = 0;
+        int moved = assign_sides(w, x, rows, E) || round == 0;
+        inertia[0] = inertia[1] = 0;
+        for (size_t i = 0; i < rows; i++) {
+            count[w->side[i]]++;
+            inertia[w->side[i]] += w->distance[i];
+            if (w->distance[i] > w->distance[farthest]) farthest = i;
+        }
+        if (count[0] == 0 || count[1] == 0) { /* an empty side takes the row farthest from the other's mean */
+            const unsigned char empty = count[1] == 0;
+            w->side[farthest] = empty;
+            count[empty] = 1, count[!empty] = rows - 1;
+            moved = 1;
+        }
+        if (!moved) break;
+        move_means(w, x, count, rows, E);
+    }
+}
+
+/* Split cluster `from` in two: the best (least inertia) of 8 starts. The half with the lower first row keeps the
+ * number, the other becomes cluster k. Rows that are all equal are split in halves by index. */
+static void split_cluster(clustering *w, int *cluster, size_t from, size_t k, const real *x, size_t n, size_t E,
+                          uint64_t seed)
+{
+    enum { STARTS = 8 };
+    size_t rows = 0, equal = 1;
+    double best[2] = {0, 0}, now[2];
+    for (size_t i = 0; i < n; i++)
+        if (cluster[i] == (int)from) w->member[rows++] = i;
+    while (equal < rows && memcmp(x + w->member[equal] * E, x + w->member[0] * E, E * sizeof *x) == 0) equal++;
+    for (size_t i = 0; i < rows; i++) w->best_side[i] = i >= (rows + 1) / 2; /* stays, if all rows are equal */
+    for (uint64_t start = 0; start < STARTS && equal < rows; start++) {
+        ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
+        two_means(w, now, x, rows, E, &g);
+        if (start > 0 && !(now[0] + now[1] < best[0] + best[1])) continue;
+        memcpy(best, now, sizeof best);
+        memcpy(w->best_side, w->side, rows);
+    }
+    w->inertia[from] = best[w->best_side[0]], w->inertia[k] = best[!w->best_side[0]];
+    for (size_t i = 0; i < rows; i++)
+        if (w->best_side[i] != w->best_side[0]) {
+            cluster[w->member[i]] = (int)k;
+            w->size[from]--, w->size[k]++;
+        }
+}
+
+/* Bisecting k-means (Steinbach et al. 2000; the paper, train time; scikit-learn's BisectingKMeans): all rows are one
+ * cluster; that of the largest inertia is split in two until there are K. Then the centroids,
+ *   phi_k = normalise(mean of the members' embeddings).
+ *
+ * Example: x_0 = (0.8, 0.6), x_1 = (-1, 0), x_2 = (0.6, 0.8), x_3 = (-0.8, 0.6). The inertia of m unit rows, sum
+ * |x - mean|^2, is m (1 - |mean|^2): the mean is the shorter, the more they disagree.
+ *   K = 2   rows 0, 2   mean (0.7, 0.7)    inertia 2 (1 - 0.98) = 0.04   centroid (0.7071, 0.7071)
+ *           rows 1, 3   mean (-0.9, 0.3)   inertia 2 (1 - 0.9) = 0.2     centroid (-0.9487, 0.3162)
+ *   K = 3   splits the one of inertia 0.2: row 1 keeps its number, row 3 is the new cluster 2
+ * So the clusters of the rows are 0, 1, 0, 1 and then 0, 1, 0, 2. */
+int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
                  ttmm_error *err)
 {
-    int options_over = 0;
-    *n = 0, *verb = p->n_verbs;
-    if (argc < 2 || is_help(argv[1])) return 1;
-    for (*verb = 0; *verb < p->n_verbs && strcmp(p->verb[*verb].name, argv[1]) != 0;) ++*verb;
-    if (*verb == p->n_verbs) return fail(err, TTMM_BAD_USE, "%s is not a verb; %s -h lists them", argv[1], p->name);
-    const ttmm_verb *v = &p->verb[*verb];
-    for (int i = 2; i < argc; i++) {
-        const char *a = argv[i];
-        if (!options_over && is_help(a)) return 1;
-        if (!options_over && strcmp(a, "--") == 0) {
-            options_over = 1;
-            continue;
-        }
-        if (options_over || a[0] != '-' || a[1] == 0) {
-            argument[(*n)++] = a;
-            continue;
-        }
-        if (strcmp(a, "-o") == 0) a = "--output";
-        const char *equals = strchr(a, '=');
-        const size_t length = equals ? (size_t)(equals - a) : strlen(a);
-        const ttmm_option *o = NULL; /* of that name; two verbs may mean different things by it */
-        for (const ttmm_option *q = p->option; q < p->option + p->n_options; q++)
-            if (strlen(q->name) + 2 == length && strncmp(a, "--", 2) == 0 && strncmp(a + 2, q->name, length - 2) == 0 &&
-                (o == NULL || has_verb(q, v->name)))
-                o = q;
-        if (o == NULL) return fail(err, TTMM_BAD_USE, "%s is not an option; %s %s -h lists them", a, p->name, v->name);
-        if (!has_verb(o, v->name)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", o->name, v->name);
-        if (o->type == 'b') {
-            if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", o->name);
-            *(int *)o->value = 1;
-            continue;
-        }
-        if (!equals && i + 1 == argc) return fail(err, TTMM_BAD_USE, "--%s needs a value", o->name);
-        int code = set_option(o, equals ? equals + 1 : argv[++i], err);
-        if (code) return code;
+    if (K < 1 || K > n || K > INT_MAX)
+        return fail(err, TTMM_BAD_INPUT, "%zu experts asked for, expected 1 to %zu: the number of sequences", K, n);
+    arena a = {0};
+    clustering w;
+    void *block;
+    lay_out_clustering(&w, n, E, K, &a);
+    const int code = allocate(&a, &block, "clustering", err);
+    if (code) return code;
+    lay_out_clustering(&w, n, E, K, &a);
+    memset(cluster, 0, n * sizeof *cluster);
+    w.size[0] = n;
+    for (size_t k = 1; k < K; k++) {
+        size_t widest = 0; /* of those with more than one row; equal ones: lower number */
+        for (size_t j = 1; j < k; j++)
+            if (w.size[j] > 1 && (w.size[widest] == 1 || w.inertia[j] > w.inertia[widest])) widest = j;
+        split_cluster(&w, cluster, widest, k, x, n, E, seed);
     }
-    if (*n > 0 && argument[0][0] == 0)
-        return fail(err, TTMM_BAD_USE, "the first argument is empty; usage: %s %s %s", p->name, v->name, v->arguments);
-    if (*n >= v->least && *n <= v->most) return TTMM_OK;
-    return fail(err, TTMM_BAD_USE, "found %zu argument%s, expected %s%zu; usage: %s %s %s", *n, *n == 1 ? "" : "s",
-                *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,
-                v->arguments);
+    for (size_t k = 0; k < K; k++) {
+        memset(w.total, 0, E * sizeof *w.total);
+        for (size_t i = 0; i < n; i++)
+            if (cluster[i] == (int)k)
+                for (size_t e = 0; e < E; e++) w.total[e] += (double)x[i * E + e];
+        for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(w.total[e] / (double)w.size[k]);
+        normalise(centroid + k * E, E); /* members that cancel out leave zeros */
+    }
+    free(block);
+    return TTMM_OK;
 }
 
-void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb)
+/* ==== 4. Routing and merging ====================================================================================== */
+
+/* Sparse cross-attention between the query q and the centroids (the paper, test time; ttmerge 0.0.4):
+ *   s_k = q.phi_k,   c_k = exp(-(1 - s_k) / beta^2),   w = c / sum(c);   keep w_k > tau, at most `max` of them, largest
+ *   first;   rescale the kept to sum 1.   With `active` > 0: the `active` nearest instead, whatever tau and max.
+ * beta has no unit: it is a distance between unit vectors, beyond which an expert hardly counts. It is ttmerge's, the
+ * square root of the one in the paper. A small beta gives one expert, a large one the plain average. The threshold tau
+ * is compared with w, before the rescaling. The loop computes c_k / max_j c_j, which has the same w and no underflow.
+ * None above tau (only if tau >= 1 / K): the base model answers.
+ *
+ * Example: similarities 0.9, 0.8, 0.2 and tau = 0.01. Relative to the largest, c is 1, exp(-0.1 / beta^2),
+ * exp(-0.7 / beta^2):
+ *   beta = 0.12   c = 1, 0.0010, 0.0000   one expert, weight 1: w = 0.0010 is not above tau
+ *   beta = 0.2    c = 1, 0.0821, 0.0000   two experts, 0.9241 and 0.0759
+ *   beta = 0.5    c = 1, 0.6703, 0.0608   three, 0.5777, 0.3872, 0.0351
+ * Only differences count: 0.3, 0.2, -0.4 give the same weights, however far all experts are. */
+int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real *query, const real *centroid, size_t K,
+               size_t E, const ttmm_router *r, ttmm_error *err)
 {
-    const int all = verb == p->n_verbs;
-    if (all) fprintf(f, "usage: %s VERB ... [options]     %s VERB -h: the options of a verb\n\n", p->name, p->name);
-    for (size_t i = 0; i < p->n_verbs; i++)
-        if (all || i == verb)
-            fprintf(f, "%s%s %-9s %-24s %s\n", all ? "  " : "usage: ", p->name, p->verb[i].name, p->verb[i].arguments,
-                    p->verb[i].help);
-    for (size_t i = 0; i < p->n_options && !all; i++)
-        if (has_verb(&p->option[i], p->verb[verb].name))
-            fprintf(f, "  --%-14s %s\n", p->option[i].name, p->option[i].help);
+    const double width = r->beta * r->beta;
+    double total = 0, kept = 0;
+    if (!normalise(query, E))
+        return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
+    similarities(similarity, query, centroid, K, E);
+    const double most = (double)largest(similarity, K);
+    for (size_t k = 0; k < K; k++) total += ttmm_exp(((double)similarity[k] - most) / width);
+    const size_t limit = r->active ? (r->active < K ? r->active : K) : (r->max < K ? r->max : K);
+    *chosen = 0;
+    for (size_t k = 0; k < K; k++) { /* rank: how many experts come before k; the first `limit` may take part */
+        const double w = ttmm_exp(((double)similarity[k] - most) / width) / total;
+        size_t rank = 0;
+        for (size_t j = 0; limit < K && j < K && rank < limit; j++)
+            rank += similarity[j] > similarity[k] || (similarity[j] == similarity[k] && j < k);
+        if (rank >= limit || (!r->active && !(w > r->tau))) continue;
+        expert[*chosen] = (int)k;
+        weight[*chosen] = (real)w;
+        kept += w;
+        ++*chosen;
+    }
+    for (size_t i = 0; i < *chosen; i++) weight[i] = (real)((double)weight[i] / kept);
+    return TTMM_OK;
 }
 
-/* ==== 2. Elementary functions, random numbers ===================================================================== */
+/* Dense merging: W' = W + sum_k w_k s_k B_k A_k in the seven matrices of every layer, s_k = alpha_k / r_k, experts
+ * ascending. It is the updates B A that are averaged, not A and B. One product per matrix: the updates of all experts
+ * stand side by side, so that each weight is read and written once,
+ *   W' = W + [w_1 s_1 B_1 ... w_n s_n B_n] [A_1; ...; A_n],   the columns (k, rank) ascending.
+ * Merging no experts gives from's bits back: a base is restored from its copy, never by subtracting what was added.
+ *
+ * Example: W = (1 2; 3 4); rank 1 and alpha 2, so that scale = alpha / R = 2; weight 0.25 for A = (1 -1), B = (2; 1),
+ * and 0.75 for A = (0 1), B = (1; -1). For x = (2, 1):
+ *   dense      W' = W + 0.5 (2 -2; 1 -1) + 1.5 (0 1; 0 -1) = (2 2.5; 3.5 2),   W' x = (6.5, 9)
+ *   low-rank   W x = (4, 10), both A x = 1:   (4, 10) + 0.5 (2, 1) + 1.5 (1, -1) = (6.5, 9)
+ * In general the last digits differ, as the sums have another order. */
+void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch)
+{
+    const ttmm_config *c = &from->config;
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
+        const int layer = i / TTMM_MATRICES, kind = i % TTMM_MATRICES;
+        const size_t out = kind_rows(c, kind), in = kind_cols(c, kind);
+        size_t ranks = 0, column = 0;
+        for (size_t k = 0; k < mix->n; k++) ranks += (size_t)mix->lora[k]->matrix[i].rank;
+        real *b = scratch, *a = scratch + out * ranks; /* b [out, ranks], a [ranks, in] */
+        for (size_t k = 0; k < mix->n; k++) {
+            const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
+            const size_t R = (size_t)l->rank;
+            const real s = mix->weight[k] * l->scale;
+            memcpy(a + column * in, l->a, R * in * sizeof *a);
+            for (size_t o = 0; o < out; o++)
+                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = s * l->b[o * R + r];
+            column += R;
+        }
+        matmul_nn(ttmm_weight(to, layer, kind), ttmm_weight(from, layer, kind), b, a, out, in, ranks);
+    }
+}
+
+/* Numbers of scratch for that: a and b of the widest matrix. */
+size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
+{
+    size_t ranks = 0, widest = 0;
+    for (size_t k = 0; k < mix->n; k++) ranks += ttmm_lora_rank(mix->lora[k]);
+    for (int kind = 0; kind < TTMM_MATRICES; kind++) {
+        const size_t sides = kind_rows(c, kind) + kind_cols(c, kind);
+        widest = sides > widest ? sides : widest;
+    }
+    return add_size(mul_size(ranks, widest), SLACK);
+}
+
+/* ==== 5. The transformer's layers ================================================================================= */
+
+/* A model is a config and one block of numbers; what stands where follows from this table: Hugging Face's name of each
+ * tensor (%d is the layer) and its shape in the letters of ttmm.h, "HS" being H times S. */
+static const struct {
+    const char *name, *rows, *cols;
+} tensor_table[TTMM_KINDS] = {
+    {"model.layers.%d.self_attn.q_proj.weight", "HS", "D"},
+    {"model.layers.%d.self_attn.k_proj.weight", "GS", "D"},
+    {"model.layers.%d.self_attn.v_proj.weight", "GS", "D"},
+    {"model.layers.%d.self_attn.o_proj.weight", "D", "HS"},
+    {"model.layers.%d.mlp.gate_proj.weight", "F", "D"},
+    {"model.layers.%d.mlp.up_proj.weight", "F", "D"},
+    {"model.layers.%d.mlp.down_proj.weight", "D", "F"},
+    {"model.layers.%d.input_layernorm.weight", "D", ""},
+    {"model.layers.%d.post_attention_layernorm.weight", "D", ""},
+    {"model.layers.%d.self_attn.q_proj.bias", "HS", ""},
+    {"model.layers.%d.self_attn.k_proj.bias", "GS", ""},
+    {"model.layers.%d.self_attn.v_proj.bias", "GS", ""},
+    {"model.embed_tokens.weight", "V", "D"},
+    {"model.norm.weight", "D", ""},
+    {"lm_head.weight", "V", "D"},
+};
+
+static size_t dimension(const ttmm_config *c, const char *letters) /* their product; of no letters: 1 */
+{
+    size_t n = 1;
+    for (; *letters; letters++)
+        n = mul_size(n, (size_t)(*letters == 'D'   ? c->dim
+                                 : *letters == 'H' ? c->n_heads
+                                 : *letters == 'G' ? c->n_kv_heads
+                                 : *letters == 'S' ? c->head_dim
+                                 : *letters == 'F' ? c->intermediate
+                                                   : c->vocab));
+    return n;
+}
+
+static size_t kind_rows(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].rows); }
+static size_t kind_cols(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].cols); }
+static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_rows(c, kind), kind_cols(c, kind)); }
+static int is_vector(int kind) { return tensor_table[kind].cols[0] == 0; } /* gains and biases */
+static int has_bias(const ttmm_config *c, int kind) { return c->biases && kind <= TTMM_V; }
+
+real *ttmm_weight(const ttmm_model *m, int layer, int kind)
+{
+    return m->data + m->offset[kind] + (kind < TTMM_LAYER_KINDS ? (size_t)layer * m->stride : 0);
+}
+
+/* The start of pre-training: gains 1, biases 0, matrices normal with standard deviation 0.02; those that write into the
+ * residual stream 0.02 / sqrt(2 L), so that the sum of 2 L such contributions does not grow with depth (Radford et al.
+ * 2019, section 2.3). */
+void ttmm_model_init(ttmm_model *m, uint64_t seed)
+{
+    for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
+        ttmm_rng g = ttmm_stream(seed, t.name, 0);
+        const int into_residual = t.kind == TTMM_O || t.kind == TTMM_DOWN;
+        const double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
+        const int bias = t.kind >= TTMM_Q_BIAS && t.kind <= TTMM_V_BIAS;
+        for (size_t k = 0; k < t.rows * t.cols; k++)
+            m->data[t.offset + k] = is_vector(t.kind) ? !bias : (real)(deviation * ttmm_normal(&g));
+    }
+}
+
+/* Each kind of layer: its forward pass, then its backward pass. Arguments run outputs, inputs, sizes; dx is dL/dx, L
+ * the loss. A function says whether it overwrites an output or adds into it. Where threads share a sum over positions
+ * t, each takes columns of its own, 16 at a time, so that t ascends inside every sum. */
+
+/* Embedding matrix: x_t = E[token_t].        x [N, D] overwritten    embed [V, D] */
+static void embedding_forward(real *x, const real *embed, const int *token, size_t N, size_t D)
+{
+    for (size_t t = 0; t < N; t++) memcpy(x + t * D, embed + (size_t)token[t] * D, D * sizeof(real));
+}
+
+/* A row of E is used by every position whose token it is, so their gradients add up:
+ *   dE[v] = sum of dx_t over the t with token_t = v.        dembed [V, D] added into    dx [N, D] */
+static void embedding_backward(real *dembed, const real *dx, const int *token, size_t N, size_t D)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t from = 0; from < D; from += LANES) {
+        const size_t to = from + LANES < D ? from + LANES : D;
+        for (size_t t = 0; t < N; t++)
+            for (size_t i = from; i < to; i++) dembed[(size_t)token[t] * D + i] += dx[t * D + i];
+    }
+}
+
+/* RMSNorm: y = g x / r,  r = sqrt(mean(x^2) + eps).                                     (Zhang & Sennrich 2019, eq. 4)
+ *   y [N, D] overwritten    inv_r [N] overwritten: 1 / r, kept for the backward pass    x [N, D]    g [D] the gain
+ *
+ * Example: x = (3, 4), g = (1, 1), eps = 0:   r = sqrt((9 + 16) / 2) = 3.5355,   1 / r = 0.2828,
+ *   y = u = (0.8485, 1.1314).   With dy = (1, 0):   mean_i(g dy u) = 0.8485 / 2 = 0.4243,   u mean = (0.36, 0.48),
+ *   dx = ((1, 0) - (0.36, 0.48)) / 3.5355 = (0.1810, -0.1358),   dg = dy u = (0.8485, 0).
+ * dx.x = 0.5431 - 0.5431 = 0, as it must be (see below). */
+static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, size_t N, size_t D, double eps)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        const real *xt = x + t * D;
+        inv_r[t] = 1 / sqrt_real(dot(xt, xt, D) / (real)D + (real)eps);
+        for (size_t i = 0; i < D; i++) y[t * D + i] = g[i] * (xt[i] * inv_r[t]);
+    }
+}
+
+/* With u = x / r:   dL/dg_i = sum_t dy_ti u_ti   (every position uses the same gain, so the positions add up).
+ * For x, r depends on every x_j:   dr/dx_j = x_j / (D r), so
+ *   dL/dx_j = g_j dy_j / r  -  sum_i (g_i dy_i x_i / r^2) x_j / (D r)
+ *           = ( g_j dy_j  -  u_j mean_i(g_i dy_i u_i) ) / r.
+ * With eps = 0 dx is orthogonal to x: a longer x has the same y, so the loss cannot change in that direction.
+ *   dx [N, D] added into    dg [D] added into, or NULL    dy [N, D] */
+static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r,
+                             size_t N, size_t D)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        const real *xt = x + t * D, *dyt = dy + t * D;
+        const real inv = inv_r[t], mean = dot3(g, dyt, xt, D) * inv / (real)D;
+        for (size_t j = 0; j < D; j++) dx[t * D + j] += (g[j] * dyt[j] - xt[j] * inv * mean) * inv;
+    }
+    if (dg == NULL) return;
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t from = 0; from < D; from += LANES) {
+        const size_t to = from + LANES < D ? from + LANES : D;
+        for (size_t t = 0; t < N; t++)
+            for (size_t i = from; i < to; i++) dg[i] += dy[t * D + i] * (x[t * D + i] * inv_r[t]);
+    }
+}
+
+/* Bias: y_t += b,   db = sum_t dy_t.        y, dy [N, out]    b, db [out] added into */
+static void bias_forward(real *y, const real *b, size_t N, size_t out)
+{
+    OMP(omp parallel for if (N * out > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++)
+        for (size_t i = 0; i < out; i++) y[t * out + i] += b[i];
+}
+
+static void bias_backward(real *db, const real *dy, size_t N, size_t out)
+{
+    for (size_t t = 0; t < N; t++)
+        for (size_t i = 0; i < out; i++) db[i] += dy[t * out + i];
+}
+
+/* Rotary positions (Su et al. 2021, eq. 34, paired as in Hugging Face's Llama): at position p the pair (x_i, x_{i+S/2})
+ * of each head turns by the angle p f_i,   f_i = theta^(-2i/S),   i < S/2. With odd S the last component stays.
+ * A query at p and a key at p' are both turned, so their product depends on p - p' only.
+ *
+ * For contexts longer than the model was first trained for, frequencies are divided by a factor: all of them (linear;
+ * Chen et al. 2023), or (llama3) those that turn fewer than `low` times in the context of before, and those that turn
+ * up to `high` times in part. */
+static double rotary_frequency(const ttmm_config *c, size_t i)
+{
+    const double f = ttmm_exp(-2.0 * (double)i / (double)c->head_dim * ttmm_log(c->rope_theta));
+    if (c->rope == TTMM_ROPE_DEFAULT) return f;
+    if (c->rope == TTMM_ROPE_LINEAR) return f / c->rope_factor;
+    const double turns = c->rope_before * f / 6.283185307179586;
+    const double kept = (turns - c->rope_low) / (c->rope_high - c->rope_low);
+    return kept >= 1 ? f : kept <= 0 ? f / c->rope_factor : (1 - kept) * f / c->rope_factor + kept * f;
+}
+
+/* cosine, sine [positions, S/2] overwritten: of p f_i, computed in double */
+static void rotary_table(real *cosine, real *sine, size_t positions, const ttmm_config *c)
+{
+    const size_t half = (size_t)c->head_dim / 2;
+    OMP(omp parallel for if (positions * half > WORTH_THREADS / 16))
+    for (size_t i = 0; i < half; i++) {
+        const double f = rotary_frequency(c, i);
+        for (size_t p = 0; p < positions; p++) {
+            double sine_p, cosine_p;
+            sin_cos(&sine_p, &cosine_p, (double)p * f);
+            cosine[p * half + i] = (real)cosine_p;
+            sine[p * half + i] = (real)sine_p;
+        }
+    }
+}
+
+/* x [T, heads, S] changed in place, row t at position first + t. direction 1: forward; -1: backward, since a rotation
+ * is linear, its gradient goes through the transpose, and that is the rotation by the negative angle.
+ *
+ * Example: S = 4, theta = 100, so that f = 1, 0.1. Both pairs of x = (1, 1, 0, 0), x_0 with x_2 and x_1 with x_3, are
+ * (1, 0). At position 1 they have turned to (cos 1, cos 0.1, sin 1, sin 0.1) = (0.5403, 0.9950, 0.8415, 0.0998).
+ * For q = k = x, turned at two positions, q . k = cos(p) + cos(0.1 p) depends on their distance p alone: 1.5353 at
+ * (1, 0) and at (2, 1), 0.5639 at (2, 0). */
+static void rotary(real *x, const real *cosine, const real *sine, size_t first, size_t T, size_t heads, size_t S,
+                   real direction)
+{
+    const size_t half = S / 2;
+    OMP(omp parallel for if (T * heads * S > WORTH_THREADS))
+    for (size_t t = 0; t < T; t++)
+        for (size_t h = 0; h < heads; h++) {
+            real *lower = x + (t * heads + h) * S, *upper = lower + half;
+            const real *c = cosine + (first + t) * half, *s = sine + (first + t) * half;
+            for (size_t i = 0; i < half; i++) {
+                const real a = lower[i], b = upper[i], si = direction * s[i];
+                lower[i] = a * c[i] - b * si;
+                upper[i] = b * c[i] + a * si;
+            }
+        }
+}
+
+/* Attention (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). The query at position i of a sequence
+ * sees the keys 0 .. i:
+ *   s_ij = q_i.k_j / sqrt(S),   P_ij = exp(s_ij - max_j s_ij) / sum_j exp(s_ij - max_j s_ij),   o_i = sum_j P_ij v_j,
+ * for each of H heads; query head h reads key/value head floor(h / (H / G)). 1/sqrt(S) keeps the variance of s at 1 if
+ * that of q and k is; the maximum is taken off so that no exp overflows.
+ *
+ * The probabilities of `rows` queries of one head, the first at position `first`; 0 for the keys after a query's own.
+ *   P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
+static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk,
+                                    size_t first, size_t rows, size_t S)
+{
+    const size_t keys = first + rows;
+    const real scale = (real)(1 / sqrt((double)S));
+    matmul_nt_block(P, ldp, q, ldq, k, ldk, rows, keys, S, 0);
+    for (size_t i = 0; i < rows; i++) {
+        real *p = P + i * ldp;
+        const size_t seen = first + i + 1;
+        for (size_t j = 0; j < seen; j++) p[j] *= scale;
+        const real most = largest(p, seen);
+        for (size_t j = 0; j < seen; j++) p[j] = exp_real(p[j] - most);
+        const real total = sum(p, seen);
+        for (size_t j = 0; j < seen; j++) p[j] /= total;
+        for (size_t j = seen; j < keys; j++) p[j] = 0;
+    }
+}
+
+/* Queries of one task: P of 32 queries and 1,000 keys fits the second cache, and 32 rows fill the kernels' tiles. */
+enum { ATTENTION_ROWS = 32 };
+
+typedef struct { /* scratch of attention: each thread has its own */
+    real *data;
+    size_t size; /* of one thread */
+    int threads;
+} thread_scratch;
+
+/* o_i = sum_j P_ij v_j, j ascending, for each head of each sequence b of T_b = start[b + 1] - start[b] queries.
+ *   o, q [N, H, S]    k, v [N, G, S]    scratch [threads, ATTENTION_ROWS, past + T]
+ * With a cache B is 1 and past > 0: the queries are at positions past .. past + T - 1, k and v are [past + T, G, S].
+ *
+ * Example: one head, S = 4, T = 3. In all vectors only the first component is not 0, so single numbers stand for them:
+ * q = 0, 0, 2;   k = ln 2, 0, 0;   v = 8, 4, 0;   1 / sqrt(S) = 1/2.
+ *   query 0   sees key 0 only     P = 1               o = 8, whatever q is
+ *   query 1   s = 0, 0            P = 1/2, 1/2        o = 4 + 2 = 6
+ *   query 2   s = ln 2, 0, 0      P = 1/2, 1/4, 1/4   o = 4 + 1 + 0 = 5
+ * With do = 0, 0, 1, query 2 gives   dv = P = 1/2, 1/4, 1/4;   dP = v = 8, 4, 0;   sum_j P_j dP_j = o = 5;
+ *   ds = P (dP - 5) = 1.5, -0.25, -1.25   (their sum is 0: a number added to all scores changes nothing)
+ *   dq = 1.5 ln 2 / 2 = 0.5199,   dk = ds * 2 / 2 = ds */
+static void attention_forward(real *o, const real *q, const real *k, const real *v, const size_t *start, size_t B,
+                              size_t past, const ttmm_config *c, thread_scratch scratch)
+{
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    for (size_t b = 0; b < B; b++) {
+        const size_t T = start[b + 1] - start[b], blocks = (T + ATTENTION_ROWS - 1) / ATTENTION_ROWS, keys = past + T;
+        const real *kb = k + start[b] * G * S, *vb = v + start[b] * G * S;
+        OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (T * keys * H * S > WORTH_THREADS))
+        for (size_t task = 0; task < blocks * H; task++) {
+            const size_t h = task % H, g = h / (H / G),
+                         i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* long ones first */
+            const size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, at = ((start[b] + i) * H + h) * S;
+            real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size, *out = o + at;
+            attention_probabilities(P, keys, q + at, H * S, kb + g * S, G * S, past + i, rows, S);
+            for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
+            matmul_nn_block(out, out, H * S, P, keys, 1, vb + g * S, G * S, rows, S, past + i + rows);
+        }
+    }
+}
+
+/* With P recomputed (it is cheaper than keeping it), for each query i and the keys j <= i:
+ *   o_i = sum_j P_ij v_j           gives   dv_j = sum_i P_ij do_i,   dP_ij = do_i.v_j;
+ *   P_i = softmax(s_i), for which dP_ij/ds_ik = P_ij ([j = k] - P_ik), gives   ds_ij = P_ij (dP_ij - sum_k P_ik dP_ik);
+ *   s_ij = q_i.k_j / sqrt(S)       gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
+ * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
+ *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, ATTENTION_ROWS, T]
+ * The queries go in blocks, ascending; each adds its part to the keys and values before it. */
+static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
+                               const real *v, const size_t *start, size_t B, const ttmm_config *c,
+                               thread_scratch scratch)
+{
+    enum { WORTH_IT = 1024 }; /* a key/value head's work is at least T times that of a row */
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    const real scale = (real)(1 / sqrt((double)S));
+    OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > WORTH_IT))
+    for (size_t task = 0; task < B * G; task++) {
+        const size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first, kv = (first * G + g) * S;
+        real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size, *ds = P + ATTENTION_ROWS * T;
+        for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++)
+            for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
+                const size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
+                const size_t at = ((first + i) * H + h) * S;
+                attention_probabilities(P, T, q + at, H * S, k + kv, G * S, i, rows, S);
+                matmul_nt_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
+                for (size_t r = 0; r < rows; r++) {
+                    const size_t seen = i + r + 1;
+                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, seen);
+                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale;
+                    for (size_t j = seen; j < keys; j++) d[j] = 0;
+                }
+                matmul_nn_block(dq + at, dq + at, H * S, ds, T, 1, k + kv, G * S, rows, S, keys);
+                matmul_nn_block(dv + kv, dv + kv, G * S, P, 1, T, do_ + at, H * S, keys, S, rows); /* P' do */
+                matmul_nn_block(dk + kv, dk + kv, G * S, ds, 1, T, q + at, H * S, keys, S, rows);  /* ds' q */
+            }
+    }
+}
+
+/* SwiGLU: y = silu(gate) up,   silu(z) = z s(z),   s(z) = 1 / (1 + exp(-z)).       (Shazeer 2020, eq. 5)    all [n]
+ *
+ * Example, up = 2, dy = 1:   gate     s     silu = dup   silu'    y = 2 silu   dgate = 2 silu'
+ *                            0        1/2    0           0.5       0           1
+ *                            ln 3     3/4    0.8240      0.9560    1.6479      1.9120
+ *                            -ln 3    1/4   -0.2747      0.0440   -0.5493      0.0880
+ * Since silu(z) - silu(-z) = z, the two derivatives at z and -z add up to 1. */
+static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS / 4))
+    for (size_t i = 0; i < n; i++) y[i] = gate[i] / (1 + exp_real(-gate[i])) * up[i];
+}
+
+/* dup = dy silu(gate);   as ds/dz = s (1 - s), dsilu/dz = s + z s (1 - s):   dgate = dy up s (1 + gate (1 - s)).
+ *   dgate, dup overwritten */
+static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS / 4))
+    for (size_t i = 0; i < n; i++) {
+        const real s = 1 / (1 + exp_real(-gate[i]));
+        dgate[i] = dy[i] * up[i] * (s * (1 + gate[i] * (1 - s)));
+        dup[i] = dy[i] * (gate[i] * s);
+    }
+}
+
+/* Softmax and cross-entropy of one position, with target token y:
+ *   nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max),   p_v = exp(x_v - max) / sum,
+ * and since the derivative of log sum exp x by x_v is p_v:   dnll/dx_v = p_v - [v = y].
+ *   x [V] the logits: lost. They are overwritten with scale dnll/dx if scale is not 0, else with exp(x - max).
+ *
+ * Example: x = (0, 0, ln 2), so p = (1, 1, 2) / 4.
+ *   y = 2   nll = log 2 = 0.6931   gradient (0.25, 0.25, -0.5)
+ *   y = 0   nll = log 4 = 1.3863   gradient (-0.75, 0.25, 0.5)
+ * A gradient's sum is 0: a number added to all logits changes nothing. */
+static real cross_entropy(real *x, int y, size_t V, real scale)
+{
+    const real most = largest(x, V), xy = x[y] - most;
+    for (size_t v = 0; v < V; v++) x[v] = exp_real(x[v] - most);
+    const real total = sum(x, V);
+    if (scale != 0) {
+        for (size_t v = 0; v < V; v++) x[v] = x[v] / total * scale;
+        x[y] -= scale;
+    }
+    return (real)ttmm_log((double)total) - xy;
+}
+
+/* ==== 6. LoRA; the whole passes =================================================================================== */
+
+/* An adapter before training (Hu et al. 2021, section 4.1): A uniform in (-1/sqrt(in), 1/sqrt(in)) as PEFT draws it, B
+ * = 0, so that B A = 0 and the model is the base. Both at 0 would stay there: dA needs B, dB needs A. */
+void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream)
+{
+    ttmm_rng adapter = ttmm_stream(seed, "lora", stream);
+    const uint64_t key = ttmm_next(&adapter);
+    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) {
+        ttmm_lora_matrix *x = &l->matrix[i];
+        ttmm_rng g = ttmm_stream(key, "A", (uint64_t)i);
+        const double bound = 1 / sqrt((double)x->in);
+        for (size_t k = 0; k < (size_t)x->rank * x->in; k++) x->a[k] = (real)((2 * ttmm_uniform(&g) - 1) * bound);
+        memset(x->b, 0, x->out * (size_t)x->rank * sizeof(real));
+    }
+}
+
+size_t ttmm_lora_rank(const ttmm_lora *l)
+{
+    int most = 0;
+    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) most = l->matrix[i].rank > most ? l->matrix[i].rank : most;
+    return (size_t)most;
+}
+
+/* u = s A x, what an adapter's B sees: u [N, R] overwritten    x [N, in]    s = weight scale */
+static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
+{
+    const size_t R = (size_t)l->rank;
+    matmul_nt(u, x, l->a, N, R, l->in, 0);
+    for (size_t i = 0; i < N * R; i++) u[i] *= s;
+}
+
+/* Linear layer with the adapters that take part:   y = W x + b + sum_k B_k u_k,   u_k = weight_k scale_k A_k x; b of q,
+ * k and v where the model has it. This is merging beside the weights: the same function as with W + sum_k weight_k
+ * scale_k B_k A_k in place of W, by (in + out) R instead of in out multiply-adds a token and adapter.
+ *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] scratch */
+static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
+                           int kind, size_t N)
+{
+    const size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
+    matmul_nt(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
+    if (has_bias(&m->config, kind)) bias_forward(y, ttmm_weight(m, layer, TTMM_Q_BIAS + kind), N, out);
+    for (size_t k = 0; mix && k < mix->n; k++) {
+        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
+        if (l->rank == 0) continue;
+        adapter_forward(u, x, l, mix->weight[k] * l->scale, N);
+        matmul_nt(y, u, l->b, N, out, (size_t)l->rank, 1);
+    }
+}
+
+/* y_t = W x_t is linear in both:   dx_t = W' dy_t,   dW = sum_t dy_t x_t'.
+ * Through an adapter, y_t += B u_t with u_t = s A x_t (computed again: cheaper than keeping it), s = weight scale:
+ *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
+ *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl [adapters of mix]: dA, dB added into, or NULL
+ *   u [N, R] scratch
+ *
+ * Example, an adapter's first step: W = (1 2; 3 4), A = (1 -1), B = (0; 0), s = 2, x = (2, 1), dy = (1, -1).
+ *   u = s A x = 2,   dB = dy u = (2; -2),   dv = s B' dy = 0,   dA = dv x' = (0 0),   dx = W' dy = (-2, -2)
+ * So B moves first; were A zero too, u and dB would be 0 and nothing would ever move. Then, with B = (-0.2; 0.2),
+ *   dv = 2 (-0.2 - 0.2) = -0.8,   dA = -0.8 (2 1) = (-1.6 -0.8),   dx = (-2, -2) - 0.8 (1, -1) = (-2.8, -1.2)
+ * dW = dy x' = (2 1; -2 -1) both times: adapters do not enter it. */
+static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, const real *dy, const real *x,
+                            const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
+{
+    const size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
+    matmul_nn(dx, dx, dy, ttmm_weight(m, layer, kind), N, in, out);
+    if (dm) {
+        real *dw = ttmm_weight(dm, layer, kind);
+        matmul_tn(dw, dw, dy, x, out, in, N);
+        if (has_bias(&m->config, kind)) bias_backward(ttmm_weight(dm, layer, TTMM_Q_BIAS + kind), dy, N, out);
+    }
+    for (size_t k = 0; mix && k < mix->n; k++) {
+        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
+        const size_t R = (size_t)l->rank;
+        const real s = mix->weight[k] * l->scale;
+        if (R == 0) continue;
+        const ttmm_lora_matrix *d = dl ? &dl[k].matrix[layer * TTMM_MATRICES + kind] : NULL;
+        if (d) {
+            adapter_forward(u, x, l, s, N);
+            matmul_tn(d->b, d->b, dy, u, out, R, N);
+        }
+        real *dv = u;
+        memset(dv, 0, N * R * sizeof *dv);
+        matmul_nn(dv, dv, dy, l->b, N, R, out);
+        for (size_t i = 0; i < N * R; i++) dv[i] *= s;
+        if (d) matmul_tn(d->a, d->a, dv, x, R, in, N);
+        matmul_nn(dx, dx, dv, l->a, N, in, R);
+    }
+}
+
+/* A pass: what the layers hand each other, and what the backward pass needs to see again. */
+
+/* Of one layer, in the order in which the forward pass fills them; [N, width] each. attn and act are what the output
+ * projections see, attn_out and mlp_out what they add to the residual stream; middle = x + attn_out. */
+typedef struct {
+    real *x, *attn_inv_r, *attn_norm, *q, *k, *v, *attn, *attn_out;
+    real *middle, *mlp_inv_r, *mlp_norm, *gate, *up, *act, *mlp_out;
+} activations;
+
+struct ttmm_pass {
+    void *block;
+    ttmm_config config;
+    ttmm_pass_size size;
+    size_t N, B, past;   /* of the last forward pass; past: positions before it, in the cache */
+    int *token;          /* [N] */
+    size_t *start;       /* [B + 1] */
+    size_t positions;    /* rows of the rotary tables: the longest a sequence can get */
+    real *cosine, *sine; /* [positions, S/2] */
+    activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
+    real *last, *final_inv_r, *final_norm, *logits, *nll; /* [N, D], [N], [N, D], [size.logits, V], [N] */
+    real *u;                                              /* [N, R] scratch of adapters */
+    thread_scratch scratch;
+    real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *dact; /* backward only */
+};
+
+static void add_to(real *out, const real *x, const real *y, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
+}
+
+/* Whether these sequences, and these adapters, fit what p was made for. */
+static int fits(const ttmm_pass *p, const ttmm_mix *mix, const int *token, const size_t *start, size_t B)
+{
+    const ttmm_pass_size *size = &p->size;
+    if (B < 1 || B > size->sequences || start[0] != 0) return 0;
+    for (size_t b = 0; b < B; b++)
+        if (start[b + 1] <= start[b] || start[b + 1] - start[b] > p->positions) return 0;
+    if (start[B] > size->tokens || (size->cache && start[B] > size->cache - ttmm_cached(p))) return 0;
+    for (size_t t = 0; t < start[B]; t++)
+        if (token[t] < 0 || token[t] >= p->config.vocab) return 0;
+    for (size_t k = 0; mix && k < mix->n; k++)
+        if (mix->lora[k]->n_layers != p->config.n_layers || ttmm_lora_rank(mix->lora[k]) > size->rank) return 0;
+    return 1;
+}
+
+/* The figure at the head of this file, "A layer", L times; then the final norm. */
+int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
+                 size_t B)
+{
+    if (!fits(p, mix, token, start, B)) return TTMM_BAD_USE;
+    const ttmm_config *c = &p->config;
+    const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
+    const size_t past = p->size.cache ? ttmm_cached(p) : 0; /* keys and values already in the cache */
+    p->N = N, p->B = B, p->past = past;
+    memcpy(p->token, token, N * sizeof *token);
+    memcpy(p->start, start, (B + 1) * sizeof *start);
+    embedding_forward(p->layer[0].x, ttmm_weight(m, 0, TTMM_EMBED), token, N, D);
+    for (size_t i = 0; i < L; i++) {
+        activations *s = &p->layer[i];
+        const int l = (int)i;
+        real *k = s->k + past * G * S, *v = s->v + past * G * S, *next = i + 1 < L ? p->layer[i + 1].x : p->last;
+
+        rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, ttmm_weight(m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
+        linear_forward(s->q, p->u, s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_forward(k, p->u, s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_forward(v, p->u, s->attn_norm, m, mix, l, TTMM_V, N);
+        for (size_t b = 0; b < B; b++) {
+            rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
+            rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
+        }
+        attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
+        linear_forward(s->attn_out, p->u, s->attn, m, mix, l, TTMM_O, N);
+        add_to(s->middle, s->x, s->attn_out, N * D);
+
+        rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, ttmm_weight(m, l, TTMM_MLP_NORM), N, D, c->norm_eps);
+        linear_forward(s->gate, p->u, s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_forward(s->up, p->u, s->mlp_norm, m, mix, l, TTMM_UP, N);
+        swiglu_forward(s->act, s->gate, s->up, N * F);
+        linear_forward(s->mlp_out, p->u, s->act, m, mix, l, TTMM_DOWN, N);
+        add_to(next, s->middle, s->mlp_out, N * D);
+    }
+    rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, ttmm_weight(m, 0, TTMM_FINAL_NORM), N, D, c->norm_eps);
+    return TTMM_OK;
+}
+
+int ttmm_rewind(ttmm_pass *p, size_t length)
+{
+    if (length > ttmm_cached(p)) return TTMM_BAD_USE;
+    p->past = length, p->N = 0;
+    return TTMM_OK;
+}
+
+size_t ttmm_cached(const ttmm_pass *p) { return p->past + p->N; }
+
+const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows)
+{
+    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab;
+    if (rows > p->size.logits || first > p->N || rows > p->N - first) return NULL;
+    matmul_nt(p->logits, p->final_norm + first * D, ttmm_weight(m, 0, TTMM_HEAD), rows, V, D, 0);
+    return p->logits;
+}
+
+/* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for: nll [N], 0 at
+ * each sequence's last token, after which nothing is predicted. With scale not 0, each batch of rows is differentiated
+ * while it is there: dfinal_norm [N, D] (in p->dnorm) and, with dm, the head's gradient. */
+static void all_losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttmm_model *dm)
+{
+    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab, most = p->size.logits;
+    for (size_t b = 0; b < p->B; b++) nll[p->start[b + 1] - 1] = 0;
+    for (size_t first = 0; first < p->N; first += most) {
+        const size_t rows = p->N - first < most ? p->N - first : most;
+        ttmm_logits(p, m, first, rows);
+        OMP(omp parallel for if (rows * V > WORTH_THREADS / 4))
+        for (size_t i = 0; i < rows; i++) {
+            size_t t = first + i, b = 0, above = p->B; /* sequence b has start[b] <= t < start[b + 1] */
+            while (above - b > 1) {
+                const size_t middle = (b + above) / 2;
+                if (p->start[middle] <= t) b = middle;
+                else above = middle;
+            }
+            if (t + 1 < p->start[b + 1]) nll[t] = cross_entropy(p->logits + i * V, p->token[t + 1], V, scale);
+            else memset(p->logits + i * V, 0, V * sizeof(real)); /* nothing follows: no loss, no gradient */
+        }
+        if (scale == 0) continue;
+        real *d = p->dnorm + first * D;
+        memset(d, 0, rows * D * sizeof *d);
+        matmul_nn(d, d, p->logits, ttmm_weight(m, 0, TTMM_HEAD), rows, D, V);
+        if (dm) {
+            real *dw = ttmm_weight(dm, 0, TTMM_HEAD);
+            matmul_tn(dw, dw, p->logits, p->final_norm + first * D, V, D, rows);
+        }
+    }
+}
+
+void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll) { all_losses(p, m, nll, 0, NULL); }
+
+/* The forward pass backwards. A sum y = x + f(x) hands dy to both: dx = dy, plus what comes back through f; so one
+ * array dx is the gradient of a layer's output, then of its middle, then of its input, and each half of a layer adds to
+ * it. Where a value goes into several layers (attn_norm into q, k and v) their gradients add up. The loss is a mean
+ * over N - B predictions; a tied head and embedding matrix is one tensor, into which both add. */
+double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl)
+{
+    const ttmm_config *c = &p->config;
+    const size_t N = p->N, B = p->B, D = (size_t)c->dim, F = (size_t)c->intermediate;
+    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim, *start = p->start;
+    if (N == B) return 0; /* sequences of one token predict nothing */
+    all_losses(p, m, p->nll, (real)(1 / (double)(N - B)), dm);
+    const double loss = (double)sum(p->nll, N) / (double)(N - B);
+    memset(p->dx, 0, N * D * sizeof(real));
+    rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
+                     ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
+    for (int l = c->n_layers - 1; l >= 0; l--) {
+        const activations *s = &p->layer[l];
+
+        memset(p->dact, 0, N * F * sizeof(real));
+        linear_backward(p->dact, dm, dl, p->u, p->dx, s->act, m, mix, l, TTMM_DOWN, N);
+        swiglu_backward(p->dgate, p->dup, p->dact, s->gate, s->up, N * F);
+        memset(p->dnorm, 0, N * D * sizeof(real));
+        linear_backward(p->dnorm, dm, dl, p->u, p->dgate, s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dup, s->mlp_norm, m, mix, l, TTMM_UP, N);
+        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
+                         ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
+
+        memset(p->dattn, 0, N * H * S * sizeof(real));
+        linear_backward(p->dattn, dm, dl, p->u, p->dx, s->attn, m, mix, l, TTMM_O, N);
+        memset(p->dq, 0, N * H * S * sizeof(real));
+        memset(p->dk, 0, N * G * S * sizeof(real));
+        memset(p->dv, 0, N * G * S * sizeof(real));
+        attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch);
+        for (size_t b = 0; b < B; b++) {
+            rotary(p->dq + start[b] * H * S, p->cosine, p->sine, 0, start[b + 1] - start[b], H, S, -1);
+            rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
+        }
+        memset(p->dnorm, 0, N * D * sizeof(real));
+        linear_backward(p->dnorm, dm, dl, p->u, p->dq, s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dk, s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_backward(p->dnorm, dm, dl, p->u, p->dv, s->attn_norm, m, mix, l, TTMM_V, N);
+        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_ATTN_NORM) : NULL, p->dnorm, s->x,
+                         ttmm_weight(m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
+    }
+    if (dm) embedding_backward(ttmm_weight(dm, 0, TTMM_EMBED), p->dx, p->token, N, D);
+    return loss;
+}
+
+/* ==== 7. Optimiser, trainer ======================================================================================= */
+
+static double power(double x, long n) /* x^n by squaring, n >= 0 */
+{
+    double y = 1;
+    for (; n > 0; n /= 2, x *= x)
+        if (n % 2) y *= x;
+    return y;
+}
+
+/* AdamW (Loshchilov & Hutter 2019, algorithm 2; torch.optim.AdamW), at step t = 1, 2, ...:
+ *   w -= lr decay w;   m = b1 m + (1 - b1) g;   v = b2 v + (1 - b2) g^2;
+ *   w -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps),    g = grad grad_scale.
+ * m and v are running means of the gradient and its square; as both begin at 0, 1 - b^t corrects them: it is the sum of
+ * the weights that they have given so far. Decay is apart from the gradient, so v does not scale it.
+ *
+ * Example: w = 1, lr = 0.1, b1 = 0.9, b2 = 0.999, eps = 0. The first step is lr whatever the gradient's size, since
+ * m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|:   g = 0.5 and g = 0.005 both lead to w = 0.9, and with decay 0.2 to
+ * 1 - 0.1 * 0.2 - 0.1 = 0.88. After g = 0.5 a second step
+ *   with g = 0.5    goes as far again: w = 0.8
+ *   with g = -0.5   hardly moves: m = 0.9 * 0.05 - 0.1 * 0.5 = -0.005,   m / (1 - 0.81) = -0.0263,
+ *                   w = 0.9 + 0.1 * 0.0263 / 0.5 = 0.9053 */
+void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t,
+                     double grad_scale)
+{
+    const real b1 = (real)o->beta1, c1 = (real)(1 - o->beta1), b2 = (real)o->beta2, c2 = (real)(1 - o->beta2);
+    const real keep = (real)(1 - o->lr * o->decay), step = (real)(o->lr / (1 - power(o->beta1, t)));
+    const real root = (real)sqrt(1 - power(o->beta2, t)), eps = (real)o->eps, scale = (real)grad_scale;
+    OMP(omp parallel for if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) {
+        const real g = grad[i] * scale;
+        m[i] = b1 * m[i] + c1 * g;
+        v[i] = b2 * v[i] + c2 * (g * g);
+        w[i] = w[i] * keep - step * (m[i] / (sqrt_real(v[i]) / root + eps));
+    }
+}
+
+/* The learning rate at step s = 0 .. steps - 1: lr (s + 1) / W in the first W = round(warmup steps) steps; after them,
+ * with x = (s - W) / (steps - W), from lr down towards last lr: along (1 + cos(pi x)) / 2, or along 1 - x.
+ *
+ * Example: 10 steps, warmup 0.2 (W = 2), lr 1, last 0.1.     step     0     1   2   4        6      9
+ *                                                            linear   0.5   1   1   0.775    0.55   0.2125
+ *                                                            cosine   0.5   1   1   0.8682   0.55   0.1343
+ * Step 4: x = 2/8,   cos(pi / 4) = 0.7071,   0.1 + 0.9 * 1.7071 / 2 = 0.8682. The rate `last` itself is not reached. */
+double ttmm_rate(const ttmm_schedule *s, long step, long steps)
+{
+    const long warm = (long)(s->warmup * (double)steps + 0.5);
+    if (step < warm) return s->lr * (double)(step + 1) / (double)warm;
+    const double x = steps > warm ? (double)(step - warm) / (double)(steps - warm) : 0;
+    const double shape = s->cosine ? 0.5 * (1 + ttmm_cos(3.141592653589793 * x)) : 1 - x;
+    return s->lr * (s->last + (1 - s->last) * shape);
+}
+
+/* A trainer runs over sequences of a corpus: of all weights of a model (pre-training), or of one adapter with the model
+ * frozen (an expert; the fine-tuned baseline; TTT). */
+typedef struct { /* one tensor among the numbers that are trained */
+    size_t offset, n;
+    int spared; /* 1: no weight decay */
+} span;
+
+struct ttmm_trainer {
+    void *block;
+    ttmm_model *model;
+    ttmm_lora *lora; /* NULL: all weights are trained */
+    const ttmm_corpus *corpus;
+    ttmm_recipe recipe;
+    size_t n, n_spans;
+    real *weights, *grad;    /* [n]; weights are the model's or the adapter's own */
+    real *moment1, *moment2; /* [n] AdamW's m and v */
+    span *spans;             /* [n_spans] */
+    ttmm_model dmodel;       /* grad, shaped as the model ... */
+    ttmm_lora dlora;         /* ... or the adapter */
+    ttmm_pass *pass;
+    size_t *sequence, n_sequences; /* those of this run */
+    size_t *order;                 /* [n_sequences] of this epoch */
+    int *token;                    /* the batch */
+    size_t *start;
+    long step, steps, epoch;
+    size_t visits; /* of sequences in the run, each counted every epoch; SIZE_MAX: as the steps take */
+    size_t tokens; /* seen */
+    uint64_t stream;
+};
+
+void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream)
+{
+    const size_t batch = t->recipe.batch;
+    t->n_sequences = sequence ? n : t->corpus->n_sequences;
+    for (size_t i = 0; i < t->n_sequences; i++) t->sequence[i] = sequence ? sequence[i] : i;
+    t->visits = epochs ? (size_t)epochs * t->n_sequences : SIZE_MAX;
+    t->steps = epochs ? (long)((t->visits + batch - 1) / batch) : steps;
+    t->step = 0, t->epoch = -1, t->tokens = 0, t->stream = stream;
+    memset(t->moment1, 0, t->n * sizeof(real));
+    memset(t->moment2, 0, t->n * sizeof(real));
+}
+
+/* The order of one epoch: the run's sequences, shuffled (Fisher & Yates) by a stream of the run and the epoch. */
+static void begin_epoch(ttmm_trainer *t, long epoch)
+{
+    ttmm_rng run = ttmm_stream(t->recipe.seed, "order", t->stream),
+             g = ttmm_stream(ttmm_next(&run), "epoch", (uint64_t)epoch);
+    memcpy(t->order, t->sequence, t->n_sequences * sizeof *t->order);
+    for (size_t i = t->n_sequences; t->recipe.shuffle && i > 1; i--) {
+        const size_t j = (size_t)ttmm_below(&g, i), swap = t->order[i - 1];
+        t->order[i - 1] = t->order[j], t->order[j] = swap;
+    }
+    t->epoch = epoch;
+}
+
+/* Clipping (torch.nn.utils.clip_grad_norm_): the factor min(1, clip / (|g| + 1e-6)) that scales the gradients to a
+ * global norm |g|, over all tensors together, of at most clip.
+ *
+ * Example: the gradient (3, 4) has norm 5. clip = 1: factor 0.2, (0.6, 0.8), the same direction. clip = 10: factor 1. */
+static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
+{
+    double square = 0;
+    for (size_t i = 0; i < n_spans; i++)
+        square += (double)dot(grad + spans[i].offset, grad + spans[i].offset, spans[i].n);
+    const double factor = clip / (sqrt(square) + 1e-6);
+    return clip > 0 && factor < 1 ? factor : 1;
+}
+
+/* One step: the next batch of sequences, forward, backward, clip, AdamW. Batches run on across the border of two
+ * epochs; only the run's last one may be smaller. */
+int ttmm_trainer_step(ttmm_trainer *t, double *loss)
+{
+    if (t->step >= t->steps) return 0;
+    const ttmm_corpus *c = t->corpus;
+    const ttmm_recipe *r = &t->recipe;
+    const size_t from = (size_t)t->step * r->batch;
+    size_t B = 0;
+    t->start[0] = 0;
+    for (; B < r->batch && from + B < t->visits; B++) {
+        const long epoch = (long)((from + B) / t->n_sequences);
+        if (epoch != t->epoch) begin_epoch(t, epoch);
+        const size_t i = t->order[(from + B) % t->n_sequences], T = sequence_length(c, i);
+        memcpy(t->token + t->start[B], c->token + c->sequence[i], T * sizeof *t->token);
+        t->start[B + 1] = t->start[B] + T;
+    }
+    const ttmm_lora *adapter = t->lora;
+    const real one = 1;
+    const ttmm_mix mix = {1, &adapter, &one};
+    memset(t->grad, 0, t->n * sizeof(real));
+    ttmm_forward(t->pass, t->model, adapter ? &mix : NULL, t->token, t->start, B); /* fits: see ttmm_trainer_new */
+    *loss = ttmm_backward(t->pass, t->model, adapter ? &mix : NULL, adapter ? NULL : &t->dmodel,
+                          adapter ? &t->dlora : NULL);
+    const double scale = clip_factor(t->grad, t->spans, t->n_spans, r->clip);
+    ttmm_adamw o = {ttmm_rate(&r->schedule, t->step, t->steps), r->beta1, r->beta2, r->eps, 0};
+    for (size_t i = 0; i < t->n_spans; i++) {
+        const size_t at = t->spans[i].offset;
+        o.decay = t->spans[i].spared ? 0 : r->decay;
+        ttmm_adamw_step(t->weights + at, t->grad + at, t->moment1 + at, t->moment2 + at, t->spans[i].n, &o, t->step + 1,
+                        scale);
+    }
+    t->tokens += t->start[B];
+    t->step++;
+    return 1;
+}
+
+long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens)
+{
+    *steps = t->steps;
+    *tokens = t->tokens;
+    return t->step;
+}
+
+/* ==== 8. Test-time training ======================================================================================= */
+
+/* The `count` rows of the largest inner product with the query, nearest first; equal ones: lower index first. */
+void ttmm_nearest(size_t *index, size_t count, const real *query, const real *embedding, size_t n, size_t E,
+                  real *scratch)
+{
+    similarities(scratch, query, embedding, n, E);
+    for (size_t i = 0; i < count; i++) {
+        index[i] = ttmm_argmax(scratch, n);
+        scratch[index[i]] = -INFINITY;
+    }
+}
+
+/* SIFT (Huebotter et al. 2024, arXiv 2410.08020): nearest neighbours repeat each other; choose what is informative
+ * about the query given what was chosen. Seen as a Gaussian process with kernel k(a, b) = a.b, of which looks with
+ * noise lambda are taken, the query's variance given the chosen X is s2(q) = k(q,q) - k_X(q)' (K_X + lambda I)^-1
+ * k_X(q); greedily take the x that lowers it most.
+ *
+ * In closed form: let c(a, b) be the covariance of the values (not of noisy looks) given the looks so far, at first
+ * a.b. A look at x lowers c(q, q) by c(q, x)^2 / (c(x, x) + lambda); after it
+ *   c(a, b) -= l_a l_b,   l_a = c(a, x) / sqrt(c(x, x) + lambda),
+ * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries
+ * l_i; c(i, x) is i.x minus the products of their earlier entries.
+ *
+ * Example: q = (1, 0), lambda = 0.01; x_0 = x_1 = (0.8, 0.6), one text twice; x_2 = (0.6, -0.8), at a right angle.
+ *   at first     x_0, x_1: 0.8^2 / 1.01 = 0.6337;   x_2: 0.6^2 / 1.01 = 0.3564.   Takes x_0.
+ *   given x_0    c(q, x_1) = 0.8 - 0.8 / 1.01 = 0.0079,   c(x_1, x_1) = 1 - 1 / 1.01 = 0.0099:
+ *                x_0, x_1: 0.0079^2 / (0.0099 + 0.01) = 0.0032;   x_2: still 0.3564.   Takes x_2.
+ * Left of the variance: 1 - 0.6337 - 0.3564 = 0.0099. The nearest two, x_0 and x_1, would leave 0.3632: a second look
+ * at one text says almost nothing. (A third choice would be x_0 again, 0.0032 against 0.0018 of x_2.) */
+void ttmm_sift(size_t *index, size_t count, const real *query, const real *embedding, size_t n, size_t E, double lambda,
+               real *scratch)
+{
+    real *with_query = scratch, *variance = scratch + n, *column = scratch + 2 * n; /* column [count, n] */
+    similarities(with_query, query, embedding, n, E);
+    for (size_t i = 0; i < n; i++) variance[i] = dot(embedding + i * E, embedding + i * E, E);
+    for (size_t s = 0; s < count; s++) {
+        size_t x = 0;
+        double best = -1;
+        for (size_t i = 0; i < n; i++) {
+            const double gain = (double)with_query[i] * (double)with_query[i] / ((double)variance[i] + lambda);
+            if (gain > best) best = gain, x = i;
+        }
+        index[s] = x;
+        const real root = sqrt_real(variance[x] + (real)lambda), l_query = with_query[x] / root;
+        real *l = column + s * n;
+        similarities(l, embedding + x * E, embedding, n, E);
+        for (size_t r = 0; r < s; r++) {
+            const real *before = column + r * n;
+            const real at_x = before[x];
+            for (size_t i = 0; i < n; i++) l[i] -= before[i] * at_x;
+        }
+        for (size_t i = 0; i < n; i++) {
+            l[i] /= root;
+            with_query[i] -= l_query * l[i];
+            variance[i] -= l[i] * l[i];
+        }
+    }
+}
+
+size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c)
+{
+    return mul_size(c->n_sequences, o->sift ? add_size(o->neighbours, 2) : 1);
+}
+
+/* The baseline (Hardt & Sun 2024, arXiv 2305.18466): a fresh adapter, one step per neighbour and epoch, the
+ * nearest LAST: what is trained last is remembered best; in the other order the farther neighbours undo the nearest. */
+void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch)
+{
+    const ttmm_corpus *c = t->corpus;
+    const size_t count = o->neighbours;
+    double loss;
+    if (o->sift) ttmm_sift(index, count, query, c->embedding, c->n_sequences, c->dim, 0.01, scratch);
+    else ttmm_nearest(index, count, query, c->embedding, c->n_sequences, c->dim, scratch);
+    for (size_t i = 0; i < count / 2; i++) {
+        const size_t swap = index[i];
+        index[i] = index[count - 1 - i], index[count - 1 - i] = swap;
+    }
+    ttmm_lora_init(t->lora, t->recipe.seed, 0);
+    ttmm_trainer_start(t, index, count, 0, o->epochs, 0);
+    while (ttmm_trainer_step(t, &loss)) {
+    }
+}
+
+/* ==== 9. Answering a prompt; scoring, sampling ==================================================================== */
+
+/* Sampling. */
+
+typedef struct {
+    real p;
+    int token;
+} candidate;
+
+static int by_probability(const void *a, const void *b) /* the likeliest first; equal ones: lower token first */
+{
+    const candidate *x = a, *y = b;
+    return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
+}
+
+size_t ttmm_sample_scratch(size_t V) { return V * sizeof(candidate); }
+
+/* p = softmax(logits / temperature), of the top_k likeliest, of these the fewest that make up top_p of their sum
+ * (nucleus sampling, Holtzman et al. 2020): the point u sum(p), u uniform, falls on one of them.
+ *
+ * Example: logits ln 4, ln 3, ln 2, ln 1; top_k = 3, top_p = 0.75.
+ *   temperature 1     p ~ 4, 3, 2:    0.75 * 9 = 6.75 is reached by 4 + 3:      tokens 0 and 1, with 4/7 and 3/7
+ *   temperature 1/2   p ~ 16, 9, 4:   0.75 * 29 = 21.75 is reached by 16 + 9:   tokens 0 and 1, with 0.64 and 0.36
+ * One uniform number is used: below 4/7 (0.64) it means token 0. top_k counts in top_p: of all four, 4 + 3 + 2 + 1, the
+ * first two would not make 7.5, and token 2 could come too. */
+int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch)
+{
+    if (s->temperature == 0) return (int)ttmm_argmax(logits, V);
+    candidate *c = scratch;
+    const real most = largest(logits, V);
+    const size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V;
+    double total = 0, kept = 0;
+    size_t keep = 0;
+    for (size_t v = 0; v < V; v++)
+        c[v] = (candidate){(real)ttmm_exp((double)(logits[v] - most) / s->temperature), (int)v};
+    qsort(c, V, sizeof *c, by_probability);
+    for (size_t k = 0; k < n; k++) total += (double)c[k].p;
+    for (; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
+    double point = ttmm_uniform(g) * kept;
+    for (size_t i = 0; i + 1 < keep; i++)
+        if ((point -= (double)c[i].p) < 0) return c[i].token;
+    return c[keep - 1].token;
+}
+
+int ttmm_is_end(const ttmm_config *c, int token)
+{
+    int i = 0;
+    while (i < c->n_ends && c->end[i] != token) i++;
+    return i < c->n_ends;
+}
+
+/* Decoding. */
+
+const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
+{
+    size_t n = 0;
+    for (size_t from = 0; from < T; from += n) {
+        const size_t start[2] = {0, n = T - from < p->size.tokens ? T - from : p->size.tokens};
+        if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK) return NULL;
+    }
+    return n ? ttmm_logits(p, m, n - 1, 1) : NULL;
+}
+
+/* out += weight softmax(logits), all [V] */
+static void add_probabilities(real *out, const real *logits, size_t V, real weight)
+{
+    const real most = largest(logits, V);
+    double total = 0;
+    for (size_t v = 0; v < V; v++) total += (double)exp_real(logits[v] - most);
+    for (size_t v = 0; v < V; v++) out[v] += weight * (real)((double)exp_real(logits[v] - most) / total);
+}
+
+/* As ttmm_feed, of an ensemble: each adapter of mix alone, in a pass of its own; the log of the weighted mean of the
+ * probabilities.    mean [V] overwritten and returned */
+static const real *feed_ensemble(real *mean, ttmm_pass *const *pass, const ttmm_model *m, const ttmm_mix *mix,
+                                 const int *token, size_t T)
+{
+    const size_t V = (size_t)m->config.vocab;
+    const real one = 1;
+    memset(mean, 0, V * sizeof *mean);
+    for (size_t k = 0; k < mix->n; k++) {
+        const ttmm_mix alone = {1, mix->lora + k, &one};
+        const real *logits = ttmm_feed(pass[k], m, &alone, token, T);
+        if (logits == NULL) return NULL;
+        add_probabilities(mean, logits, V, mix->weight[k]);
+    }
+    for (size_t v = 0; v < V; v++) mean[v] = (real)ttmm_log((double)mean[v]);
+    return mean;
+}
+
+/* A prompt goes through in pieces of 256 tokens: enough to fill the kernels, and little memory however long it is. */
+ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank)
+{
+    enum { PIECE = 256 };
+    return (ttmm_pass_size){
+        .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
+}
+
+size_t ttmm_mix_rank(const ttmm_mix *mix)
+{
+    size_t most = 0;
+    for (size_t k = 0; k < mix->n; k++) {
+        const size_t rank = ttmm_lora_rank(mix->lora[k]);
+        most = rank > most ? rank : most;
+    }
+    return most;
+}
+
+typedef struct { /* what decoding works with */
+    size_t members;
+    ttmm_pass **pass; /* [members] of the ensemble, or one */
+    real *mean;       /* [V] */
+    void *scratch;    /* of ttmm_sample */
+    void *block;
+} decoding_room;
+static int new_decoder(decoding_room *w, size_t members, const ttmm_config *c, const ttmm_pass_size *size,
+                       ttmm_error *err);
+static void free_decoder(decoding_room *w);
+
+/* Prompt, then token after token: the logits of the last one give the next, through the key/value cache, so that each
+ * token costs one row. */
+int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
+                const ttmm_decoding *d, ttmm_error *err)
+{
+    const ttmm_config *c = &m->config;
+    const size_t V = (size_t)c->vocab, context = (size_t)c->context;
+    const int ensemble = how == TTMM_ENSEMBLE && mix->n > 0;
+    *n = 0;
+    if (T < 1 || T >= context)
+        return fail(err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected 1 to %d, one less than the context", T,
+                    c->context - 1);
+    const size_t most = d->tokens < context - T ? d->tokens : context - T;
+    const ttmm_pass_size size = ttmm_decoding_size(T, T + most, ttmm_mix_rank(mix));
+    ttmm_rng g = ttmm_stream(d->seed, "sample", 0);
+    decoding_room w;
+    int code = new_decoder(&w, ensemble ? mix->n : 1, c, &size, err), next = 0, over = 0;
+    while (code == TTMM_OK && *n < most && !over) {
+        const int *token = *n ? &next : prompt;
+        const size_t count = *n ? 1 : T;
+        const real *logits = ensemble ? feed_ensemble(w.mean, w.pass, m, mix, token, count)
+                                      : ttmm_feed(w.pass[0], m, mix, token, count);
+        if (logits == NULL) {
+            code = fail(err, TTMM_BAD_INPUT, "the prompt has a token that is not in 0 .. %d", c->vocab - 1);
+            break;
+        }
+        next = ttmm_sample(logits, V, &d->sampler, &g, w.scratch);
+        ++*n;
+        over = d->token(d->context, next) || ttmm_is_end(c, next);
+    }
+    free_decoder(&w);
+    return code;
+}
+
+/* Answering a prompt, the whole of test time, in five steps: 1 embed the prefix, 2 route, 3 have the chosen experts, 4
+ * merge them (or put them beside the weights), 5 decode. */
+
+int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const real *given, ttmm_error *err)
+{
+    if (given) memcpy(x->query, given, x->E * sizeof *x->query);
+    else if (x->idf == NULL || x->E != TTMM_EMBED_DIM)
+        return fail(err, TTMM_BAD_USE, "there are no embeddings of our own: the query must be given");
+    else ttmm_embed(x->query, x->tokenizer, token, T < x->prefix ? T : x->prefix, x->idf);
+    return TTMM_OK;
+}
+
+int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const real *given, ttmm_error *err)
+{
+    size_t n = 0;
+    x->mix = (ttmm_mix){0, x->lora, x->weight};
+    int code = ttmm_query(x, token, T, given, err);
+    if (code == TTMM_OK)
+        code = ttmm_route(&n, x->expert, x->weight, x->similarity, x->query, x->centroid, x->K, x->E, &x->router, err);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        x->lora[i] = x->load(x->context, (size_t)x->expert[i], err);
+        code = x->lora[i] ? TTMM_OK : err->code;
+    }
+    if (code == TTMM_OK) x->mix.n = n;
+    return code;
+}
+
+/* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out in multiply-adds,
+ * once; a token beside the weights takes out + in. With both sums over the matrices, merging pays from sum(out in) /
+ * sum(out + in) tokens on: 61 for the default shape, 1,381 for Llama-3.2-1B. That is for the prompt's tokens, which go
+ * through at the speed of merging; those that follow wait for memory, and take about 16 times as long (run bench). */
+static int faster_beside(const ttmm_config *c, size_t prompt, size_t tokens)
+{
+    double products = 0, sides = 0;
+    for (int kind = 0; kind < TTMM_MATRICES; kind++) {
+        const double out = (double)kind_rows(c, kind), in = (double)kind_cols(c, kind);
+        products += out * in, sides += out + in;
+    }
+    return (double)prompt + 16 * (double)tokens < products / sides;
+}
+
+int ttmm_combine(ttmm_mixture *x, int how, ttmm_error *err)
+{
+    x->answering = x->base, x->beside = x->mix;
+    if (how != TTMM_DENSE) return TTMM_OK;
+    const int code = ttmm_mixture_merge(x, &x->mix, err);
+    x->answering = x->merged, x->beside.n = 0;
+    return code;
+}
+
+int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T, const real *given,
+                const ttmm_decoding *d, ttmm_error *err)
+{
+    *n = 0;
+    int code = ttmm_choose(x, prompt, T, given, err); /* 1, 2, 3 */
+    if (code) return code;
+    if (d->chosen) d->chosen(d->context, x);
+    if (how == TTMM_FASTER) how = faster_beside(&x->base->config, T, d->tokens) ? TTMM_LOWRANK : TTMM_DENSE;
+    code = ttmm_combine(x, how, err);                                                      /* 4 */
+    return code ? code : ttmm_decode(n, x->answering, &x->beside, how, prompt, T, d, err); /* 5 */
+}
+
+/* Scoring: how well the tokens from `from` on are predicted, each from those before it.
+ *   perplexity = exp(nll / tokens),   bits per byte = nll / (ln 2 bytes).
+ *
+ * Example: two tokens with p = 1/2 and 1/8:   sum = ln 2 + ln 8 = 2.7726,   perplexity exp(2.7726 / 2) = 4, as if each
+ * were one of four equally likely ones. If they stand for three bytes: 4 bits / 3 = 1.3333 bits per byte, which can be
+ * compared between tokenizers, as perplexity cannot. */
+double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from)
+{
+    const size_t start[2] = {0, T};
+    double nll = 0;
+    if (ttmm_forward(p, m, mix, token, start, 1) != TTMM_OK) return NAN;
+    ttmm_nll(p, m, p->nll);
+    for (size_t t = from; t < T; t++) nll += (double)p->nll[t - 1]; /* nll[t - 1] is that of predicting token t */
+    return nll;
+}
+
+/* The ensemble (the paper's upper reference for merging): the probability of a token is the weighted mean of the
+ * probabilities that the models W + scale_k B_k A_k give it. Better than merging, at as many passes as experts. */
+double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
+                           size_t from, double *probability)
+{
+    const size_t start[2] = {0, T};
+    const real one = 1;
+    double nll = 0;
+    for (size_t t = 0; t < T; t++) probability[t] = 0;
+    for (size_t k = 0; k < mix->n; k++) {
+        const ttmm_mix alone = {1, &mix->lora[k], &one};
+        if (ttmm_forward(p, m, &alone, token, start, 1) != TTMM_OK) return NAN;
+        ttmm_nll(p, m, p->nll);
+        for (size_t t = from; t < T; t++) probability[t] += (double)mix->weight[k] * ttmm_exp(-(double)p->nll[t - 1]);
+    }
+    for (size_t t = from; t < T; t++) nll -= ttmm_log(probability[t]);
+    return nll;
+}
+
+/* ==================================================================================================================
+ * PART II: EXACT AND FAST
+ * ================================================================================================================== */
+
+/* ==== 10. exp, log, sin, cos ====================================================================================== */
 
 static inline uint64_t to_bits(double x)
 {
@@ -325,7 +1914,7 @@ double ttmm_exp(double x) { return exp_inline(x); }
 
 static inline real exp_real(real x) { return (real)exp_inline((double)x); }
 
-static inline real sqrt_real(real x) { return (real)sqrt((double)x); } /* exact for float: 53 >= 2 * 24 + 2 bits */
+static inline real sqrt_real(real x) { return (real)sqrt((double)x); } /* in float, too: 53 >= 2 * 24 + 2 bits */
 
 /* log(x) = n ln 2 + log(1 + f), 1 + f in [sqrt(1/2), sqrt(2)). With s = f / (2 + f), z = s^2,
  *   log(1 + f) = 2 atanh(s) = 2 s + s R,   R = 2 z/3 + 2 z^2/5 + ...  (to z^10: off by less than 1e-18),
@@ -398,53 +1987,14 @@ double ttmm_cos(double x)
     return c;
 }
 
-static uint64_t mix_bits(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-}
+/* ==== 11. Kernels ================================================================================================= */
 
-uint64_t ttmm_next(ttmm_rng *g) { return mix_bits(g->state += 0x9e3779b97f4a7c15); }
+/* The products of section 1, faster: the same sums in the same order, so the same bits. What is gained is registers: a
+ * tile of outputs is computed at once, so that each number loaded is used for several of them, with the 16 lanes of a
+ * sum in one vector of the machine's widest registers, or in two or four of them, worked on one after the other. */
 
-ttmm_rng ttmm_stream(uint64_t seed, const char *purpose, uint64_t index)
-{
-    ttmm_rng g = {mix_bits(seed)};
-    for (; *purpose; purpose++) g.state = mix_bits(g.state ^ (unsigned char)*purpose) + 1;
-    g.state = mix_bits(g.state ^ index);
-    return g;
-}
-
-double ttmm_uniform(ttmm_rng *g) { return (double)(ttmm_next(g) >> 11) * 0x1p-53; }
-
-double ttmm_normal(ttmm_rng *g) /* Box & Muller 1958 */
-{
-    double u = 1 - ttmm_uniform(g), v = ttmm_uniform(g);
-    return sqrt(-2 * ttmm_log(u)) * ttmm_cos(6.283185307179586 * v);
-}
-
-uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are drawn again: the rest divides evenly */
-{
-    uint64_t skip = (0 - n) % n, x;
-    do x = ttmm_next(g);
-    while (x < skip);
-    return x % n;
-}
-
-/* ==== 3. Dot products, matrix products, sums ========================================================================
- *
- * The definition of every sum of reals over a contiguous axis. A dot product has 16 lanes: lane l adds up the products
- * with index k = l (mod 16), k ascending, each product and each sum rounded once. Then the lanes are halved: lane l +=
- * lane l + 8, then + 4, + 2, + 1. An axis that ends inside a block of 16 is as if it went on with zeros.
- *
- * Where the compiler has GNU vector types, the lanes are one vector of the machine's widest registers, or two, or four,
- * worked on one after the other; elsewhere a struct of 16 numbers and plain loops. The bits are the same. */
-
-enum { LANES = 16 };
-
-#if defined(__GNUC__) && !defined(__TINYC__) && !defined(__PCC__)
-#define VECTORS 1
-#define INLINE static inline __attribute__((always_inline))
+#if KERNELS
+#define INLINE static inline __attribute__((always_inline)) /* so that constants among the arguments shape the loops */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -459,65 +2009,42 @@ typedef int32_t lane_word;
 #endif
 typedef real vector __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
 typedef lane_word vector_mask __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#define LOAD(p) (*(const vector *)(p))
+#define STORE(p, a) (*(vector *)(p) = (a))
+#define ZERO ((vector){0})
 #else
-#define VECTORS 0
-#define INLINE static inline
-typedef struct {
-    real v[LANES];
-} vector;
+typedef real vector; /* for ttmm_peak_flops */
+#define LOAD(p) (*(p))
+#define STORE(p, a) (*(p) = (a))
+#define ZERO 0
 #endif
+enum { WIDTH = sizeof(vector) / sizeof(real) }; /* lanes of a vector */
+
+#if KERNELS
+enum { PARTS = LANES / WIDTH }; /* vectors of a sum */
+
+/* A tile of matmul_nt: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG; at most TILE_OUTPUTS accumulators, half of the
+ * registers, as the operands need some and compilers like a few spare. */
 #if defined(__AVX512F__) || defined(__aarch64__) /* 32 vector registers; others have 16 or fewer */
 enum { TILE_ROWS = 4, TILE_LONG = 16 };
 #else
 enum { TILE_ROWS = 2, TILE_LONG = 8 };
 #endif
-/* A tile of a product: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG. WIDTH lanes are worked on at a time. */
-enum { WIDTH = sizeof(vector) / sizeof(real), PARTS = LANES / WIDTH, TILE_COLS = 4 };
+enum { TILE_COLS = 4, TILE_OUTPUTS = 16 };
 
-/* The few operations on vectors, as macros, so that compilers keep accumulators in registers. LOAD_PART reads a whole
- * vector (the arena's slack allows it) and clears the lanes from n on. */
-#if VECTORS
+/* A whole vector (the arena's slack allows it), the lanes from n on cleared. */
 static const lane_word keep_first[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-#define LOAD(p) (*(const vector *)(p))
-#define LOAD_PART(p, n) ((vector)(*(const vector_mask *)(p) & *(const vector_mask *)(keep_first + LANES - (n))))
-#define STORE(p, a) (*(vector *)(p) = (a))
-#define ZERO ((vector){0})
-#define ADD(acc, a) ((acc) += (a))
-#define MULTIPLY_ADD(acc, a, b) ((acc) += (a) * (b))
-#define SCALE_ADD(acc, s, b) ((acc) += (s) * (b))
-#else
-static const vector ZERO = {{0}};
-static vector load_first(const real *p, size_t n)
+INLINE vector load_part(const real *p, size_t n)
 {
-    vector a = ZERO;
-    memcpy(&a, p, n * sizeof *p);
-    return a;
-}
-#define LOAD(p) load_first(p, LANES)
-#define LOAD_PART(p, n) load_first(p, n)
-#define STORE(p, a) memcpy(p, &(a), sizeof(vector))
-#define ADD(acc, a) \
-    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (a).v[l_]
-#define MULTIPLY_ADD(acc, a, b) \
-    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (a).v[l_] * (b).v[l_]
-#define SCALE_ADD(acc, s, b) \
-    for (int l_ = 0; l_ < LANES; l_++) (acc).v[l_] += (s) * (b).v[l_]
-#endif
-
-/* The lanes of one accumulator, halved from n on: a[0] is the sum. */
-static inline real halve(real *a, int n)
-{
-    for (int half = n / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) a[l] += a[l + half];
-    return a[0];
+    return (vector)(*(const vector_mask *)p & *(const vector_mask *)(keep_first + LANES - n));
 }
 
-/* Halve the accumulators of a tile of n outputs: sum[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
+/* Halve the accumulators of a tile of n outputs: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
  * defined order. With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves
  * (quarters, ...) a shuffle has put side by side. */
-#if VECTORS && (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
+#if (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-INLINE void halve_tile(real *sum, vector part[PARTS][LANES], size_t n)
+INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
 {
     const vector *acc = part[0];
     vector b[8], c[4], d[2];
@@ -533,84 +2060,55 @@ INLINE void halve_tile(real *sum, vector part[PARTS][LANES], size_t n)
                SHUFFLE(c[2 * i], c[2 * i + 1], 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31);
     vector e = SHUFFLE(d[0], d[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
                SHUFFLE(d[0], d[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    STORE(sum, e);
+    STORE(sums, e);
 }
 #else
-INLINE void halve_tile(real *sum, vector part[PARTS][LANES], size_t n)
+INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        real a[WIDTH];
+        real lane[WIDTH];
         for (int half = PARTS / 2; half > 0; half /= 2)
-            for (int p = 0; p < half; p++) ADD(part[p][i], part[p + half][i]);
-        STORE(a, part[0][i]);
-        sum[i] = halve(a, WIDTH);
+            for (int p = 0; p < half; p++) part[p][i] += part[p + half][i];
+        STORE(lane, part[0][i]);
+        sums[i] = halve(lane, WIDTH);
     }
 }
 #endif
 
-/* The lane sum of a term in k + l = 0 .. n - 1. Reads nothing beyond n. */
-#define LANE_SUM(term)                                     \
-    real a[LANES] = {0};                                   \
-    size_t k = 0;                                          \
-    for (; k + LANES <= n; k += LANES)                     \
-        for (size_t l = 0; l < LANES; l++) a[l] += (term); \
-    for (size_t l = 0; k + l < n; l++) a[l] += (term);     \
-    return halve(a, LANES)
-
-static real dot(const real *x, const real *y, size_t n) { LANE_SUM(x[k + l] * y[k + l]); }
-static real dot3(const real *x, const real *y, const real *z, size_t n) { LANE_SUM(x[k + l] * y[k + l] * z[k + l]); }
-static real sum(const real *x, size_t n) { LANE_SUM(x[k + l]); }
-
-static real largest(const real *x, size_t n) /* n > 0 */
+/* c_ij = dot(a_i, b_j), or += it: a tile of tile_rows x tile_cols outputs, of which rows x cols exist. Pointers past
+ * the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
+INLINE void nt_tile(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t inner,
+                    size_t rows, size_t cols, int add, const size_t tile_rows, const size_t tile_cols)
 {
-    real a[LANES], most = x[0];
-    for (size_t l = 0; l < LANES; l++) a[l] = x[0];
-    size_t k = 0;
-    for (; k + LANES <= n; k += LANES)
-        for (size_t l = 0; l < LANES; l++) a[l] = x[k + l] > a[l] ? x[k + l] : a[l];
-    for (; k < n; k++) most = x[k] > most ? x[k] : most;
-    for (size_t l = 0; l < LANES; l++) most = a[l] > most ? a[l] : most;
-    return most;
-}
-
-/* A loop over outputs runs on several threads if its multiply-adds are worth the start of a parallel region
- * (microseconds). */
-enum { WORTH_THREADS = 40000 };
-
-/* y[t][o] = dot(x[t], w[o]), or += it: a tile of tile_rows x tile_cols outputs, of which rows x cols exist. Pointers
- * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
-INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t in, size_t rows,
-                     size_t cols, int add, const size_t tile_rows, const size_t tile_cols)
-{
-    const real *xr[TILE_ROWS], *wr[TILE_LONG];
-    vector part[PARTS][LANES];
-    for (size_t i = 0; i < tile_rows; i++) xr[i] = x + (i < rows ? i : rows - 1) * ldx;
-    for (size_t j = 0; j < tile_cols; j++) wr[j] = w + (j < cols ? j : cols - 1) * ldw;
+    const real *ar[TILE_ROWS], *br[TILE_LONG];
+    vector part[PARTS][TILE_OUTPUTS];
+    real sums[TILE_OUTPUTS];
+    for (size_t i = 0; i < tile_rows; i++) ar[i] = a + (i < rows ? i : rows - 1) * lda;
+    for (size_t j = 0; j < tile_cols; j++) br[j] = b + (j < cols ? j : cols - 1) * ldb;
     for (size_t p = 0; p < PARTS; p++) {
-        vector acc[LANES], a[TILE_ROWS], b;
+        vector acc[TILE_OUTPUTS], av[TILE_ROWS], bv;
         for (size_t i = 0; i < tile_rows * tile_cols; i++) acc[i] = ZERO;
         size_t k = p * WIDTH;
-        for (; k + WIDTH <= in; k += LANES) {
-            for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD(xr[i] + k);
+        for (; k + WIDTH <= inner; k += LANES) {
+            for (size_t i = 0; i < tile_rows; i++) av[i] = LOAD(ar[i] + k);
             for (size_t j = 0; j < tile_cols; j++) {
-                b = LOAD(wr[j] + k);
-                for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+                bv = LOAD(br[j] + k);
+                for (size_t i = 0; i < tile_rows; i++) acc[i * tile_cols + j] += av[i] * bv;
             }
         }
-        if (k < in) {
-            for (size_t i = 0; i < tile_rows; i++) a[i] = LOAD_PART(xr[i] + k, in - k);
+        if (k < inner) {
+            for (size_t i = 0; i < tile_rows; i++) av[i] = load_part(ar[i] + k, inner - k);
             for (size_t j = 0; j < tile_cols; j++) {
-                b = LOAD_PART(wr[j] + k, in - k);
-                for (size_t i = 0; i < tile_rows; i++) MULTIPLY_ADD(acc[i * tile_cols + j], a[i], b);
+                bv = load_part(br[j] + k, inner - k);
+                for (size_t i = 0; i < tile_rows; i++) acc[i * tile_cols + j] += av[i] * bv;
             }
         }
         for (size_t i = 0; i < tile_rows * tile_cols; i++) part[p][i] = acc[i];
     }
-    real sums[LANES];
     halve_tile(sums, part, tile_rows * tile_cols);
     for (size_t i = 0; i < tile_rows && i < rows; i++) {
-        real *out = y + i * ldy, *s = sums + i * tile_cols;
-        if (cols == tile_cols) {
+        real *out = c + i * ldc, *s = sums + i * tile_cols;
+        if (cols == tile_cols) { /* a loop of its own, of constant length */
             for (size_t j = 0; j < tile_cols; j++) out[j] = add ? out[j] + s[j] : s[j];
         } else {
             for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + s[j] : s[j];
@@ -618,29 +2116,29 @@ INLINE void dot_tile(real *y, size_t ldy, const real *x, size_t ldx, const real 
     }
 }
 
-#if VECTORS
 /* The same where the axis is no longer than the lanes (an adapter's B): each lane has one product, and halving is what
- * takes time. So the vectors are of outputs here: w is transposed, and the products of 16 outputs are halved at once.
- * A lane is never -0, as it begins with 0: adding 0 at the end gives the same. n is LANES / 2 or LANES, and >= in. */
+ * takes time. So the vectors are of outputs here: b is transposed, SHORT_COLS of its rows at a time (4 KiB of floats,
+ * well within the first cache), and the products of a vector of outputs are halved at once. A lane is never -0, as it
+ * begins with 0: adding 0 at the end gives the same. n is LANES / 2 or LANES, and >= inner. */
 enum { SHORT_COLS = 64 };
-INLINE void short_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows,
-                        size_t cols, size_t in, int add, const size_t n)
+INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                     size_t cols, size_t inner, int add, const size_t n)
 {
-    real wt[LANES * SHORT_COLS], xt[LANES] = {0};
+    real bt[LANES * SHORT_COLS], at[LANES] = {0};
     for (size_t j = 0; j < cols; j += SHORT_COLS) {
         const size_t width = cols - j < SHORT_COLS ? cols - j : SHORT_COLS;
-        memset(wt, 0, sizeof wt);
+        memset(bt, 0, sizeof bt);
         for (size_t o = 0; o < width; o++)
-            for (size_t k = 0; k < in; k++) wt[k * SHORT_COLS + o] = w[(j + o) * ldw + k];
+            for (size_t k = 0; k < inner; k++) bt[k * SHORT_COLS + o] = b[(j + o) * ldb + k];
         for (size_t i = 0; i < rows; i++) {
-            memcpy(xt, x + i * ldx, in * sizeof *xt);
+            memcpy(at, a + i * lda, inner * sizeof *at);
             for (size_t o = 0; o < width; o += WIDTH) {
                 vector v[LANES / 2];
                 const size_t left = width - o < WIDTH ? width - o : WIDTH;
-                real *to = y + i * ldy + j + o;
+                real *to = c + i * ldc + j + o;
                 for (size_t k = 0; k < LANES / 2; k++) {
-                    v[k] = xt[k] * LOAD(wt + k * SHORT_COLS + o);
-                    if (n == LANES) v[k] += xt[k + LANES / 2] * LOAD(wt + (k + LANES / 2) * SHORT_COLS + o);
+                    v[k] = at[k] * LOAD(bt + k * SHORT_COLS + o);
+                    if (n == LANES) v[k] += at[k + LANES / 2] * LOAD(bt + (k + LANES / 2) * SHORT_COLS + o);
                 }
                 for (size_t half = LANES / 4; half > 0; half /= 2)
                     for (size_t k = 0; k < half; k++) v[k] += v[k + half];
@@ -654,99 +2152,81 @@ INLINE void short_block(real *y, size_t ldy, const real *x, size_t ldx, const re
         }
     }
 }
-#endif
 
-/* The same for any number of rows and columns, on one thread. Rows of x, w and y are ldx, ldw and ldy numbers apart. */
-static void dot_block(real *y, size_t ldy, const real *x, size_t ldx, const real *w, size_t ldw, size_t rows,
-                      size_t cols, size_t in, int add)
+static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                            size_t cols, size_t inner, int add)
 {
-#if VECTORS
-    if (rows > 4 && in <= LANES / 2) {
-        short_block(y, ldy, x, ldx, w, ldw, rows, cols, in, add, LANES / 2);
+    if (rows > 4 && inner <= LANES / 2) { /* with more than 4 rows transposing pays */
+        nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES / 2);
         return;
     }
-    if (rows > 4 && in <= LANES) {
-        short_block(y, ldy, x, ldx, w, ldw, rows, cols, in, add, LANES);
+    if (rows > 4 && inner <= LANES) {
+        nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES);
         return;
     }
-#endif
     if (rows == 1) {
         for (size_t j = 0; j < cols; j += TILE_LONG)
-            dot_tile(y + j, ldy, x, ldx, w + j * ldw, ldw, in, 1, cols - j < TILE_LONG ? cols - j : TILE_LONG, add, 1,
-                     TILE_LONG);
+            nt_tile(c + j, ldc, a, lda, b + j * ldb, ldb, inner, 1, cols - j < TILE_LONG ? cols - j : TILE_LONG, add, 1,
+                    TILE_LONG);
         return;
     }
     for (size_t j = 0; j < cols; j += TILE_COLS)
         for (size_t i = 0; i < rows; i += TILE_ROWS)
-            dot_tile(y + i * ldy + j, ldy, x + i * ldx, ldx, w + j * ldw, ldw, in,
-                     rows - i < TILE_ROWS ? rows - i : TILE_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, add,
-                     TILE_ROWS, TILE_COLS);
+            nt_tile(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb, inner,
+                    rows - i < TILE_ROWS ? rows - i : TILE_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, add,
+                    TILE_ROWS, TILE_COLS);
 }
 
-/* The forward product of a linear layer: y = x W', or y += x W'.     y [N, out]    x [N, in]    w [out, in] */
-static void forward_product(real *y, const real *x, const real *w, size_t N, size_t out, size_t in, int add)
-{
-    const size_t block_rows = in <= LANES ? 128 : 32, block_cols = 64;
-    const size_t row_blocks = (N + block_rows - 1) / block_rows, col_blocks = (out + block_cols - 1) / block_cols;
-    OMP(omp parallel for schedule(static) if (N * out * in > WORTH_THREADS))
-    for (size_t block = 0; block < row_blocks * col_blocks; block++) {
-        size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols; /* w is read once */
-        dot_block(y + i * out + j, out, x + i * in, in, w + j * in, in, N - i < block_rows ? N - i : block_rows,
-                  out - j < block_cols ? out - j : block_cols, in, add);
-    }
-}
-
-/* c[i][j] = c0[i][j] + sum_k a[i][k] b[k][j], k ascending, starting from c0: rows <= 6, cols <= 2 vectors. Element
- * (i, k) of a is at a[i * row_step + k * k_step], so that a may be used transposed. `vectors` is how many the columns
- * fill, 1 or 2: a constant at each call, so that each gets a loop of its own. */
+/* A tile of matmul_nn: up to STRIP rows x 2 vectors, 12 accumulators of the 16 registers that most machines have.
+ * `vectors` is how many the columns fill, 1 or 2: a constant at each call, so that each gets a loop of its own. */
 enum { STRIP = 6 };
-INLINE void row_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
-                     size_t ldb, size_t rows, size_t cols, size_t K, const size_t vectors)
+INLINE void nn_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
+                    size_t ldb, size_t rows, size_t cols, size_t inner, const size_t vectors)
 {
     vector acc[STRIP][2], v[2];
     const real *ar[STRIP];
     for (size_t i = 0; i < STRIP; i++) {
-        size_t row = i < rows ? i : rows - 1;
+        const size_t row = i < rows ? i : rows - 1;
         ar[i] = a + row * row_step;
         for (size_t q = 0; q < vectors; q++) {
-            size_t left = cols - q * WIDTH;
+            const size_t left = cols - q * WIDTH;
             if (left >= WIDTH) acc[i][q] = LOAD(c0 + row * ldc + q * WIDTH);
             else {
-                acc[i][q] = ZERO; /* exactly: another thread may be storing what follows */
+                acc[i][q] = ZERO; /* no number past the columns is read: another thread may be storing it */
                 memcpy(&acc[i][q], c0 + row * ldc + q * WIDTH, left * sizeof *c0);
             }
         }
     }
-    for (size_t k = 0; k < K; k++) {
+    for (size_t k = 0; k < inner; k++) {
         for (size_t q = 0; q < vectors; q++) v[q] = LOAD(b + k * ldb + q * WIDTH);
         for (size_t i = 0; i < STRIP; i++) {
-            real s = ar[i][k * k_step];
-            for (size_t q = 0; q < vectors; q++) SCALE_ADD(acc[i][q], s, v[q]);
+            const real s = ar[i][k * k_step];
+            for (size_t q = 0; q < vectors; q++) acc[i][q] += s * v[q];
         }
     }
     for (size_t i = 0; i < rows; i++)
         for (size_t q = 0; q < vectors; q++) {
-            size_t left = cols - q * WIDTH;
+            const size_t left = cols - q * WIDTH;
             if (left >= WIDTH) STORE(c + i * ldc + q * WIDTH, acc[i][q]);
             else memcpy(c + i * ldc + q * WIDTH, &acc[i][q], left * sizeof *c);
         }
 }
 
-/* The same for any number of rows and columns, on one thread. Where enough rows use it, a panel of b is copied to lie
- * densely: its rows are far apart, each on a page of its own. A sum goes on from one panel to the next in memory, which
- * alters nothing. */
+/* Where enough rows use it, a panel of b is copied to lie densely: its rows are far apart, each on a page of its own.
+ * 128 rows of 32 floats are 16 KiB, half of a usual first cache. A sum goes on from one panel to the next in memory,
+ * which alters nothing. */
 enum { PANEL_ROWS = 128, PANEL_COLS = 2 * LANES };
 
-static void row_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
-                      size_t ldb, size_t rows, size_t cols, size_t K)
+static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
+                            const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
     real panel[PANEL_ROWS * PANEL_COLS];
     const int dense = rows > 2 * STRIP && ldb > PANEL_COLS;
     for (size_t from = 0; from < cols; from += PANEL_COLS) {
         const size_t to = from + PANEL_COLS < cols ? from + PANEL_COLS : cols;
         if (dense && to < from + PANEL_COLS) memset(panel, 0, sizeof panel);
-        for (size_t k = 0; k < K; k += PANEL_ROWS) {
-            const size_t depth = K - k < PANEL_ROWS ? K - k : PANEL_ROWS, ldp = dense ? PANEL_COLS : ldb;
+        for (size_t k = 0; k < inner; k += PANEL_ROWS) {
+            const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? PANEL_COLS : ldb;
             const real *p = dense ? panel : b + k * ldb + from;
             for (size_t r = 0; dense && r < depth; r++)
                 memcpy(panel + r * PANEL_COLS, b + (k + r) * ldb + from, (to - from) * sizeof *panel);
@@ -757,27 +2237,54 @@ static void row_block(real *c, const real *c0, size_t ldc, const real *a, size_t
                     real *ct = c + i * ldc + j;
                     const real *ct0 = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step,
                                *pt = p + j - from;
-                    if (cut > WIDTH) row_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 2);
-                    else row_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 1);
+                    if (cut > WIDTH) nn_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 2);
+                    else nn_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 1);
                 }
         }
     }
-    for (size_t i = 0; K == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
+    for (size_t i = 0; inner == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
+}
+#endif
+
+/* The products on all threads. nt: blocks of 32 rows of a (128 short ones) by 64 of b: at 768 numbers a row both are
+ * 300 KiB, within a second cache. Blocks with the same rows of b follow each other, so that the weights are read once.
+ * */
+static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add)
+{
+    const size_t block_rows = inner <= LANES ? 128 : 32, block_cols = 64;
+    const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
+    OMP(omp parallel for schedule(static) if (rows * cols * inner > WORTH_THREADS))
+    for (size_t block = 0; block < row_blocks * col_blocks; block++) {
+        const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
+        matmul_nt_block(c + i * cols + j, cols, a + i * inner, inner, b + j * inner, inner,
+                        rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols,
+                        inner, add);
+    }
 }
 
-/* Sums of rows, c = c0 + a b with k ascending: the two backward products of a linear layer, and dense merging.
- *   c, c0 [rows, cols] (may be the same)    a [rows, K], or [K, rows] if transposed    b [K, cols] */
-static void row_product(real *c, const real *c0, const real *a, int transposed, const real *b, size_t rows, size_t cols,
-                        size_t K)
+/* nn and tn: blocks of 96 rows, 16 strips, that share a panel of b, by 64 columns, two panels. */
+static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, size_t k_step, const real *b,
+                      size_t rows, size_t cols, size_t inner)
 {
-    const size_t row_step = transposed ? 1 : K, k_step = transposed ? rows : 1, block_rows = 96, block_cols = 64;
+    const size_t block_rows = 96, block_cols = 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
-    OMP(omp parallel for schedule(static) if (rows * cols * K > WORTH_THREADS))
+    OMP(omp parallel for schedule(static) if (rows * cols * inner > WORTH_THREADS))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
-        size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
-        row_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
-                  rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, K);
+        const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
+        matmul_nn_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
+                        rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols,
+                        inner);
     }
+}
+
+static void matmul_nn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner)
+{
+    nn_blocks(c, c0, a, inner, 1, b, rows, cols, inner);
+}
+
+static void matmul_tn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner)
+{
+    nn_blocks(c, c0, a, 1, rows, b, rows, cols, inner);
 }
 
 /* What the machine can do at most, for run bench. */
@@ -796,12 +2303,11 @@ double ttmm_peak_flops(void)
             for (int i = 0; i < CHAINS; i++) acc[i] = ZERO;
             for (int r = 0; r < ROUNDS; r++)
                 for (int i = 0; i < CHAINS; i++) {
-                    vector next = a;
-                    MULTIPLY_ADD(next, acc[i],
-                                 a); /* on its way to 1: waits for the one before, not for its neighbours */
+                    vector next = a; /* on its way to 1: waits for the one before, not for its neighbours */
+                    next += acc[i] * a;
                     acc[i] = next;
                 }
-            for (int i = 0; i < CHAINS; i++) ADD(a, acc[i]);
+            for (int i = 0; i < CHAINS; i++) a += acc[i];
             STORE(last, a);
             all += (double)last[0];
         }
@@ -830,49 +2336,7 @@ double ttmm_peak_bandwidth(void)
     return all > 0 ? best : 0;
 }
 
-/* ==== 4. The transformer ============================================================================================
- *
- * A model is a config and one block of numbers; what stands where follows from one table. */
-
-static const struct {
-    const char *name; /* Hugging Face's; %d is the layer */
-    char rows,
-        cols; /* by letter, see ttmm.h; H and G here stand for H * S and G * S, the widths of all heads together */
-} tensor_table[TTMM_KINDS] = {
-    {"model.layers.%d.self_attn.q_proj.weight", 'H', 'D'},
-    {"model.layers.%d.self_attn.k_proj.weight", 'G', 'D'},
-    {"model.layers.%d.self_attn.v_proj.weight", 'G', 'D'},
-    {"model.layers.%d.self_attn.o_proj.weight", 'D', 'H'},
-    {"model.layers.%d.mlp.gate_proj.weight", 'F', 'D'},
-    {"model.layers.%d.mlp.up_proj.weight", 'F', 'D'},
-    {"model.layers.%d.mlp.down_proj.weight", 'D', 'F'},
-    {"model.layers.%d.input_layernorm.weight", 'D', '1'},
-    {"model.layers.%d.post_attention_layernorm.weight", 'D', '1'},
-    {"model.layers.%d.self_attn.q_proj.bias", 'H', '1'},
-    {"model.layers.%d.self_attn.k_proj.bias", 'G', '1'},
-    {"model.layers.%d.self_attn.v_proj.bias", 'G', '1'},
-    {"model.embed_tokens.weight", 'V', 'D'},
-    {"model.norm.weight", 'D', '1'},
-    {"lm_head.weight", 'V', 'D'},
-};
-
-static size_t dimension(const ttmm_config *c, char letter)
-{
-    switch (letter) {
-    case 'D': return (size_t)c->dim;
-    case 'F': return (size_t)c->intermediate;
-    case 'V': return (size_t)c->vocab;
-    case 'H': return mul_size((size_t)c->n_heads, (size_t)c->head_dim);
-    case 'G': return mul_size((size_t)c->n_kv_heads, (size_t)c->head_dim);
-    default: return 1;
-    }
-}
-
-static size_t kind_rows(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].rows); }
-static size_t kind_cols(const ttmm_config *c, int kind) { return dimension(c, tensor_table[kind].cols); }
-static int is_vector(int kind) { return tensor_table[kind].cols == '1'; } /* gains and biases */
-static int layer_kinds(const ttmm_config *c) { return c->biases ? TTMM_LAYER_KINDS : TTMM_Q_BIAS; }
-static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_rows(c, kind), kind_cols(c, kind)); }
+/* ==== 12. Memory of models, passes and trainers; tracing ========================================================== */
 
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
 {
@@ -914,6 +2378,9 @@ int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
     return TTMM_OK;
 }
 
+static int layer_kinds(const ttmm_config *c) { return c->biases ? TTMM_LAYER_KINDS : TTMM_Q_BIAS; }
+
+/* Layer after layer, in each its kinds in order; then what stands outside layers. A tied head is the embedding. */
 static void lay_out_model(ttmm_model *m, const ttmm_config *c)
 {
     memset(m, 0, sizeof *m);
@@ -924,7 +2391,7 @@ static void lay_out_model(ttmm_model *m, const ttmm_config *c)
     }
     m->n = mul_size(m->stride, (size_t)c->n_layers);
     for (int kind = TTMM_EMBED; kind < TTMM_KINDS; kind++) {
-        int shared = kind == TTMM_HEAD && c->tied;
+        const int shared = kind == TTMM_HEAD && c->tied;
         m->offset[kind] = shared ? m->offset[TTMM_EMBED] : m->n;
         if (!shared) m->n = add_size(m->n, kind_size(c, kind));
     }
@@ -971,7 +2438,7 @@ int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
     if (code) return code;
     lay_out_model(m, c);
     take_reals(&a, m->n);
-    if ((code = allocate(&a, &block, a.used, "a model's weights", err)) != TTMM_OK) return code;
+    if ((code = allocate(&a, &block, "a model's weights", err)) != TTMM_OK) return code;
     m->block = block;
     m->data = take_reals(&a, m->n);
     return TTMM_OK;
@@ -990,359 +2457,70 @@ void ttmm_model_free(ttmm_model *m)
     memset(m, 0, sizeof *m);
 }
 
-real *ttmm_weight(const ttmm_model *m, int layer, int kind)
+/* Ranks are those of rank [matrices], or if that is NULL all `same`. */
+static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, arena *a)
 {
-    return m->data + m->offset[kind] + (kind < TTMM_LAYER_KINDS ? (size_t)layer * m->stride : 0);
-}
-
-void ttmm_model_init(ttmm_model *m, uint64_t seed)
-{
-    for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
-        ttmm_tensor t = ttmm_tensor_at(&m->config, i);
-        ttmm_rng g = ttmm_stream(seed, t.name, 0);
-        int into_residual = t.kind == TTMM_O || t.kind == TTMM_DOWN;
-        const double deviation = 0.02 / (into_residual ? sqrt(2.0 * m->config.n_layers) : 1);
-        const int bias = t.kind >= TTMM_Q_BIAS && t.kind <= TTMM_V_BIAS;
-        for (size_t k = 0; k < t.rows * t.cols; k++)
-            m->data[t.offset + k] = is_vector(t.kind) ? !bias : (real)(deviation * ttmm_normal(&g));
+    const int matrices = c->n_layers * TTMM_MATRICES;
+    l->n_layers = c->n_layers, l->alpha = alpha, l->n = 0;
+    l->matrix = take(a, mul_size((size_t)c->n_layers, TTMM_MATRICES), sizeof *l->matrix);
+    for (int i = 0; i < matrices; i++) {
+        const size_t sides = add_size(kind_rows(c, i % TTMM_MATRICES), kind_cols(c, i % TTMM_MATRICES));
+        l->n = add_size(l->n, mul_size((size_t)(ranks ? ranks[i] : same), sides));
     }
-}
-
-/* Each kind of layer: its forward pass, then its backward pass. Arguments run outputs, inputs, sizes; dx is dL/dx. */
-
-/* Embedding: x_t = E[token_t].        x [N, D] overwritten    embed [V, D] */
-static void embedding_forward(real *x, const real *embed, const int *token, size_t N, size_t D)
-{
-    for (size_t t = 0; t < N; t++) memcpy(x + t * D, embed + (size_t)token[t] * D, D * sizeof(real));
-}
-
-/* dE[v] = sum of dx_t over the t with token_t = v.        dembed [V, D] added into    dx [N, D] */
-static void embedding_backward(real *dembed, const real *dx, const int *token, size_t N, size_t D)
-{
-    OMP(omp parallel for if (N * D > WORTH_THREADS))
-    for (size_t from = 0; from < D; from += LANES) {
-        size_t to = from + LANES < D ? from + LANES : D;
-        for (size_t t = 0; t < N; t++)
-            for (size_t i = from; i < to; i++) dembed[(size_t)token[t] * D + i] += dx[t * D + i];
+    l->data = take_reals(a, l->n);
+    if (a->base == NULL) return a->used;
+    real *next = l->data;
+    for (int i = 0; i < matrices; i++) {
+        ttmm_lora_matrix *x = &l->matrix[i];
+        const int rank = x->rank = ranks ? ranks[i] : same;
+        x->scale = rank ? (real)(alpha / rank) : 0;
+        x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES);
+        x->a = next, next += (size_t)rank * x->in;
+        x->b = next, next += x->out * (size_t)rank;
     }
+    return a->used;
 }
 
-/* RMSNorm: y = g x / r,  r = sqrt(mean(x^2) + eps).                                     (Zhang & Sennrich 2019, eq. 4)
- *   y [N, D] overwritten    inv_r [N] overwritten, kept for the backward pass    x [N, D]    g [D] the gain */
-static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, size_t N, size_t D, double eps)
+size_t ttmm_lora_bytes(const ttmm_config *c, int rank)
 {
-    OMP(omp parallel for if (N * D > WORTH_THREADS))
-    for (size_t t = 0; t < N; t++) {
-        const real *xt = x + t * D;
-        real r = 1 / sqrt_real(dot(xt, xt, D) / (real)D + (real)eps);
-        for (size_t i = 0; i < D; i++) y[t * D + i] = g[i] * (xt[i] * r);
-        inv_r[t] = r;
-    }
+    ttmm_lora l;
+    arena a = {0};
+    return lay_out_lora(&l, c, NULL, rank, 0, &a);
 }
 
-/* With u = x / r:   dL/dg_i = sum_t dy_ti u_ti   (every position uses the same gain, so the positions add up).
- * For x, r depends on every x_j:   dr/dx_j = x_j / (D r), so
- *   dL/dx_j = g_j dy_j / r  -  sum_i (g_i dy_i x_i / r^2) x_j / (D r)
- *           = ( g_j dy_j  -  u_j mean_i(g_i dy_i u_i) ) / r.
- *   dx [N, D] added into    dg [D] added into, or NULL    dy [N, D] */
-static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r,
-                             size_t N, size_t D)
+static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, ttmm_error *err)
 {
-    OMP(omp parallel for if (N * D > WORTH_THREADS))
-    for (size_t t = 0; t < N; t++) {
-        const real *xt = x + t * D, *dyt = dy + t * D;
-        real r = inv_r[t], mean = dot3(g, dyt, xt, D) * r / (real)D;
-        for (size_t j = 0; j < D; j++) dx[t * D + j] += (g[j] * dyt[j] - xt[j] * r * mean) * r;
-    }
-    if (dg == NULL) return;
-    OMP(omp parallel for if (N * D > WORTH_THREADS)) /* over outputs: t ascends inside each */
-    for (size_t from = 0; from < D; from += LANES) {
-        size_t to = from + LANES < D ? from + LANES : D;
-        for (size_t t = 0; t < N; t++)
-            for (size_t i = from; i < to; i++) dg[i] += dy[t * D + i] * (x[t * D + i] * inv_r[t]);
-    }
-}
-
-/* u = s A x, what an adapter's B sees: u [N, R] overwritten    x [N, in]    s = weight scale */
-static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
-{
-    const size_t R = (size_t)l->rank;
-    forward_product(u, x, l->a, N, R, l->in, 0);
-    for (size_t i = 0; i < N * R; i++) u[i] *= s;
-}
-
-/* y_t += b,   db = sum_t dy_t.        y, dy [N, out]    b, db [out] added into */
-static void bias_forward(real *y, const real *b, size_t N, size_t out)
-{
-    OMP(omp parallel for if (N * out > WORTH_THREADS))
-    for (size_t t = 0; t < N; t++)
-        for (size_t i = 0; i < out; i++) y[t * out + i] += b[i];
-}
-
-static void bias_backward(real *db, const real *dy, size_t N, size_t out)
-{
-    for (size_t t = 0; t < N; t++)
-        for (size_t i = 0; i < out; i++) db[i] += dy[t * out + i];
-}
-
-static int has_bias(const ttmm_config *c, int kind) { return c->biases && kind <= TTMM_V; }
-
-/* Linear layer with the adapters that take part:   y = W x + b + sum_k B_k u_k,   u_k = weight_k scale_k A_k x; b of q,
- * k and v where the model has it.
- *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] scratch */
-static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
-                           int kind, size_t N)
-{
-    size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
-    forward_product(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
-    if (has_bias(&m->config, kind)) bias_forward(y, ttmm_weight(m, layer, TTMM_Q_BIAS + kind), N, out);
-    for (size_t k = 0; mix && k < mix->n; k++) {
-        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
-        if (l->rank == 0) continue;
-        adapter_forward(u, x, l, mix->weight[k] * l->scale, N);
-        forward_product(y, u, l->b, N, out, (size_t)l->rank, 1);
-    }
-}
-
-/* y_t = W x_t is linear in both:   dx_t = W' dy_t,   dW = sum_t dy_t x_t'.
- * Through an adapter, y_t += B u_t with u_t = s A x_t (computed again: cheaper than keeping it), s = weight scale:
- *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
- *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl [adapters of mix]: dA, dB added into, or NULL
- *   u [N, R] scratch */
-static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, const real *dy, const real *x,
-                            const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
-{
-    size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
-    row_product(dx, dx, dy, 0, ttmm_weight(m, layer, kind), N, in, out);
-    if (dm) {
-        real *dw = ttmm_weight(dm, layer, kind);
-        row_product(dw, dw, dy, 1, x, out, in, N);
-        if (has_bias(&m->config, kind)) bias_backward(ttmm_weight(dm, layer, TTMM_Q_BIAS + kind), dy, N, out);
-    }
-    for (size_t k = 0; mix && k < mix->n; k++) {
-        const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
-        const size_t R = (size_t)l->rank;
-        const real s = mix->weight[k] * l->scale;
-        if (R == 0) continue;
-        const ttmm_lora_matrix *d = dl ? &dl[k].matrix[layer * TTMM_MATRICES + kind] : NULL;
-        if (d) {
-            adapter_forward(u, x, l, s, N);
-            row_product(d->b, d->b, dy, 1, u, out, R, N);
-        }
-        real *dv = u;
-        memset(dv, 0, N * R * sizeof *dv);
-        row_product(dv, dv, dy, 0, l->b, N, R, out);
-        for (size_t i = 0; i < N * R; i++) dv[i] *= s;
-        if (d) row_product(d->a, d->a, dv, 1, x, R, in, N);
-        row_product(dx, dx, dv, 0, l->a, N, in, R);
-    }
-}
-
-/* Rotary positions: the pair (x_i, x_{i+S/2}) of each head turns by the angle p f_i at position p, f_i = theta^(-2i/S).
- * (Su et al. 2021, eq. 34, paired as in Hugging Face's Llama.) With odd S the last component stays as it is.
- * The backward pass turns by the negative angle: a rotation's transpose is its inverse.
- *
- * For contexts longer than the model was first trained for, frequencies are divided by a factor: all of them (linear;
- * Chen et al. 2023), or (llama3) those that turn fewer than `low` times in the context of before, and those that turn
- * up to `high` times in part. */
-static double rotary_frequency(const ttmm_config *c, size_t i)
-{
-    const double f = ttmm_exp(-2.0 * (double)i / (double)c->head_dim * ttmm_log(c->rope_theta));
-    if (c->rope == TTMM_ROPE_DEFAULT) return f;
-    if (c->rope == TTMM_ROPE_LINEAR) return f / c->rope_factor;
-    const double turns = c->rope_before * f / 6.283185307179586;
-    const double kept = (turns - c->rope_low) / (c->rope_high - c->rope_low);
-    return kept >= 1 ? f : kept <= 0 ? f / c->rope_factor : (1 - kept) * f / c->rope_factor + kept * f;
-}
-
-static void rotary_table(real *cosine, real *sine, size_t positions, const ttmm_config *c)
-{
-    const size_t half = (size_t)c->head_dim / 2;
-    OMP(omp parallel for if (positions * half > WORTH_THREADS / 16))
-    for (size_t i = 0; i < half; i++) {
-        const double f = rotary_frequency(c, i);
-        for (size_t p = 0; p < positions; p++) {
-            double sine_p, cosine_p;
-            sin_cos(&sine_p, &cosine_p, (double)p * f);
-            cosine[p * half + i] = (real)cosine_p;
-            sine[p * half + i] = (real)sine_p;
-        }
-    }
-}
-
-/* x [T, heads, S] changed in place, row t at position first + t; direction 1 forward, -1 backward */
-static void rotary(real *x, const real *cosine, const real *sine, size_t first, size_t T, size_t heads, size_t S,
-                   real direction)
-{
-    size_t half = S / 2;
-    OMP(omp parallel for if (T * heads * S > WORTH_THREADS))
-    for (size_t t = 0; t < T; t++)
-        for (size_t h = 0; h < heads; h++) {
-            real *lower = x + (t * heads + h) * S, *upper = lower + half;
-            const real *c = cosine + (first + t) * half, *s = sine + (first + t) * half;
-            for (size_t i = 0; i < half; i++) {
-                real a = lower[i], b = upper[i], si = direction * s[i];
-                lower[i] = a * c[i] - b * si;
-                upper[i] = b * c[i] + a * si;
-            }
-        }
-}
-
-/* Attention probabilities of `rows` queries of one head (Vaswani et al. 2017, eq. 1). Row i, the query at position
- * first + i, sees the keys 0 .. first + i:
- *   P_ij = exp(s_ij - max_j s_ij) / sum,   s_ij = q_i . k_j / sqrt(S);   0 for the keys after i.
- *   P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
-static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk,
-                                    size_t first, size_t rows, size_t S)
-{
-    const size_t keys = first + rows;
-    const real scale = (real)(1 / sqrt((double)S));
-    dot_block(P, ldp, q, ldq, k, ldk, rows, keys, S, 0);
-    for (size_t i = 0; i < rows; i++) {
-        real *p = P + i * ldp;
-        size_t seen = first + i + 1;
-        for (size_t j = 0; j < seen; j++) p[j] *= scale;
-        real most = largest(p, seen);
-        for (size_t j = 0; j < seen; j++) p[j] = exp_real(p[j] - most);
-        real total = sum(p, seen);
-        for (size_t j = 0; j < seen; j++) p[j] /= total;
-        for (size_t j = seen; j < keys; j++) p[j] = 0;
-    }
-}
-
-enum { ATTENTION_ROWS = 32 }; /* queries of one task */
-
-typedef struct { /* scratch of attention: each thread has its own */
-    real *data;
-    size_t size; /* of one thread */
-    int threads;
-} thread_scratch;
-
-/* o_i = sum_j P_ij v_j, j ascending, for each head; query head h reads key/value head h / (H / G).
- *   o, q [T, H, S]    k, v [past + T, G, S]: the queries are at positions past .. past + T - 1
- *   scratch [threads, ATTENTION_ROWS, past + T] */
-static void attention_forward(real *o, const real *q, const real *k, const real *v, const size_t *start, size_t B,
-                              size_t past, const ttmm_config *c, thread_scratch scratch)
-{
-    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
-    for (size_t b = 0; b < B; b++) {
-        size_t T = start[b + 1] - start[b], blocks = (T + ATTENTION_ROWS - 1) / ATTENTION_ROWS, keys = past + T;
-        const real *kb = k + start[b] * G * S, *vb = v + start[b] * G * S;
-        OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (T * keys * H * S > WORTH_THREADS))
-        for (size_t task = 0; task < blocks * H; task++) {
-            size_t h = task % H, g = h / (H / G), i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* longest first */
-            size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS;
-            real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size,
-                 *out = o + ((start[b] + i) * H + h) * S;
-            attention_probabilities(P, keys, q + ((start[b] + i) * H + h) * S, H * S, kb + g * S, G * S, past + i, rows,
-                                    S);
-            for (size_t r = 0; r < rows; r++) memset(out + r * H * S, 0, S * sizeof *out);
-            row_block(out, out, H * S, P, keys, 1, vb + g * S, G * S, rows, S, past + i + rows);
-        }
-    }
-}
-
-/* With P recomputed (it is cheaper than keeping it), for each query i and the keys j <= i:
- *   o_i = sum_j P_ij v_j           gives   dv_j = sum_i P_ij do_i,   dP_ij = do_i . v_j;
- *   P_i = softmax(s_i)             gives   ds_ij = P_ij (dP_ij - sum_j P_ij dP_ij);
- *   s_ij = q_i . k_j / sqrt(S)     gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
- * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
- *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, ATTENTION_ROWS, T]
- * The queries go in blocks, ascending; each adds its part to the keys and values before it. */
-static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
-                               const real *v, const size_t *start, size_t B, const ttmm_config *c,
-                               thread_scratch scratch)
-{
-    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
-    const real scale = (real)(1 / sqrt((double)S));
-    OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > 1024))
-    for (size_t task = 0; task < B * G; task++) {
-        size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first;
-        real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size, *ds = P + ATTENTION_ROWS * T;
-        const size_t kv = (first * G + g) * S;
-        for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++)
-            for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
-                const size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
-                const size_t at = ((first + i) * H + h) * S;
-                attention_probabilities(P, T, q + at, H * S, k + kv, G * S, i, rows, S);
-                dot_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
-                for (size_t r = 0; r < rows; r++) {
-                    const size_t seen = i + r + 1;
-                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, seen);
-                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale;
-                    for (size_t j = seen; j < keys; j++) d[j] = 0;
-                }
-                row_block(dq + at, dq + at, H * S, ds, T, 1, k + kv, G * S, rows, S, keys);
-                row_block(dv + kv, dv + kv, G * S, P, 1, T, do_ + at, H * S, keys, S, rows);
-                row_block(dk + kv, dk + kv, G * S, ds, 1, T, q + at, H * S, keys, S, rows);
-            }
-    }
-}
-
-/* SwiGLU: y = silu(gate) up,   silu(z) = z sigmoid(z).                             (Shazeer 2020, eq. 5)    all [n] */
-static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
-{
-    OMP(omp parallel for if (n > WORTH_THREADS / 4))
-    for (size_t i = 0; i < n; i++) y[i] = gate[i] / (1 + exp_real(-gate[i])) * up[i];
-}
-
-/* dup = dy silu(gate);   with s = sigmoid(gate), ds/dgate = s (1 - s):   dgate = dy up (s + gate s (1 - s)).
- *   dgate overwritten    dup: dy on entry, overwritten */
-static void swiglu_backward(real *dgate, real *dup, const real *gate, const real *up, size_t n)
-{
-    OMP(omp parallel for if (n > WORTH_THREADS / 4))
-    for (size_t i = 0; i < n; i++) {
-        real s = 1 / (1 + exp_real(-gate[i])), d = dup[i];
-        dgate[i] = d * up[i] * (s * (1 + gate[i] * (1 - s)));
-        dup[i] = d * (gate[i] * s);
-    }
-}
-
-/* Softmax and cross-entropy of one position: nll = -log p_y = log(sum_v exp(x_v - max)) - (x_y - max), and since the
- * derivative of log sum exp x by x_v is exp(x_v) / sum = p_v, dnll/dx_v = p_v - [v = y]. The logits x [V]
- * are overwritten with dL/dx_v = scale (p_v - [v = y]) if scale is not 0. */
-static real cross_entropy(real *x, int y, size_t V, real scale)
-{
-    real most = largest(x, V), xy = x[y] - most;
-    for (size_t v = 0; v < V; v++) x[v] = exp_real(x[v] - most);
-    real total = sum(x, V);
-    if (scale != 0) {
-        for (size_t v = 0; v < V; v++) x[v] = x[v] / total * scale;
-        x[y] -= scale;
-    }
-    return (real)ttmm_log((double)total) - xy;
-}
-
-/* A pass: what the layers hand each other, and what backward needs to see again. */
-
-/* Of one layer, in the order in which the forward pass fills them; [N, width] each. attn and act are what the output
- * projections see, attn_out and mlp_out what they add to the residual stream; middle = x + attn_out. */
-typedef struct {
-    real *x, *attn_inv_r, *attn_norm, *q, *k, *v, *attn, *attn_out;
-    real *middle, *mlp_inv_r, *mlp_norm, *gate, *up, *act, *mlp_out;
-} activations;
-
-struct ttmm_pass {
+    arena a = {0};
     void *block;
-    ttmm_config config;
-    ttmm_pass_size size;
-    size_t N, B, past;   /* of the last forward pass; past: positions before it, in the cache */
-    int *token;          /* [N] */
-    size_t *start;       /* [B + 1] */
-    size_t positions;    /* rows of the rotary tables: the longest a sequence can get */
-    real *cosine, *sine; /* [positions, S/2] */
-    activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
-    real *last, *final_inv_r, *final_norm, *logits, *losses; /* [N, D], [N], [N, D], [size.logits, V], [N] */
-    real *u;                                                 /* [N, R] scratch of adapters */
-    thread_scratch scratch;
-    real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup; /* backward only */
-};
+    lay_out_lora(l, c, ranks, same, alpha, &a);
+    const int code = allocate(&a, &block, "a LoRA adapter", err);
+    memset(l, 0, sizeof *l);
+    if (code) return code;
+    lay_out_lora(l, c, ranks, same, alpha, &a);
+    l->block = block;
+    return TTMM_OK;
+}
 
+int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
+{
+    memset(l, 0, sizeof *l);
+    if (rank < 1 || rank > 4096) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to 4096", rank);
+    return allocate_lora(l, c, NULL, rank, alpha, err);
+}
+
+void ttmm_lora_free(ttmm_lora *l)
+{
+    free(l->block);
+    memset(l, 0, sizeof *l);
+}
+
+/* Without backward and trace all layers share one set of activations, and what a half of a layer adds to the residual
+ * stream has one place for both halves. */
 static void lay_out_pass(ttmm_pass *p, arena *a)
 {
     const ttmm_config *c = &p->config;
     const size_t N = p->size.tokens, D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
-    const size_t HS = dimension(c, 'H'), GS = dimension(c, 'G'), R = p->size.rank;
+    const size_t HS = dimension(c, "HS"), GS = dimension(c, "GS"), R = p->size.rank;
     const size_t ND = mul_size(N, D), NF = mul_size(N, F), NQ = mul_size(N, HS), NR = mul_size(N, R);
     const size_t T = p->size.longest ? p->size.longest : N, NK = mul_size(p->size.cache ? p->size.cache : N, GS);
     const int all = p->size.backward || p->size.trace;
@@ -1369,14 +2547,14 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->last = all ? take_reals(a, ND) : s.x;
     p->final_inv_r = take_reals(a, N), p->final_norm = take_reals(a, ND);
     p->logits = take_reals(a, mul_size(p->size.logits, (size_t)c->vocab));
-    p->losses = take_reals(a, N);
+    p->nll = take_reals(a, N);
     p->u = take_reals(a, NR);
     p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
     if (p->size.backward) {
         p->scratch.size = mul_size(2 * ATTENTION_ROWS, T);
         p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
         p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
-        p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF);
+        p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF), p->dact = take_reals(a, NF);
     }
     p->scratch.threads = ttmm_threads();
     p->scratch.data = take_reals(a, mul_size((size_t)p->scratch.threads, p->scratch.size));
@@ -1393,12 +2571,24 @@ size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size)
     return a.used;
 }
 
+/* Sizes that do not fit together would make arrays that a pass writes beyond. */
+static int check_pass_size(const ttmm_pass_size *s, ttmm_error *err)
+{
+    const char *wrong = s->tokens < 1 || s->sequences < 1 || s->logits < 1 ? "has no tokens, no sequences or no logits"
+                        : s->cache && s->backward                          ? "goes backward through a cache"
+                        : s->cache && s->sequences > 1                     ? "has several sequences in one cache"
+                                                                           : NULL;
+    return wrong ? fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong) : TTMM_OK;
+}
+
 int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
 {
-    arena a = {0};
+    arena a = {.used = ttmm_pass_bytes(c, size)};
     void *block;
     *pass = NULL;
-    int code = allocate(&a, &block, ttmm_pass_bytes(c, size), "the activations of a pass", err);
+    int code = ttmm_config_check(c, err);
+    if (code == TTMM_OK) code = check_pass_size(size, err);
+    if (code == TTMM_OK) code = allocate(&a, &block, "the activations of a pass", err);
     if (code) return code;
     ttmm_pass *p = *pass = take(&a, 1, sizeof *p);
     p->block = block, p->config = *c, p->size = *size;
@@ -1412,292 +2602,462 @@ void ttmm_pass_free(ttmm_pass *p)
     if (p) free(p->block);
 }
 
-static void add_to(real *out, const real *x, const real *y, size_t n)
+static ttmm_pass_size training_pass_size(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
+                                         const ttmm_recipe *r)
 {
-    OMP(omp parallel for if (n > WORTH_THREADS))
-    for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
+    ttmm_pass_size size = {0};
+    size.longest = ttmm_longest_sequence(corpus);
+    size.sequences = r->batch; /* a batch may run over several epochs of a small corpus */
+    size.tokens = mul_size(size.sequences, size.longest);
+    size.logits = 1 + (1 << 22) / (size_t)c->vocab; /* about 16 MiB of floats at a time */
+    size.logits = size.logits < size.tokens ? size.logits : size.tokens;
+    size.rank = lora ? ttmm_lora_rank(lora) : 0;
+    size.backward = 1;
+    return size;
 }
 
-void ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
-                  size_t B)
+static void lay_out_trainer(ttmm_trainer *t, const ttmm_config *c, const ttmm_pass_size *size, arena *a)
 {
-    const ttmm_config *c = &p->config;
-    const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
-    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
-    const size_t past = p->size.cache ? p->past + p->N : 0; /* keys and values already in the cache */
-    p->N = N, p->B = B, p->past = past;
-    memcpy(p->token, token, N * sizeof *token);
-    memcpy(p->start, start, (B + 1) * sizeof *start);
-    embedding_forward(p->layer[0].x, ttmm_weight(m, 0, TTMM_EMBED), token, N, D);
-    for (size_t i = 0; i < L; i++) {
-        activations *s = &p->layer[i];
-        const int l = (int)i;
-        real *k = s->k + past * G * S, *v = s->v + past * G * S, *next = i + 1 < L ? p->layer[i + 1].x : p->last;
-
-        rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, ttmm_weight(m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
-        linear_forward(s->q, p->u, s->attn_norm, m, mix, l, TTMM_Q, N);
-        linear_forward(k, p->u, s->attn_norm, m, mix, l, TTMM_K, N);
-        linear_forward(v, p->u, s->attn_norm, m, mix, l, TTMM_V, N);
-        for (size_t b = 0; b < B; b++) {
-            rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
-            rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
-        }
-        attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
-        linear_forward(s->attn_out, p->u, s->attn, m, mix, l, TTMM_O, N);
-        add_to(s->middle, s->x, s->attn_out, N * D);
-
-        rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, ttmm_weight(m, l, TTMM_MLP_NORM), N, D, c->norm_eps);
-        linear_forward(s->gate, p->u, s->mlp_norm, m, mix, l, TTMM_GATE, N);
-        linear_forward(s->up, p->u, s->mlp_norm, m, mix, l, TTMM_UP, N);
-        swiglu_forward(s->act, s->gate, s->up, N * F);
-        linear_forward(s->mlp_out, p->u, s->act, m, mix, l, TTMM_DOWN, N);
-        add_to(next, s->middle, s->mlp_out, N * D);
-    }
-    rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, ttmm_weight(m, 0, TTMM_FINAL_NORM), N, D, c->norm_eps);
+    const size_t n = t->lora ? t->lora->n : ttmm_n_weights(c), all = t->corpus->n_sequences;
+    t->n = n;
+    t->n_spans = t->lora ? (size_t)t->lora->n_layers * TTMM_MATRICES * 2 : ttmm_n_tensors(c);
+    t->grad = take_reals(a, n), t->moment1 = take_reals(a, n), t->moment2 = take_reals(a, n);
+    t->spans = take(a, t->n_spans, sizeof *t->spans);
+    t->sequence = take(a, all, sizeof *t->sequence), t->order = take(a, all, sizeof *t->order);
+    t->token = take(a, size->tokens, sizeof *t->token);
+    t->start = take(a, add_size(size->sequences, 1), sizeof *t->start);
+    if (t->lora) t->dlora.matrix = take(a, (size_t)t->lora->n_layers * TTMM_MATRICES, sizeof *t->dlora.matrix);
 }
 
-void ttmm_rewind(ttmm_pass *p, size_t length) { p->past = length, p->N = 0; }
-
-size_t ttmm_cached(const ttmm_pass *p) { return p->past + p->N; }
-
-const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows)
+/* Without the pass. */
+static size_t trainer_own_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
+                                const ttmm_pass_size *size)
 {
-    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab;
-    forward_product(p->logits, p->final_norm + first * D, ttmm_weight(m, 0, TTMM_HEAD), rows, V, D, 0);
-    return p->logits;
-}
-
-/* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for. With scale
- * not 0, each batch of rows is differentiated while it is there: dfinal_norm [N, D] (in p->dnorm) and the head's
- * gradient. */
-static void losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttmm_model *dm)
-{
-    const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab, most = p->size.logits;
-    for (size_t b = 0; b < p->B; b++) nll[p->start[b + 1] - 1] = 0;
-    for (size_t first = 0; first < p->N; first += most) {
-        size_t rows = p->N - first < most ? p->N - first : most;
-        ttmm_logits(p, m, first, rows);
-        OMP(omp parallel for if (rows * V > WORTH_THREADS / 4))
-        for (size_t i = 0; i < rows; i++) {
-            size_t t = first + i, b = 0, above = p->B; /* sequence b has start[b] <= t < start[b + 1] */
-            while (above - b > 1) {
-                const size_t middle = (b + above) / 2;
-                if (p->start[middle] <= t) b = middle;
-                else above = middle;
-            }
-            if (t + 1 < p->start[b + 1]) nll[t] = cross_entropy(p->logits + i * V, p->token[t + 1], V, scale);
-            else memset(p->logits + i * V, 0, V * sizeof(real)); /* nothing follows: no loss, no gradient */
-        }
-        if (scale == 0) continue;
-        real *d = p->dnorm + first * D;
-        memset(d, 0, rows * D * sizeof *d);
-        row_product(d, d, p->logits, 0, ttmm_weight(m, 0, TTMM_HEAD), rows, D, V);
-        if (dm) {
-            real *dw = ttmm_weight(dm, 0, TTMM_HEAD);
-            row_product(dw, dw, p->logits, 1, p->final_norm + first * D, V, D, rows);
-        }
-    }
-}
-
-void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll) { losses(p, m, nll, 0, NULL); }
-
-double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl)
-{
-    const ttmm_config *c = &p->config;
-    const size_t N = p->N, B = p->B, D = (size_t)c->dim, F = (size_t)c->intermediate;
-    const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim, *start = p->start;
-    if (N == B) return 0; /* sequences of one token predict nothing */
-    losses(p, m, p->losses, (real)(1 / (double)(N - B)), dm);
-    const double loss = (double)sum(p->losses, N) / (double)(N - B);
-    memset(p->dx, 0, N * D * sizeof(real));
-    rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
-                     ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
-    for (int l = c->n_layers - 1; l >= 0; l--) {
-        const activations *s =
-            &p->layer[l]; /* dx is the gradient of the layer's output, then of its middle, then of its input */
-
-        memset(p->dup, 0, N * F * sizeof(real));
-        linear_backward(p->dup, dm, dl, p->u, p->dx, s->act, m, mix, l, TTMM_DOWN, N);
-        swiglu_backward(p->dgate, p->dup, s->gate, s->up, N * F);
-        memset(p->dnorm, 0, N * D * sizeof(real));
-        linear_backward(p->dnorm, dm, dl, p->u, p->dgate, s->mlp_norm, m, mix, l, TTMM_GATE, N);
-        linear_backward(p->dnorm, dm, dl, p->u, p->dup, s->mlp_norm, m, mix, l, TTMM_UP, N);
-        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
-                         ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
-
-        memset(p->dattn, 0, N * H * S * sizeof(real));
-        linear_backward(p->dattn, dm, dl, p->u, p->dx, s->attn, m, mix, l, TTMM_O, N);
-        memset(p->dq, 0, N * H * S * sizeof(real));
-        memset(p->dk, 0, N * G * S * sizeof(real));
-        memset(p->dv, 0, N * G * S * sizeof(real));
-        attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch);
-        for (size_t b = 0; b < B; b++) {
-            rotary(p->dq + start[b] * H * S, p->cosine, p->sine, 0, start[b + 1] - start[b], H, S, -1);
-            rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
-        }
-        memset(p->dnorm, 0, N * D * sizeof(real));
-        linear_backward(p->dnorm, dm, dl, p->u, p->dq, s->attn_norm, m, mix, l, TTMM_Q, N);
-        linear_backward(p->dnorm, dm, dl, p->u, p->dk, s->attn_norm, m, mix, l, TTMM_K, N);
-        linear_backward(p->dnorm, dm, dl, p->u, p->dv, s->attn_norm, m, mix, l, TTMM_V, N);
-        rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_ATTN_NORM) : NULL, p->dnorm, s->x,
-                         ttmm_weight(m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
-    }
-    if (dm) embedding_backward(ttmm_weight(dm, 0, TTMM_EMBED), p->dx, p->token, N, D);
-    return loss;
-}
-
-static const struct {
-    const char *name;
-    char width; /* see dimension() */
-    size_t at;  /* in activations */
-} traced_table[] = {
-    {"attn_norm", 'D', offsetof(activations, attn_norm)},
-    {"q", 'H', offsetof(activations, q)},
-    {"k", 'G', offsetof(activations, k)},
-    {"v", 'G', offsetof(activations, v)},
-    {"attn", 'H', offsetof(activations, attn)},
-    {"attn_out", 'D', offsetof(activations, attn_out)},
-    {"mlp_norm", 'D', offsetof(activations, mlp_norm)},
-    {"gate", 'F', offsetof(activations, gate)},
-    {"up", 'F', offsetof(activations, up)},
-    {"mlp_out", 'D', offsetof(activations, mlp_out)},
-};
-enum { TRACED = sizeof traced_table / sizeof *traced_table };
-
-size_t ttmm_n_traced(const ttmm_config *c) { return (size_t)c->n_layers * (TRACED + 1) + 2; }
-
-ttmm_array ttmm_traced(const ttmm_pass *p, size_t i)
-{
-    const size_t L = (size_t)p->config.n_layers, layer = i ? (i - 1) / (TRACED + 1) : 0,
-                 k = i ? (i - 1) % (TRACED + 1) : 0;
-    ttmm_array a = {"embed", p->N, (size_t)p->config.dim, p->layer[0].x, NULL};
-    if (i == 0) return a;
-    if (layer == L) {
-        snprintf(a.name, sizeof a.name, "final_norm");
-        a.data = p->final_norm;
-        return a;
-    }
-    snprintf(a.name, sizeof a.name, "layers.%zu.%s", layer, k < TRACED ? traced_table[k].name : "out");
-    a.data = layer + 1 < L ? p->layer[layer + 1].x : p->last;
-    if (k == TRACED) return a;
-    a.cols = dimension(&p->config, traced_table[k].width);
-    memcpy(&a.data, (const char *)&p->layer[layer] + traced_table[k].at, sizeof a.data);
-    if (traced_table[k].width == 'G') a.data += p->past * a.cols; /* in the cache the keys and values before stay */
-    return a;
-}
-
-/* ==== 5. Optimiser ================================================================================================ */
-
-static double power(double x, long n) /* x^n by squaring, n >= 0 */
-{
-    double y = 1;
-    for (; n > 0; n /= 2, x *= x)
-        if (n % 2) y *= x;
-    return y;
-}
-
-void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, const ttmm_adamw *o, long t,
-                     double grad_scale)
-{
-    const real b1 = (real)o->beta1, c1 = (real)(1 - o->beta1), b2 = (real)o->beta2, c2 = (real)(1 - o->beta2);
-    const real keep = (real)(1 - o->lr * o->decay), step = (real)(o->lr / (1 - power(o->beta1, t)));
-    const real root = (real)sqrt(1 - power(o->beta2, t)), eps = (real)o->eps, scale = (real)grad_scale;
-    OMP(omp parallel for if (n > WORTH_THREADS))
-    for (size_t i = 0; i < n; i++) {
-        real g = grad[i] * scale;
-        m[i] = b1 * m[i] + c1 * g;
-        v[i] = b2 * v[i] + c2 * (g * g);
-        w[i] = w[i] * keep - step * (m[i] / (sqrt_real(v[i]) / root + eps));
-    }
-}
-
-double ttmm_rate(const ttmm_schedule *s, long step, long steps)
-{
-    long warm = (long)(s->warmup * (double)steps + 0.5);
-    if (step < warm) return s->lr * (double)(step + 1) / (double)warm;
-    double x = steps > warm ? (double)(step - warm) / (double)(steps - warm) : 0;
-    double shape = s->cosine ? 0.5 * (1 + ttmm_cos(3.141592653589793 * x)) : 1 - x;
-    return s->lr * (s->last + (1 - s->last) * shape);
-}
-
-/* ==== 6. LoRA ===================================================================================================== */
-
-/* Ranks are those of rank [matrices], or if that is NULL all `same`. */
-static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, arena *a)
-{
-    l->n_layers = c->n_layers, l->alpha = alpha, l->n = 0;
-    l->matrix = take(a, mul_size((size_t)c->n_layers, TTMM_MATRICES), sizeof *l->matrix);
-    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
-        const size_t sides = add_size(kind_rows(c, i % TTMM_MATRICES), kind_cols(c, i % TTMM_MATRICES));
-        l->n = add_size(l->n, mul_size((size_t)(ranks ? ranks[i] : same), sides));
-    }
-    l->data = take_reals(a, l->n);
-    if (a->base == NULL) return a->used;
-    real *next = l->data;
-    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
-        ttmm_lora_matrix *m = &l->matrix[i];
-        const int rank = m->rank = ranks ? ranks[i] : same;
-        m->scale = rank ? (real)(alpha / rank) : 0;
-        m->out = kind_rows(c, i % TTMM_MATRICES), m->in = kind_cols(c, i % TTMM_MATRICES);
-        m->a = next, next += (size_t)rank * m->in;
-        m->b = next, next += m->out * (size_t)rank;
-    }
-    return a->used;
-}
-
-size_t ttmm_lora_bytes(const ttmm_config *c, int rank)
-{
-    ttmm_lora l;
+    ttmm_trainer t;
     arena a = {0};
-    return lay_out_lora(&l, c, NULL, rank, 0, &a);
+    memset(&t, 0, sizeof t);
+    t.lora = (ttmm_lora *)lora, t.corpus = corpus;
+    take(&a, 1, sizeof t);
+    lay_out_trainer(&t, c, size, &a);
+    return a.used;
 }
 
-static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, ttmm_error *err)
+size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
 {
-    arena a = {0};
-    void *block;
-    int code = allocate(&a, &block, lay_out_lora(l, c, ranks, same, alpha, &(arena){0}), "a LoRA adapter", err);
-    memset(l, 0, sizeof *l);
-    if (code) return code;
-    lay_out_lora(l, c, ranks, same, alpha, &a);
-    l->block = block;
+    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
+    return add_size(trainer_own_bytes(c, lora, corpus, &size), ttmm_pass_bytes(c, &size));
+}
+
+/* What a step could not do without reading or writing where nothing is. */
+static int check_training(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
+                          ttmm_error *err)
+{
+    if (r->batch < 1) return fail(err, TTMM_BAD_USE, "a batch of no sequences");
+    if (corpus->n_sequences < 1) return fail(err, TTMM_BAD_USE, "a corpus of no sequences");
+    if (lora && lora->n_layers != c->n_layers)
+        return fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", lora->n_layers, c->n_layers);
+    for (size_t t = 0; t < corpus->n_tokens; t++)
+        if (corpus->token[t] < 0 || corpus->token[t] >= c->vocab)
+            return fail(err, TTMM_BAD_USE, "token %zu of the corpus is %d, expected 0 to %d", t, corpus->token[t],
+                        c->vocab - 1);
     return TTMM_OK;
 }
 
-int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
+int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
+                     const ttmm_recipe *r, ttmm_error *err)
 {
-    memset(l, 0, sizeof *l);
-    if (rank < 1 || rank > 4096) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to 4096", rank);
-    return allocate_lora(l, c, NULL, rank, alpha, err);
+    const ttmm_config *c = &m->config;
+    *trainer = NULL;
+    int code = check_training(c, lora, corpus, r, err);
+    if (code) return code;
+    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
+    arena a = {.used = trainer_own_bytes(c, lora, corpus, &size)};
+    void *block;
+    if ((code = allocate(&a, &block, "gradients and moments", err)) != TTMM_OK) return code;
+    ttmm_trainer *t = take(&a, 1, sizeof *t);
+    t->block = block, t->model = m, t->lora = lora, t->corpus = corpus, t->recipe = *r;
+    lay_out_trainer(t, c, &size, &a);
+    if (lora) {
+        t->weights = lora->data;
+        t->dlora.n_layers = lora->n_layers, t->dlora.data = t->grad;
+        for (size_t i = 0; i < t->n_spans / 2; i++) { /* the same places in grad as in the adapter's data */
+            const ttmm_lora_matrix *l = &lora->matrix[i];
+            ttmm_lora_matrix *d = &t->dlora.matrix[i];
+            *d = *l;
+            d->a = t->grad + (l->a - lora->data), d->b = t->grad + (l->b - lora->data);
+            t->spans[2 * i] = (span){(size_t)(l->a - lora->data), (size_t)l->rank * l->in, 0};
+            t->spans[2 * i + 1] = (span){(size_t)(l->b - lora->data), (size_t)l->rank * l->out, 0};
+        }
+    } else {
+        t->weights = m->data;
+        t->dmodel = *m;
+        t->dmodel.data = t->grad;
+        for (size_t i = 0; i < t->n_spans; i++) {
+            const ttmm_tensor w = ttmm_tensor_at(c, i);
+            t->spans[i] = (span){w.offset, w.rows * w.cols, is_vector(w.kind)};
+        }
+    }
+    if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
+        free(block);
+        return code;
+    }
+    *trainer = t;
+    return TTMM_OK;
 }
 
-void ttmm_lora_free(ttmm_lora *l)
+void ttmm_trainer_free(ttmm_trainer *t)
 {
-    free(l->block);
-    memset(l, 0, sizeof *l);
+    if (t == NULL) return;
+    ttmm_pass_free(t->pass);
+    free(t->block);
 }
 
-void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream)
+static void free_decoder(decoding_room *w)
 {
-    ttmm_rng adapter = ttmm_stream(seed, "lora", stream);
-    const uint64_t key = ttmm_next(&adapter);
-    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) {
-        ttmm_lora_matrix *m = &l->matrix[i];
-        ttmm_rng g = ttmm_stream(key, "A", (uint64_t)i);
-        double bound = 1 / sqrt((double)m->in);
-        for (size_t k = 0; k < (size_t)m->rank * m->in; k++) m->a[k] = (real)((2 * ttmm_uniform(&g) - 1) * bound);
-        memset(m->b, 0, m->out * (size_t)m->rank * sizeof(real));
+    for (size_t k = 0; w->block && k < w->members; k++) ttmm_pass_free(w->pass[k]);
+    free(w->block);
+}
+
+static void lay_out_decoder(decoding_room *w, size_t V, arena *a)
+{
+    w->pass = take(a, w->members, sizeof *w->pass);
+    w->mean = take_reals(a, V);
+    w->scratch = take(a, ttmm_sample_scratch(V), 1);
+}
+
+static int new_decoder(decoding_room *w, size_t members, const ttmm_config *c, const ttmm_pass_size *size,
+                       ttmm_error *err)
+{
+    arena a = {0};
+    w->members = members;
+    lay_out_decoder(w, (size_t)c->vocab, &a);
+    int code = allocate(&a, &w->block, "decoding", err);
+    if (code == TTMM_OK) lay_out_decoder(w, (size_t)c->vocab, &a);
+    for (size_t k = 0; k < members && code == TTMM_OK; k++) code = ttmm_pass_new(&w->pass[k], c, size, err);
+    return code;
+}
+
+static void lay_out_mixture(ttmm_mixture *x, arena *a)
+{
+    x->query = take_reals(a, x->E), x->similarity = take_reals(a, x->K), x->weight = take_reals(a, x->K);
+    x->expert = take(a, x->K, sizeof *x->expert);
+    x->lora = take(a, x->K, sizeof *x->lora);
+}
+
+int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err)
+{
+    arena a = {0};
+    lay_out_mixture(x, &a);
+    const int code = allocate(&a, &x->block, "routing", err);
+    if (code == TTMM_OK) lay_out_mixture(x, &a);
+    x->scratch = NULL, x->scratch_size = 0;
+    return code;
+}
+
+void ttmm_mixture_free(ttmm_mixture *x)
+{
+    free(x->block);
+    free(x->scratch);
+    x->block = NULL, x->scratch = NULL, x->scratch_size = 0;
+}
+
+/* The scratch is as large as the largest merge so far needed. */
+int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
+{
+    const size_t need = ttmm_merge_scratch(&x->base->config, mix);
+    if (need > x->scratch_size) {
+        free(x->scratch);
+        x->scratch = calloc(need, sizeof *x->scratch);
+        x->scratch_size = x->scratch ? need : 0;
+        if (x->scratch == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for merging");
+    }
+    ttmm_merge(x->merged, x->base, mix, x->scratch);
+    return TTMM_OK;
+}
+
+/* Tracing: the named values of a pass, in the order in which they are computed. */
+
+enum { TRACED = 11 }; /* of a layer */
+
+static ttmm_array traced_in_layer(const ttmm_pass *p, size_t layer, size_t i)
+{
+    const activations *s = &p->layer[layer];
+    const size_t kept = p->past * dimension(&p->config, "GS"); /* in the cache the keys and values before stay */
+    const struct {
+        const char *name, *width; /* see dimension() */
+        const real *data;
+    } value[TRACED] = {
+        {"attn_norm", "D", s->attn_norm},
+        {"q", "HS", s->q},
+        {"k", "GS", s->k + kept},
+        {"v", "GS", s->v + kept},
+        {"attn", "HS", s->attn},
+        {"attn_out", "D", s->attn_out},
+        {"mlp_norm", "D", s->mlp_norm},
+        {"gate", "F", s->gate},
+        {"up", "F", s->up},
+        {"mlp_out", "D", s->mlp_out},
+        {"out", "D", layer + 1 < (size_t)p->config.n_layers ? p->layer[layer + 1].x : p->last},
+    };
+    ttmm_array a = {{0}, p->N, dimension(&p->config, value[i].width), value[i].data, NULL};
+    snprintf(a.name, sizeof a.name, "layers.%zu.%s", layer, value[i].name);
+    return a;
+}
+
+size_t ttmm_n_traced(const ttmm_config *c) { return (size_t)c->n_layers * TRACED + 2; }
+
+ttmm_array ttmm_traced(const ttmm_pass *p, size_t i)
+{
+    const size_t D = (size_t)p->config.dim;
+    if (i == 0) return (ttmm_array){"embed", p->N, D, p->layer[0].x, NULL};
+    if (i + 1 == ttmm_n_traced(&p->config)) return (ttmm_array){"final_norm", p->N, D, p->final_norm, NULL};
+    return traced_in_layer(p, (i - 1) / TRACED, (i - 1) % TRACED);
+}
+
+static void name_gradient(ttmm_array *a, const int *expert)
+{
+    char name[sizeof a->name];
+    memcpy(name, a->name, sizeof name);
+    if (expert) snprintf(a->name, sizeof a->name, "grad.experts.%d.%.120s", *expert, name);
+    else snprintf(a->name, sizeof a->name, "grad.%.120s", name);
+}
+
+/* An adapter of the ranks of `like`, all zero. */
+static int new_gradients(ttmm_lora *l, const ttmm_config *c, const ttmm_lora *like, ttmm_error *err)
+{
+    int *ranks = calloc((size_t)c->n_layers * TTMM_MATRICES, sizeof *ranks);
+    if (ranks == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) ranks[i] = like->matrix[i].rank;
+    int code = allocate_lora(l, c, ranks, 0, like->alpha, err);
+    free(ranks);
+    return code;
+}
+
+/* Differentiate the loss of p's last pass, and list the gradients as arrays from t->array[t->n] on. */
+static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *expert,
+                           ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (mix && mix->n) {
+        t->dl = calloc(mix->n, sizeof *t->dl);
+        if (t->dl == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
+        for (t->n_dl = 0; t->n_dl < mix->n && code == TTMM_OK; t->n_dl++)
+            code = new_gradients(&t->dl[t->n_dl], &m->config, mix->lora[t->n_dl], err);
+    } else code = ttmm_model_new(&t->dm, &m->config, err);
+    if (code) return code;
+    ttmm_backward(p, m, mix, t->dl ? NULL : &t->dm, t->dl);
+    for (size_t k = 0; k < t->n_dl; k++)
+        for (size_t i = 0; i < ttmm_lora_tensors(&t->dl[k]); i++) {
+            ttmm_array *a = &t->array[t->n];
+            *a = ttmm_lora_tensor_at(&t->dl[k], i);
+            if (t->dl[k].matrix[i / 2].rank == 0) continue;
+            name_gradient(a, expert ? expert + k : NULL);
+            t->n++;
+        }
+    for (size_t i = 0; t->dl == NULL && i < ttmm_n_tensors(&m->config); i++) {
+        ttmm_array *a = &t->array[t->n++];
+        *a = ttmm_model_tensor_at(&t->dm, i);
+        name_gradient(a, NULL);
+    }
+    return TTMM_OK;
+}
+
+typedef struct { /* where a trace's numbers are: values that ttmm_traced shows, and what follows them */
+    real **value, *logits, *nll, *loss;
+    int *tokens;
+} traced_numbers;
+
+static void lay_out_trace(ttmm_trace *t, traced_numbers *x, const ttmm_pass *p, size_t T, size_t arrays, arena *a)
+{
+    const size_t values = ttmm_n_traced(&p->config), V = (size_t)p->config.vocab;
+    t->array = take(a, arrays, sizeof *t->array);
+    x->value = take(a, values, sizeof *x->value);
+    x->tokens = take(a, T, sizeof *x->tokens), x->logits = take_reals(a, mul_size(T, V));
+    x->nll = take_reals(a, T), x->loss = take_reals(a, 1);
+    for (size_t i = 0; i < values; i++) {
+        real *data = take_reals(a, mul_size(T, ttmm_traced(p, i).cols));
+        if (a->base) x->value[i] = data;
     }
 }
 
-size_t ttmm_lora_rank(const ttmm_lora *l)
+/* Forward, `step` tokens at a time (all, or one by one through the cache), and list what was computed. */
+static int record_values(ttmm_trace *t, traced_numbers *x, ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix,
+                         const int *token, size_t T, size_t step, ttmm_error *err)
 {
-    int most = 0;
-    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) most = l->matrix[i].rank > most ? l->matrix[i].rank : most;
-    return (size_t)most;
+    const size_t V = (size_t)m->config.vocab, values = ttmm_n_traced(&m->config), start[2] = {0, step};
+    for (size_t from = 0; from < T; from += step) {
+        if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK)
+            return fail(err, TTMM_BAD_INPUT, "a token is not in 0 .. %d", m->config.vocab - 1);
+        for (size_t i = 0; i < values; i++) {
+            const ttmm_array now = ttmm_traced(p, i);
+            memcpy(x->value[i] + from * now.cols, now.data, step * now.cols * sizeof(real));
+        }
+        for (size_t i = 0; i < step; i++) memcpy(x->logits + (from + i) * V, ttmm_logits(p, m, i, 1), V * sizeof(real));
+    }
+    for (size_t i = 0; i + 1 < T; i++)
+        x->nll[i] = cross_entropy(memcpy(p->logits, x->logits + i * V, V * sizeof(real)), token[i + 1], V, 0);
+    x->loss[0] = (real)((double)sum(x->nll, T) / (double)(T - 1));
+    memcpy(x->tokens, token, T * sizeof *token);
+    t->array[t->n++] = (ttmm_array){"tokens", T, 0, NULL, x->tokens};
+    for (size_t i = 0; i < values; i++) {
+        t->array[t->n] = ttmm_traced(p, i);
+        t->array[t->n].rows = T;
+        t->array[t->n++].data = x->value[i];
+    }
+    t->array[t->n++] = (ttmm_array){"logits", T, V, x->logits, NULL};
+    t->array[t->n++] = (ttmm_array){"loss", 1, 0, x->loss, NULL};
+    return TTMM_OK;
 }
 
-/* ==== 7. Text and corpus ========================================================================================== */
+int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
+                   size_t T, int cached, int gradients, ttmm_error *err)
+{
+    const size_t step = cached ? 1 : T;
+    const ttmm_pass_size size = {.tokens = step,
+                                 .sequences = 1,
+                                 .cache = cached ? T : 0,
+                                 .logits = 1,
+                                 .rank = mix ? ttmm_mix_rank(mix) : 0,
+                                 .backward = gradients,
+                                 .trace = 1};
+    size_t arrays = ttmm_n_traced(&m->config) + 3 + ttmm_n_tensors(&m->config);
+    ttmm_pass *p = NULL;
+    traced_numbers x;
+    arena a = {0};
+    memset(t, 0, sizeof *t);
+    if (T < 2) return fail(err, TTMM_BAD_INPUT, "a trace needs at least 2 tokens, found %zu", T);
+    if (cached && gradients) return fail(err, TTMM_BAD_USE, "a trace through the cache has no gradients");
+    for (size_t k = 0; mix && k < mix->n; k++) arrays += ttmm_lora_tensors(mix->lora[k]);
+    int code = ttmm_pass_new(&p, &m->config, &size, err);
+    if (code) return code;
+    lay_out_trace(t, &x, p, T, arrays, &a);
+    code = allocate(&a, &t->block, "a trace", err);
+    if (code == TTMM_OK) lay_out_trace(t, &x, p, T, arrays, &a);
+    if (code == TTMM_OK) code = record_values(t, &x, p, m, mix, token, T, step, err);
+    if (code == TTMM_OK && gradients) code = trace_gradients(t, p, m, mix, expert, err);
+    ttmm_pass_free(p);
+    if (code) ttmm_trace_free(t);
+    return code;
+}
+
+void ttmm_trace_free(ttmm_trace *t)
+{
+    for (size_t k = 0; k < t->n_dl; k++) ttmm_lora_free(&t->dl[k]);
+    free(t->dl);
+    ttmm_model_free(&t->dm);
+    free(t->block);
+    memset(t, 0, sizeof *t);
+}
+
+/* ==================================================================================================================
+ * PART III: THE OUTSIDE WORLD
+ * ================================================================================================================== */
+
+/* ==== 13. Platform and files =========================================================================================
+ *
+ * All that is not C99: a block for Windows, a block for POSIX.1-2008 (IEEE 1003.1), each of the same few functions.
+ * Then files: read whole, or written under another name and renamed at the end. Refused: to write over what is no
+ * regular file, and paths of PATH_BYTES or more. */
+
+#include <errno.h>
+#ifdef _WIN32
+#include <direct.h>
+#include <io.h>
+#include <windows.h>
+#else
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#endif
+
+#ifdef _WIN32
+double ttmm_seconds(void)
+{
+    LARGE_INTEGER ticks, frequency;
+    QueryPerformanceCounter(&ticks);
+    QueryPerformanceFrequency(&frequency);
+    return (double)ticks.QuadPart / (double)frequency.QuadPart;
+}
+int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
+static int is_separator(char c) { return c == '/' || c == '\\'; }
+static int make_one_folder(const char *path) { return _mkdir(path); }
+static int is_folder(const char *path)
+{
+    const DWORD attributes = GetFileAttributesA(path);
+    return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
+}
+static int is_special(const char *path) { return is_folder(path); }
+static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
+static int replace_file(const char *from, const char *to)
+{
+    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+}
+static int seek_file(FILE *f, uint64_t at, int whence) { return _fseeki64(f, (__int64)at, whence); }
+static int64_t tell_file(FILE *f) { return _ftelli64(f); }
+#else
+double ttmm_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
+static int is_separator(char c) { return c == '/'; }
+static int make_one_folder(const char *path) { return mkdir(path, 0777); }
+static int is_folder(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+static int is_special(const char *path) /* a folder, a device, a pipe: nothing to be replaced by a file */
+{
+    struct stat s;
+    return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
+}
+static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
+static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
+static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
+static int64_t tell_file(FILE *f) { return ftello(f); }
+#endif
+
+/* All that is built in, not what is free. The two names are no part of POSIX, but most systems have them. */
+size_t ttmm_memory(void)
+{
+#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? mul_size((size_t)pages, (size_t)size) : 0;
+#else
+    return 0;
+#endif
+}
+
+void ttmm_set_threads(int n) { omp_set_num_threads(n); }
+
+int ttmm_threads(void) { return omp_get_max_threads(); }
+
+/* Threads beyond the processors only wait for each other. */
+void ttmm_limit_threads(int n)
+{
+    const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
+    omp_set_num_threads(wanted < most ? wanted : most);
+}
+
+/* Refuse a file: "PATH: ..." in err. Returns TTMM_BAD_INPUT. */
+/* clang-format off */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static int refuse(ttmm_error *err, const char *path, const char *format, ...)
+/* clang-format on */
+{
+    va_list arguments;
+    const int n = snprintf(err->text, sizeof err->text, "%s: ", path);
+    va_start(arguments, format);
+    if (n >= 0 && (size_t)n < sizeof err->text)
+        vsnprintf(err->text + n, sizeof err->text - (size_t)n, format, arguments);
+    va_end(arguments);
+    return err->code = TTMM_BAD_INPUT;
+}
 
 /* A growing array with room for n: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
 static void *grow(void *array, size_t *room, size_t n, size_t size)
@@ -1709,38 +3069,142 @@ static void *grow(void *array, size_t *room, size_t n, size_t size)
     return more;
 }
 
-/* A whole file in memory, with a zero byte after it. The caller frees *text. */
+enum { PATH_BYTES = 4096 }; /* Linux' PATH_MAX: no longer path can be opened there */
+
+/* FOLDER/NAME, or NAME alone if folder is NULL.    out [PATH_BYTES] */
+static int join_path(char *out, const char *folder, const char *name, ttmm_error *err)
+{
+    const int n = snprintf(out, PATH_BYTES, "%s%s%s", folder ? folder : "", folder ? "/" : "", name);
+    return n >= 0 && n < PATH_BYTES ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", out);
+}
+
+/* A whole file in memory, with a zero byte after it. *text is NULL if that fails, else to be freed. */
 static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_error *err)
 {
     *text = NULL;
     FILE *f = fopen(path, "rb");
-    if (f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    int64_t size = seek_file(f, 0, SEEK_END) == 0 ? tell_file(f) : -1;
+    if (f == NULL) return refuse(err, path, "cannot be opened: %s", strerror(errno));
+    const int64_t size = seek_file(f, 0, SEEK_END) == 0 ? tell_file(f) : -1; /* INT64_MAX: Linux, of a folder */
     int code = TTMM_OK;
     if (size < 0 || size == INT64_MAX || seek_file(f, 0, SEEK_SET) != 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: is not a regular file", path);
+        code = refuse(err, path, "is not a regular file");
     else if ((uint64_t)size >= SIZE_MAX || (*text = malloc((size_t)size + 1)) == NULL)
         code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its %.1f MiB", path, (double)size / 1048576);
-    else if (fread(*text, 1, (size_t)size, f) != (size_t)size) {
-        code = fail(err, TTMM_BAD_INPUT, "%s: cannot be read: %s", path,
-                    ferror(f) ? strerror(errno) : "it became shorter");
-        free(*text);
-        *text = NULL;
-    } else {
-        (*text)[size] = 0;
-        *bytes = (size_t)size;
-    }
+    else if (fread(*text, 1, (size_t)size, f) != (size_t)size)
+        code = refuse(err, path, "cannot be read: %s", ferror(f) ? strerror(errno) : "it became shorter");
+    else (*text)[size] = 0, *bytes = (size_t)size;
+    if (code) free(*text), *text = NULL;
     fclose(f);
     return code;
 }
 
-/* UTF-8 (RFC 3629). The length that a character's first byte announces, 0 if no character begins so. */
+/* Each folder of the path in turn, from the first on. That one cannot be made is no error before the last: it may be
+ * there. */
+int ttmm_make_folder(const char *path, ttmm_error *err)
+{
+    char part[PATH_BYTES];
+    const size_t length = strlen(path);
+    int code = join_path(part, NULL, path, err);
+    if (code) return code;
+    for (size_t i = 1; i <= length; i++) {
+        if (i < length && !is_separator(path[i])) continue;
+        memcpy(part, path, i);
+        part[i] = 0;
+        const int made = make_one_folder(part) == 0, reason = errno;
+        if (!made && i == length && !is_folder(path))
+            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(reason));
+    }
+    return TTMM_OK;
+}
+
+/* By opening it: what exists and may not be read is of no use. */
+int ttmm_exists(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    ttmm_error err;
+    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? fopen(path, "rb") : NULL;
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+int ttmm_remove(const char *folder, const char *name)
+{
+    char path[PATH_BYTES];
+    ttmm_error err;
+    return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
+}
+
+/* A file on its way: written under a temporary name in the same folder, flushed to the disk, then renamed. A crash or a
+ * full disk leaves the old file or the new one. Between output_open and output_close it is written as any other: that a
+ * write failed is noticed at the end. */
+typedef struct {
+    FILE *f;
+    char path[PATH_BYTES], temporary[PATH_BYTES];
+} output;
+
+/* Gives the file up, and says why. */
+static int output_failed(output *o, ttmm_error *err)
+{
+    int reason = errno ? errno : EIO;
+    if (o->f) fclose(o->f);
+    remove(o->temporary);
+    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, strerror(reason));
+}
+
+/* If this fails there is nothing to close. */
+static int output_open(output *o, const char *folder, const char *name, ttmm_error *err)
+{
+    int code = join_path(o->path, folder, name, err);
+    if (code) return code;
+    const int n = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", o->path);
+    if (n < 0 || n >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", o->path);
+    if (is_special(o->path)) return fail(err, TTMM_NO_ROOM, "%s: cannot be written: it is not a regular file", o->path);
+    errno = 0;
+    o->f = fopen(o->temporary, "wb");
+    return o->f ? TTMM_OK : output_failed(o, err);
+}
+
+/* All is on the disk before the name changes: else a crash could leave the name with an empty file. */
+static int output_close(output *o, ttmm_error *err)
+{
+    if (ferror(o->f) || !flush_to_disk(o->f)) return output_failed(o, err);
+    FILE *f = o->f;
+    o->f = NULL;
+    if (fclose(f) != 0 || !replace_file(o->temporary, o->path)) return output_failed(o, err);
+    return TTMM_OK;
+}
+
+/* By way of memory. */
+int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err)
+{
+    char path[PATH_BYTES], *text = NULL;
+    size_t n = 0;
+    output o;
+    int code = join_path(path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(&text, &n, path, err);
+    if (code == TTMM_OK) code = output_open(&o, to_folder, name, err);
+    if (code == TTMM_OK) {
+        fwrite(text, 1, n, o.f);
+        code = output_close(&o, err);
+    }
+    free(text);
+    return code;
+}
+
+/* ==== 14. Text, documents, corpus ====================================================================================
+ *
+ * From text files to a corpus: documents, their tokens, sequences of at most `context` tokens. Text is UTF-8 (RFC
+ * 3629), but nothing here insists on it: bytes that are not are kept as they are. Documents are separated by lines that
+ * hold SEPARATOR alone; a file without one is one document. Refused: an empty file or document, a zero byte. */
+
+/* The length that a character's first byte announces, 0 if no character begins so. */
 static int utf8_length(unsigned first)
 {
     return first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
 }
 
-/* Whether `byte` can be the one at place `at` > 0: no overlong forms, no surrogates, nothing past U+10FFFF. */
+/* Whether `byte` can be the one at place `at` > 0 after the byte `first`: no overlong forms, no surrogates, nothing
+ * past U+10FFFF. -1, the end of a text, cannot. */
 static int utf8_continues(unsigned first, int at, int byte)
 {
     const int least = at > 1 ? 0x80 : first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
@@ -1748,7 +3212,8 @@ static int utf8_continues(unsigned first, int at, int byte)
     return byte >= least && byte <= most;
 }
 
-/* The character at the beginning of s [n], n > 0. A byte that is not part of one stands for itself, beyond Unicode. */
+/* The character at the beginning of s [n], n > 0, and its length. A byte that is not part of one stands for itself,
+ * beyond Unicode: NOT_UTF8 + the byte. */
 enum { NOT_UTF8 = 0x110000 };
 static uint32_t utf8_get(const unsigned char *s, size_t n, size_t *length)
 {
@@ -1764,7 +3229,8 @@ static uint32_t utf8_get(const unsigned char *s, size_t n, size_t *length)
     return c;
 }
 
-static size_t utf8_put(char *out, uint32_t c) /* out [4]; returns how many */
+/* The way back.    out [4]; returns how many bytes */
+static size_t utf8_put(char *out, uint32_t c)
 {
     if (c < 0x80 || c >= NOT_UTF8) {
         out[0] = (char)(unsigned char)(c % 0x100);
@@ -1776,6 +3242,8 @@ static size_t utf8_put(char *out, uint32_t c) /* out [4]; returns how many */
     return n;
 }
 
+/* A character waits until its last byte has come. A byte that cannot go on with it ends it as U+FFFD, and is looked at
+ * as the first of another. */
 size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte)
 {
     size_t n = 0;
@@ -1795,7 +3263,2648 @@ size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte)
     return n;
 }
 
-/* Tables of Unicode, made by test/unicode.py, which says how a number is written. */
+static const char SEPARATOR[] = "<|endoftext|>";
+enum { MARK = sizeof SEPARATOR - 1 }; /* its length */
+
+/* Tokens, one after the other. */
+typedef struct {
+    int *token; /* [n], room for more */
+    size_t n, room;
+    int failed; /* there was no memory; no more are taken */
+} token_list;
+
+/* Callers may go on after a failure, and look at `failed` at the end. */
+static void put_token(token_list *list, int token)
+{
+    int *more = list->failed ? NULL : grow(list->token, &list->room, list->n + 1, sizeof *more);
+    list->failed = more == NULL;
+    if (list->failed) return;
+    list->token = more;
+    list->token[list->n++] = token;
+}
+
+/* From section 17: append the tokens of a text; the token after a document, -1 if there is none. */
+static void encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes);
+static int end_token(const ttmm_tokenizer *tok);
+
+int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *tokenizer, const char *text, size_t bytes,
+                  ttmm_error *err)
+{
+    token_list list = {0};
+    put_token(&list, 0), list.n = 0; /* an empty text has an array, too */
+    encode(&list, tokenizer, text, bytes);
+    *token = list.token, *n = list.n;
+    if (!list.failed) return TTMM_OK;
+    free(list.token);
+    *token = NULL;
+    return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+}
+
+/* The document that begins at text[at]: its length, and in *next where the one after it begins (bytes: there is none).
+ * It ends before the next line that holds the separator alone; such a line may end in CRLF. */
+static size_t document_length(const char *text, size_t bytes, size_t at, size_t *next)
+{
+    *next = at;
+    while (*next < bytes) {
+        const size_t line = *next;
+        const char *newline = memchr(text + line, '\n', bytes - line);
+        const size_t end = newline ? (size_t)(newline - text) : bytes;
+        const size_t length = end > line && text[end - 1] == '\r' ? end - line - 1 : end - line;
+        *next = newline ? end + 1 : bytes;
+        if (length == MARK && memcmp(text + line, SEPARATOR, MARK) == 0) return line - at;
+    }
+    return bytes - at;
+}
+
+/* The arrays of a corpus that knows how many it has of everything. */
+static void lay_out_corpus(ttmm_corpus *c, arena *a, size_t name_bytes)
+{
+    c->token = take(a, c->n_tokens, sizeof *c->token);
+    c->document = take(a, add_size(c->n_documents, 1), sizeof *c->document);
+    c->document_file = take(a, c->n_documents, sizeof *c->document_file);
+    c->sequence = take(a, add_size(c->n_sequences, 1), sizeof *c->sequence);
+    c->sequence_document = take(a, c->n_sequences, sizeof *c->sequence_document);
+    c->cluster = take(a, c->n_sequences, sizeof *c->cluster);
+    c->file = take(a, c->n_files, sizeof *c->file);
+    c->names = take(a, name_bytes, 1);
+}
+
+static int allocate_corpus(ttmm_corpus *c, size_t name_bytes, ttmm_error *err)
+{
+    arena a = {0};
+    lay_out_corpus(c, &a, name_bytes);
+    int code = allocate(&a, &c->block, "the text", err);
+    if (code) return code;
+    lay_out_corpus(c, &a, name_bytes);
+    return TTMM_OK;
+}
+
+/* Name without folder and extension: data/train/cookbook.txt is cookbook. */
+static const char *base_name(const char *path, size_t *length)
+{
+    const char *name = path;
+    for (const char *p = path; *p; p++)
+        if (is_separator(*p) && p[1]) name = p + 1;
+    const char *dot = strrchr(name, '.');
+    *length = dot && dot > name ? (size_t)(dot - name) : strlen(name);
+    return name;
+}
+
+/* What is known of texts before there is a corpus for them. */
+typedef struct {
+    size_t start, n; /* its tokens: the first, how many */
+    int file;
+} document_tokens;
+
+typedef struct {
+    const ttmm_tokenizer *tok;
+    token_list list; /* the tokens of all documents */
+    document_tokens *document;
+    size_t n, room;
+} documents;
+
+/* Its tokens and, if they do not end in it, the end token. */
+static int add_document(documents *d, int file, const char *text, size_t bytes, ttmm_error *err)
+{
+    const size_t start = d->list.n;
+    const int end = end_token(d->tok);
+    document_tokens *more = grow(d->document, &d->room, d->n + 1, sizeof *more);
+    if (more) d->document = more;
+    else d->list.failed = 1;
+    encode(&d->list, d->tok, text, bytes);
+    if (end >= 0 && (d->list.n == start || d->list.token[d->list.n - 1] != end)) put_token(&d->list, end);
+    if (d->list.failed) return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+    d->document[d->n++] = (document_tokens){start, d->list.n - start, file};
+    return TTMM_OK;
+}
+
+/* All documents of a file's text. */
+static int add_text(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    const char *zero = memchr(text, 0, bytes);
+    if (bytes == 0) return refuse(err, path, "is empty, expected text");
+    if (zero) return refuse(err, path, "is not text: byte %zu is zero", (size_t)(zero - text));
+    for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
+        const size_t length = document_length(text, bytes, at, &next);
+        if (length == 0)
+            return refuse(err, path, "document %zu is empty, expected at least one byte between lines %s", number,
+                          SEPARATOR);
+        int code = add_document(d, file, text + at, length, err);
+        if (code) return code;
+    }
+    return TTMM_OK;
+}
+
+static int add_file(documents *d, int file, const char *path, ttmm_error *err)
+{
+    char *text;
+    size_t bytes;
+    int code = read_whole_file(&text, &bytes, path, err);
+    if (code == TTMM_OK) code = add_text(d, file, path, text, bytes, err);
+    free(text);
+    return code;
+}
+
+/* The pieces are as long as each other, to one token: nobody trains on a rest of three tokens. */
+static size_t pieces_of(const document_tokens *d, size_t context) { return (d->n + context - 1) / context; }
+
+/* The corpus of those documents, cut into sequences. */
+static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *path, size_t n_files, size_t context,
+                       ttmm_error *err)
+{
+    size_t name_bytes = 0, sequence = 0, length;
+    for (size_t i = 0; i < n_files; i++) name_bytes += strlen(path[i]) + 1; /* enough: a name is a part of its path */
+    c->n_files = n_files, c->n_documents = d->n, c->n_tokens = d->list.n;
+    for (size_t i = 0; i < d->n; i++) c->n_sequences += pieces_of(&d->document[i], context);
+    int code = allocate_corpus(c, name_bytes, err);
+    if (code) return code;
+    memcpy(c->token, d->list.token, c->n_tokens * sizeof *c->token);
+    for (size_t i = 0; i < d->n; i++) {
+        const document_tokens *from = &d->document[i];
+        const size_t pieces = pieces_of(from, context);
+        c->document[i] = from->start, c->document_file[i] = from->file;
+        for (size_t p = 0; p < pieces; p++) {
+            c->sequence[sequence] = from->start + (size_t)((double)from->n * (double)p / (double)pieces);
+            c->sequence_document[sequence++] = (int)i;
+        }
+    }
+    c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
+    char *name = c->names;
+    for (size_t i = 0; i < n_files; i++) {
+        const char *base = base_name(path[i], &length);
+        c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
+        name += length + 1;
+    }
+    return TTMM_OK;
+}
+
+/* Tokens first, in a list that grows; then the corpus, whose size is known by then. */
+int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
+                           int context, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    documents d = {.tok = tokenizer};
+    memset(c, 0, sizeof *c);
+    if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
+    if (code == TTMM_OK) code = fill_corpus(c, &d, path, n, (size_t)context, err);
+    free(d.list.token);
+    free(d.document);
+    if (code) ttmm_corpus_free(c);
+    return code;
+}
+
+void ttmm_corpus_free(ttmm_corpus *c)
+{
+    free(c->block);
+    free(c->embedding_block);
+    memset(c, 0, sizeof *c);
+}
+
+size_t ttmm_longest_sequence(const ttmm_corpus *c)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) most = sequence_length(c, i) > most ? sequence_length(c, i) : most;
+    return most;
+}
+
+/* Room for embeddings [n, dim] and, if wanted, idf [dim], in place of those there are. */
+static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
+{
+    arena a = {0};
+    free(c->embedding_block);
+    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
+    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim + SLACK : 0);
+    take_reals(&a, numbers);
+    int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
+    if (code) return code;
+    c->embedding = take_reals(&a, numbers);
+    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
+    c->dim = dim;
+    return TTMM_OK;
+}
+
+/* A row that has no direction leaves the corpus without embeddings. */
+int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err)
+{
+    int code = allocate_embeddings(c, dim, 0, err);
+    if (code) return code;
+    memcpy(c->embedding, rows, c->n_sequences * dim * sizeof(real));
+    for (size_t i = 0; i < c->n_sequences; i++)
+        if (!normalise(c->embedding + i * dim, dim)) {
+            c->dim = 0;
+            return fail(err, TTMM_BAD_INPUT, "embedding %zu is zero or not finite, expected a direction", i);
+        }
+    return TTMM_OK;
+}
+
+/* ==== 15. JSON, numbers in files, safetensors ========================================================================
+ *
+ * JSON (RFC 8259) is parsed into a flat array of nodes. Refused: what is no object at its root, more than DEEPEST
+ * levels, control characters in strings, anything after the end. What is not looked at is not judged: numbers and
+ * escapes are checked where they are read, the text need not be UTF-8, and of equal keys the first one counts.
+ *
+ * safetensors (https://github.com/huggingface/safetensors, "Format") is a header and numbers:
+ *
+ *   byte   0   8        8 + H                    the end
+ *          | H | header | tensor | tensor |  ...  |
+ *
+ *   H        8 bytes, the header's length; little-endian, as all numbers of the file
+ *   header   JSON: {"__metadata__": {"format": "pt", "ttmm": NOTE},
+ *                   NAME: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
+ *            and, as written here, blanks up to a multiple of 8 bytes
+ *   tensor   row-major, from byte 8 + H + the first of its data_offsets to before the second; as written here, in the
+ *            header's order and without gaps
+ *
+ * Refused when reading: a header of more than MOST_HEADER bytes or past the end, types other than those of dtype_table,
+ * names of 160 bytes or more, more than MOST_DIMS dimensions, data_offsets that do not fit the shape or end past the
+ * file, two tensors of one name or that overlap. Gaps are allowed. A name is compared as it stands in the header,
+ * escapes unresolved. */
+
+/* An object's children are key, value, key, value ... */
+typedef struct {
+    char type;         /* { [ " 0 (a number) t f n */
+    size_t start, end; /* in the text; a string's with its quotes */
+    int next, child;   /* the next sibling and the first child, -1: none */
+} json_node;
+
+typedef struct {
+    char path[PATH_BYTES]; /* for sentences */
+    char *text;            /* [bytes + 1], a zero byte at the end */
+    size_t bytes, at;      /* at: where the parser is */
+    json_node *node;       /* [n], room for more; the root is node 0, an object */
+    size_t room;
+    int n;
+} json;
+
+static void json_close(json *j)
+{
+    free(j->text);
+    free(j->node);
+    j->text = NULL, j->node = NULL;
+}
+
+static void json_blank(json *j) { j->at += strspn(j->text + j->at, " \t\r\n"); }
+
+/* At the opening quote; leaves j->at after the closing one. 0: it is no string. */
+static int json_string(json *j)
+{
+    for (j->at++; j->text[j->at] != '"'; j->at++) {
+        if ((unsigned char)j->text[j->at] < 0x20) return 0; /* among these the zero byte at the end */
+        if (j->text[j->at] == '\\' && j->text[++j->at] == 0) return 0;
+    }
+    j->at++;
+    return 1;
+}
+
+/* Parse one value; returns its node, -1 if the text is not JSON, -2 if there is no memory. It calls itself for what is
+ * inside: DEEPEST ends that before the stack does (the files read here have up to 6 levels). A quarter of INT_MAX, of
+ * the nodes, leaves their numbers far from overflow; a tokenizer.json of 100 MB has some ten millions. */
+enum { DEEPEST = 64 };
+static int json_value(json *j, int depth)
+{
+    json_blank(j);
+    if (depth > DEEPEST) return -1;
+    json_node *nodes = j->n < INT_MAX / 4 ? grow(j->node, &j->room, (size_t)j->n + 1, sizeof *nodes) : NULL;
+    if (nodes == NULL) return -2;
+    j->node = nodes;
+    const int self = j->n++;
+    const char first = j->text[j->at];
+    nodes[self] = (json_node){first, j->at, 0, -1, -1};
+    if (first == '{' || first == '[') {
+        const char close = first == '{' ? '}' : ']';
+        int last = -1;
+        j->at++;
+        json_blank(j);
+        for (size_t count = 0; last >= 0 || j->text[j->at] != close; count++) {
+            const int key = first == '{' && count % 2 == 0;
+            if (key && j->text[j->at] != '"') return -1;
+            const int child = json_value(j, depth + 1);
+            if (child < 0) return child;
+            if (last < 0) j->node[self].child = child;
+            else j->node[last].next = child;
+            last = child;
+            json_blank(j);
+            if (!key && j->text[j->at] == close) break;
+            if (j->text[j->at] != (key ? ':' : ',')) return -1;
+            j->at++;
+            json_blank(j);
+        }
+        j->at++;
+    } else if (first == '"') {
+        if (!json_string(j)) return -1;
+    } else if (first == '-' || (first >= '0' && first <= '9')) {
+        nodes[self].type = '0';
+        j->at += strspn(j->text + j->at, "+-0123456789.eE");
+    } else {
+        const char *word = first == 't' ? "true" : first == 'f' ? "false" : "null";
+        if (strncmp(j->text + j->at, word, strlen(word)) != 0) return -1;
+        j->at += strlen(word);
+    }
+    j->node[self].end = j->at;
+    return self;
+}
+
+/* path, text and bytes are there, all else is zero. */
+static int json_parse(json *j, ttmm_error *err)
+{
+    int root = json_value(j, 0);
+    json_blank(j);
+    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
+    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
+        return refuse(err, j->path, "is not a JSON object: stopped at byte %zu", j->at);
+    return TTMM_OK;
+}
+
+/* Read and parse a file. j is to be closed, even if that fails. */
+static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
+{
+    memset(j, 0, sizeof *j);
+    int code = join_path(j->path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
+    return code ? code : json_parse(j, err);
+}
+
+/* A node may be -1 everywhere: what is not there has no type, no children, no key. */
+static char json_type(const json *j, int node) { return node < 0 ? 0 : j->node[node].type; }
+static int json_child(const json *j, int node) { return node < 0 ? -1 : j->node[node].child; }
+static int json_next_key(const json *j, int key) { return j->node[j->node[key].next].next; }
+
+/* Children of a list, or pairs of an object. */
+static size_t json_count(const json *j, int node)
+{
+    size_t n = 0;
+    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) n++;
+    return json_type(j, node) == '{' ? n / 2 : n;
+}
+
+/* Whether a node is that string; `word` has nothing that JSON would escape. */
+static int json_equal(const json *j, int node, const char *word)
+{
+    if (json_type(j, node) != '"') return 0;
+    const json_node *s = &j->node[node];
+    return s->end - s->start - 2 == strlen(word) && memcmp(j->text + s->start + 1, word, strlen(word)) == 0;
+}
+
+/* The value of a key, or -1; null counts as absent. */
+static int json_find(const json *j, int object, const char *name)
+{
+    for (int key = json_type(j, object) == '{' ? json_child(j, object) : -1; key >= 0; key = json_next_key(j, key))
+        if (json_equal(j, key, name)) return j->node[j->node[key].next].type == 'n' ? -1 : j->node[key].next;
+    return -1;
+}
+
+/* Whether a key's value is true. */
+static int json_true(const json *j, int object, const char *key)
+{
+    return json_type(j, json_find(j, object, key)) == 't';
+}
+
+/* The inside of a string as it stands, cut to size - 1 bytes, and a zero byte. Returns its whole length; 0 if the node
+ * is no string. */
+static size_t json_name(char *out, size_t size, const json *j, int node)
+{
+    const size_t n = json_type(j, node) == '"' ? j->node[node].end - j->node[node].start - 2 : 0;
+    const size_t kept = n < size ? n : size - 1;
+    if (kept) memcpy(out, j->text + j->node[node].start + 1, kept);
+    out[kept] = 0;
+    return n;
+}
+
+/* The text of a string, its escapes resolved (half a surrogate pair gives U+FFFD), cut to size - 1 bytes at the border
+ * of a character, and a zero byte. Returns its length; 0 if the node is no string. */
+static size_t json_text(char *out, size_t size, const json *j, int node)
+{
+    static const char escapes[] = "b\bf\fn\nr\rt\t";
+    size_t n = 0, length;
+    out[0] = 0;
+    if (json_type(j, node) != '"') return 0;
+    const char *p = j->text + j->node[node].start + 1, *end = j->text + j->node[node].end - 1;
+    for (; p < end; n += length) {
+        char c[4] = {*p};
+        unsigned code, low;
+        length = 1;
+        if (*p != '\\') p++;
+        else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &code) == 1) {
+            p += 6;
+            if (code >> 10 == 0x36 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00), p += 6;
+            length = utf8_put(c, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
+        } else {
+            const char *known = memchr(escapes, p[1], sizeof escapes - 1);
+            c[0] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
+            p += 2;
+        }
+        if (n + length >= size) break;
+        memcpy(out + n, c, length);
+    }
+    out[n] = 0;
+    return n;
+}
+
+/* What stands at a node, for a sentence: its first 60 bytes. */
+static const char *json_shown(char out[64], const json *j, int node)
+{
+    if (node < 0) return "missing";
+    const size_t n = j->node[node].end - j->node[node].start;
+    snprintf(out, 64, "%.*s", n < 60 ? (int)n : 60, j->text + j->node[node].start);
+    return out;
+}
+
+/* "PATH: WHAT is ..., expected EXPECTED" */
+static int json_refuse(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
+{
+    char shown[64];
+    return refuse(err, j->path, "%s is %s, expected %s", what, json_shown(shown, j, node), expected);
+}
+
+/* Whether a node is a finite number, read whole. */
+static int json_number(const json *j, int node, double *x)
+{
+    if (json_type(j, node) != '0') return 0;
+    char *end;
+    *x = strtod(j->text + j->node[node].start, &end);
+    return end == j->text + j->node[node].end && *x - *x == 0;
+}
+
+/* Whether a node is a number of digits alone that fits. */
+static int json_integer(const json *j, int node, uint64_t *x)
+{
+    if (json_type(j, node) != '0') return 0;
+    *x = 0;
+    for (size_t i = j->node[node].start; i < j->node[node].end; i++) {
+        unsigned digit = (unsigned)(j->text[i] - '0');
+        if (digit > 9 || *x > (UINT64_MAX - digit) / 10) return 0;
+        *x = 10 * *x + digit;
+    }
+    return 1;
+}
+
+/* What would change the result if it had another value than the one given: key, value as it is spelled. An absent key
+ * is fine. */
+static int check_fixed(const json *j, const char *const fixed[][2], size_t n, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int node = json_find(j, 0, fixed[i][0]);
+        char shown[64];
+        if (node >= 0 && strcmp(json_shown(shown, j, node), fixed[i][1]) != 0)
+            return json_refuse(j, fixed[i][0], node, fixed[i][1], err);
+    }
+    return TTMM_OK;
+}
+
+/* Types of numbers. Their order counts: those of floating point come first, from the finest to the coarsest. */
+enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, U8, DTYPES };
+static const struct {
+    const char *name, *torch;
+    size_t bytes;
+    int digits, least; /* of a floating-point type: bits of the significand, exponent of the smallest number */
+} dtype_table[DTYPES] = {
+    {"F64", "float64", 8, 53, -1074}, {"F32", "float32", 4, 24, -149}, {"F16", "float16", 2, 11, -24},
+    {"BF16", "bfloat16", 2, 8, -133}, {"I64", "int64", 8, 0, 0},       {"I32", "int32", 4, 0, 0},
+    {"U8", "uint8", 1, 0, 0},
+};
+
+/* Byte by byte, so that the machine's own order does not matter. */
+static uint64_t load_bytes(const unsigned char *p, size_t bytes)
+{
+    uint64_t u = 0;
+    for (size_t i = 0; i < bytes; i++) u |= (uint64_t)p[i] << 8 * i;
+    return u;
+}
+
+static void store_bytes(unsigned char *p, uint64_t u, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) p[i] = (unsigned char)(u >> 8 * i);
+}
+
+static double float_from_bits(uint64_t u)
+{
+    uint32_t bits = (uint32_t)u;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
+static uint64_t float_to_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* A stored number's value; of an I64 past 2^53 the nearest double. BF16 is the upper half of a float. */
+static double decode_number(uint64_t u, int dtype)
+{
+    switch (dtype) {
+    case F64: return from_bits(u);
+    case F32: return float_from_bits(u);
+    case BF16: return float_from_bits(u << 16);
+    case F16: { /* 5 exponent bits, 10 fraction bits */
+        uint64_t sign = u >> 15, exponent = u >> 10 & 31, fraction = u & 1023;
+        double x = exponent == 0    ? (double)fraction * 0x1p-24
+                   : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                    : from_bits((exponent + 1008) << 52 | fraction << 42);
+        return sign ? -x : x;
+    }
+    case I64: return (double)(int64_t)u;
+    case I32: return (double)(int32_t)(uint32_t)u;
+    default: return (double)u;
+    }
+}
+
+/* The unit in the last place of x as a floating-point type has it: 2^(e - digits + 1) with 2^e <= |x| < 2^(e+1), and
+ * no less than the type's smallest number. */
+static double ulp_of(double x, int dtype)
+{
+    const int digits = dtype_table[dtype].digits, least = dtype_table[dtype].least;
+    int e;
+    frexp(x, &e); /* x = m 2^e, 1/2 <= |m| < 1 */
+    return ldexp(1, x == 0 || e - digits < least ? least : e - digits);
+}
+
+/* x as F16 or BF16: rounded to nearest, ties to even; too large is infinity. */
+static uint64_t encode_half(double x, int dtype)
+{
+    const uint64_t sign = to_bits(x) >> 63 << 15;
+    const double size = fabs(x), ulp = size - size == 0 ? ulp_of(size, dtype) : 1;
+    double rounded = size - size == 0 ? ((size / ulp + ROUND) - ROUND) * ulp : size; /* size / ulp < 2^11 is exact */
+    if (dtype == BF16) return sign | float_to_bits((float)rounded) >> 16;            /* exact, or infinity */
+    if (!(rounded < 65536)) return sign | (rounded == rounded ? 0x7c00 : 0x7e00);
+    if (rounded < 0x1p-14) return sign | (uint64_t)(rounded * 0x1p24);
+    return sign | ((to_bits(rounded) >> 42) - ((uint64_t)(1023 - 15) << 10));
+}
+
+/* What is stored of number i of data, which are in memory reals (F64, F32, F16, BF16: whatever a real is), size_t
+ * (I64), int (I32) or bytes (U8). */
+static uint64_t encode_number(const void *data, size_t i, int dtype)
+{
+    switch (dtype) {
+    case F64: return to_bits((double)((const real *)data)[i]);
+    case F32: return float_to_bits((float)((const real *)data)[i]);
+    case F16:
+    case BF16: return encode_half((double)((const real *)data)[i], dtype);
+    case I64: return (uint64_t)((const size_t *)data)[i];
+    case I32: return (uint32_t)((const int *)data)[i];
+    default: return ((const unsigned char *)data)[i];
+    }
+}
+
+/* One tensor of a safetensors file. */
+enum { MOST_DIMS = 8 }; /* four is usual; only compare takes more than two */
+typedef struct {
+    char name[160];
+    int dtype, n_dims;
+    size_t dim[MOST_DIMS]; /* 1 from n_dims on */
+    const void *data;      /* where it is in memory, as encode_number says: to be written, or read into */
+    uint64_t begin;        /* when reading: its place in the file */
+} stored;
+
+/* cols 0: a vector */
+static stored store(const char *name, int dtype, size_t rows, size_t cols, const void *data)
+{
+    stored s = {{0}, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0};
+    snprintf(s.name, sizeof s.name, "%s", name);
+    return s;
+}
+
+/* Its numbers; read_entry made sure that their bytes can be counted, too. */
+static size_t count_of(const stored *t)
+{
+    size_t n = 1;
+    for (int d = 0; d < t->n_dims; d++) n *= t->dim[d];
+    return n;
+}
+
+/* A JSON string's inside: quotes, backslashes and control characters as a backslash and u00XX. */
+static void put_escaped(FILE *f, const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == '"' || *text == '\\') fprintf(f, "\\u%04x", (unsigned char)*text);
+        else fputc(*text, f);
+}
+
+/* Write a file. The header's length is known when the header is there, and filled in then. Numbers go through a
+ * buffer, as a call of fwrite for each is slow: a few pages, and a multiple of every type's width. */
+static int write_safetensors(const char *folder, const char *name, const stored *tensor, size_t n, const char *note,
+                             ttmm_error *err)
+{
+    enum { BUFFER = 8192 };
+    unsigned char buffer[BUFFER] = {0};
+    output o;
+    uint64_t offset = 0;
+    int code = output_open(&o, folder, name, err);
+    if (code) return code;
+    fwrite(buffer, 1, 8, o.f);
+    fputs("{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"", o.f);
+    put_escaped(o.f, note);
+    fputs("\"}", o.f);
+    for (size_t i = 0; i < n; i++) {
+        const stored *t = &tensor[i];
+        const uint64_t from = offset;
+        offset += (uint64_t)count_of(t) * dtype_table[t->dtype].bytes;
+        fputs(",\"", o.f);
+        put_escaped(o.f, t->name);
+        fprintf(o.f, "\":{\"dtype\":\"%s\",\"shape\":[%zu", dtype_table[t->dtype].name, t->dim[0]);
+        if (t->n_dims == 2) fprintf(o.f, ",%zu", t->dim[1]);
+        fprintf(o.f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)offset);
+    }
+    fputc('}', o.f);
+    int64_t header = tell_file(o.f) - 8;
+    for (; header % 8 != 0; header++) fputc(' ', o.f);
+    store_bytes(buffer, (uint64_t)header, 8);
+    if (header < 0 || seek_file(o.f, 0, SEEK_SET) != 0 || fwrite(buffer, 1, 8, o.f) != 8 ||
+        seek_file(o.f, 0, SEEK_END) != 0)
+        return output_failed(&o, err);
+    for (size_t i = 0; i < n; i++) {
+        const size_t width = dtype_table[tensor[i].dtype].bytes, count = count_of(&tensor[i]);
+        for (size_t k = 0; k < count;) {
+            size_t filled = 0;
+            for (; k < count && filled + width <= BUFFER; k++, filled += width)
+                store_bytes(buffer + filled, encode_number(tensor[i].data, k, tensor[i].dtype), width);
+            if (fwrite(buffer, 1, filled, o.f) != filled) return output_failed(&o, err);
+        }
+    }
+    return output_close(&o, err);
+}
+
+/* A safetensors file open for reading. */
+typedef struct {
+    json j; /* the header, and the file's path */
+    FILE *f;
+    stored *tensor; /* [n] in the header's order */
+    size_t n;
+} safetensors;
+
+static void close_safetensors(safetensors *s)
+{
+    if (s->f) fclose(s->f);
+    json_close(&s->j);
+    free(s->tensor);
+    memset(s, 0, sizeof *s);
+}
+
+/* For qsort, of pointers to tensors. */
+static int by_begin(const void *a, const void *b)
+{
+    const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
+    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+    return (count_of(x) > 0) - (count_of(y) > 0); /* an empty one overlaps nothing */
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp((*(const stored *const *)a)->name, (*(const stored *const *)b)->name);
+}
+
+/* Read one entry of the header into t, which is zeroed; *end is where its numbers end. */
+static int read_entry(const json *j, int key, stored *t, uint64_t *end, ttmm_error *err)
+{
+    const int value = j->node[key].next, dtype = json_find(j, value, "dtype");
+    const int shape = json_find(j, value, "shape"), offsets = json_find(j, value, "data_offsets");
+    const size_t length = json_name(t->name, sizeof t->name, j, key);
+    uint64_t size = 1;
+    if (length >= sizeof t->name) return refuse(err, j->path, "a tensor's name has %zu characters", length);
+    while (t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
+    if (t->dtype == DTYPES)
+        return refuse(err, j->path, "tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8", t->name);
+    for (int d = 0; d < MOST_DIMS; d++) t->dim[d] = 1;
+    const int are_lists = json_type(j, shape) == '[' && json_type(j, offsets) == '[';
+    for (int d = are_lists ? json_child(j, shape) : -1; d >= 0; d = j->node[d].next) {
+        uint64_t dim = 0;
+        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 ||
+            t->n_dims == MOST_DIMS)
+            return refuse(err, j->path, "tensor %s has a shape that is not up to 8 numbers, or too large a one",
+                          t->name);
+        t->dim[t->n_dims++] = (size_t)dim;
+        size *= dim;
+    }
+    const int from = are_lists ? json_child(j, offsets) : -1, to = from < 0 ? -1 : j->node[from].next;
+    if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) ||
+        *end < t->begin || *end - t->begin != size * dtype_table[t->dtype].bytes)
+        return refuse(err, j->path, "tensor %s has data_offsets that do not fit its shape", t->name);
+    return TTMM_OK;
+}
+
+/* Open the file of that path and parse its header. *data: how many bytes are after it. */
+enum { MOST_HEADER = 100000000 }; /* as the safetensors library has it */
+static int read_header(safetensors *s, uint64_t *data, ttmm_error *err)
+{
+    unsigned char first[8];
+    json *j = &s->j;
+    const char *path = j->path;
+    s->f = fopen(path, "rb");
+    if (s->f == NULL) return refuse(err, path, "cannot be opened: %s", strerror(errno));
+    const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
+    if (size == INT64_MAX) return refuse(err, path, "is not a regular file"); /* a folder */
+    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
+        return refuse(err, path, "is not a safetensors file: it has %lld bytes", (long long)size);
+    const uint64_t length = load_bytes(first, 8);
+    if (length > (uint64_t)size - 8 || length > MOST_HEADER)
+        return refuse(err, path, "is not a safetensors file, or cut short: a header of %llu bytes in %lld",
+                      (unsigned long long)length, (long long)size);
+    *data = (uint64_t)size - 8 - length;
+    j->bytes = (size_t)length;
+    j->text = calloc(j->bytes + 1, 1);
+    if (j->text == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
+    if (fread(j->text, 1, j->bytes, s->f) != j->bytes) return refuse(err, path, "its header cannot be read");
+    return json_parse(j, err);
+}
+
+/* The tensors that the header lists; there are `data` bytes of numbers. */
+static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
+{
+    const json *j = &s->j;
+    const size_t most = json_count(j, 0);
+    uint64_t end = 0;
+    s->tensor = calloc(most + 1, sizeof *s->tensor);
+    if (s->tensor == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", j->path, most);
+    for (int key = json_child(j, 0); key >= 0; key = json_next_key(j, key)) {
+        if (json_equal(j, key, "__metadata__")) continue;
+        stored *t = &s->tensor[s->n++];
+        int code = read_entry(j, key, t, &end, err);
+        if (code) return code;
+        if (end > data)
+            return refuse(err, j->path, "tensor %s ends at byte %llu of the data, which has %llu: cut short?", t->name,
+                          (unsigned long long)end, (unsigned long long)data);
+        t->begin += 8 + j->bytes;
+    }
+    return TTMM_OK;
+}
+
+/* No two tensors may have the same name, or overlap. */
+static int check_entries(const safetensors *s, ttmm_error *err)
+{
+    const stored **order = calloc(s->n + 1, sizeof *order);
+    int code = TTMM_OK;
+    uint64_t end = 0;
+    if (order == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
+    for (size_t i = 0; i < s->n; i++) order[i] = &s->tensor[i];
+    qsort(order, s->n, sizeof *order, by_name);
+    for (size_t i = 1; i < s->n && code == TTMM_OK; i++)
+        if (by_name(&order[i - 1], &order[i]) == 0) code = refuse(err, s->j.path, "has two tensors %s", order[i]->name);
+    qsort(order, s->n, sizeof *order, by_begin);
+    for (size_t i = 0; i < s->n && code == TTMM_OK; i++) {
+        if (order[i]->begin < end)
+            code = refuse(err, s->j.path, "tensors %s and %s overlap", order[i - 1]->name, order[i]->name);
+        end = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
+    }
+    free(order);
+    return code;
+}
+
+/* Open a file and check all that its header says. s is to be closed if that succeeds, and may be if it fails. */
+static int open_safetensors(safetensors *s, const char *folder, const char *name, ttmm_error *err)
+{
+    uint64_t data = 0;
+    memset(s, 0, sizeof *s);
+    int code = join_path(s->j.path, folder, name, err);
+    if (code == TTMM_OK) code = read_header(s, &data, err);
+    if (code == TTMM_OK) code = read_entries(s, data, err);
+    if (code == TTMM_OK) code = check_entries(s, err);
+    if (code) close_safetensors(s);
+    return code;
+}
+
+/* One by one: a file has hundreds of tensors, each with many more numbers. */
+static const stored *find_tensor(const safetensors *s, const char *name)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->tensor[i].name, name) == 0) return &s->tensor[i];
+    return NULL;
+}
+
+/* The next numbers of the tensor that the file stands at, as they are stored: raw [n], n <= CHUNK, the numbers that are
+ * read at a time: 16 KiB of the stack. */
+enum { CHUNK = 1024 };
+static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, ttmm_error *err)
+{
+    unsigned char buffer[8 * CHUNK];
+    const size_t width = dtype_table[t->dtype].bytes;
+    if (fread(buffer, width, n, s->f) != n) return refuse(err, s->j.path, "tensor %s cannot be read", t->name);
+    for (size_t i = 0; i < n; i++) raw[i] = load_bytes(buffer + i * width, width);
+    return TTMM_OK;
+}
+
+/* To its first number; read_raw goes on from there. */
+static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
+{
+    return seek_file(s->f, t->begin, SEEK_SET) == 0 ? TTMM_OK : refuse(err, s->j.path, "cannot be read");
+}
+
+/* Read all of t into data, as reals (finite ones), ints or size_t: `as` is TTMM_REAL, I32, I64 or U8. Floating-point
+ * types are converted into each other, whole numbers (none negative) into each other. */
+static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
+{
+    uint64_t raw[CHUNK];
+    const size_t count = count_of(t);
+    if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
+        return refuse(err, s->j.path, "tensor %s is %s, expected %s", t->name, dtype_table[t->dtype].name,
+                      as >= I64 ? dtype_table[as].name : "floating-point numbers");
+    int code = seek_tensor(s, t, err);
+    for (size_t k = 0; k < count && code == TTMM_OK;) {
+        const size_t n = count - k < CHUNK ? count - k : CHUNK;
+        if ((code = read_raw(s, t, raw, n, err)) != TTMM_OK) return code;
+        for (size_t i = 0; i < n; i++, k++) {
+            if (as == U8) ((char *)data)[k] = (char)(unsigned char)raw[i];
+            else if (as == I32 || as == I64) {
+                const double x = decode_number(raw[i], t->dtype);
+                if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
+                    return refuse(err, s->j.path, "tensor %s has %.0f at %zu, expected a count or an index", t->name, x,
+                                  k);
+                if (as == I32) ((int *)data)[k] = (int)x;
+                else ((size_t *)data)[k] = (size_t)x;
+            } else {
+                const real x = (real)decode_number(raw[i], t->dtype);
+                if (!(x - x == 0))
+                    return refuse(err, s->j.path, "tensor %s has a number at %zu that is not finite", t->name, k);
+                ((real *)data)[k] = x;
+            }
+        }
+    }
+    return code;
+}
+
+/* The tensor of that name and shape. */
+static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
+{
+    const stored *t = find_tensor(s, name);
+    if (t == NULL) return refuse(err, s->j.path, "tensor %s is missing", name);
+    if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
+        return refuse(err, s->j.path, "tensor %s is [%zu, %zu], expected [%zu, %zu]", name, t->dim[0], t->dim[1], rows,
+                      cols);
+    return read_numbers(s, t, data, as, err);
+}
+
+/* What `train` wrote of its settings, or any other program's "ttmm" in __metadata__: "" if there is none. */
+static void read_note(char *note, size_t size, const safetensors *s)
+{
+    json_text(note, size, &s->j, json_find(&s->j, json_find(&s->j, 0, "__metadata__"), "ttmm"));
+}
+
+int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err)
+{
+    safetensors s;
+    int code = open_safetensors(&s, NULL, path, err);
+    if (code) return code;
+    read_note(note, size, &s);
+    close_safetensors(&s);
+    return TTMM_OK;
+}
+
+/* Write n arrays, those that array_at gives of an object: integers as I32, reals as dtype. */
+static int write_arrays(const char *folder, const char *name, size_t n, ttmm_array (*array_at)(const void *, size_t),
+                        const void *object, int dtype, const char *note, ttmm_error *err)
+{
+    stored *tensor = malloc((n + 1) * sizeof *tensor);
+    if (tensor == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n; i++) {
+        const ttmm_array a = array_at(object, i);
+        tensor[i] = a.integer ? store(a.name, I32, a.rows, a.cols, a.integer)
+                              : store(a.name, dtype, a.rows, a.cols, a.data);
+    }
+    int code = write_safetensors(folder, name, tensor, n, note, err);
+    free(tensor);
+    return code;
+}
+
+/* What write_arrays calls; those of a model and of an adapter are in section 16. */
+static ttmm_array array_of_list(const void *list, size_t i) { return ((const ttmm_array *)list)[i]; }
+
+int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
+{
+    return write_arrays(NULL, path, n, array_of_list, array, TTMM_REAL, note, err);
+}
+
+/* The shape is the file's, so the room is found here and not by the caller. */
+int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err)
+{
+    safetensors s;
+    *array = NULL;
+    int code = open_safetensors(&s, NULL, path, err);
+    if (code) return code;
+    const stored *t = find_tensor(&s, name);
+    if (t == NULL && s.n == 1) t = &s.tensor[0];
+    if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
+        code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
+    else {
+        *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
+        *array = malloc(mul_size(*rows * *cols, sizeof(real)));
+        code = *array ? read_numbers(&s, t, *array, TTMM_REAL, err)
+                      : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
+    }
+    close_safetensors(&s);
+    if (code) free(*array), *array = NULL;
+    return code;
+}
+
+/* One round of multiply and mix a word: a fingerprint, not a checksum against malice. */
+static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word) * 0x100000001b3); }
+
+/* Of the bits as they are stored, so that it is the same on every machine. */
+uint64_t ttmm_hash(const real *x, size_t n)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, TTMM_REAL));
+    return h;
+}
+
+/* Of the tokens in order, each sequence closed by a word that is no token. */
+uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster)
+{
+    uint64_t h = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) {
+        if (cluster >= 0 && c->cluster[i] != cluster) continue;
+        for (size_t t = c->sequence[i]; t < c->sequence[i + 1]; t++) h = hash_word(h, (uint64_t)c->token[t]);
+        h = hash_word(h, UINT64_MAX);
+    }
+    return h;
+}
+
+/* ==== 16. config.json, checkpoints, adapters, the corpus's file ======================================================
+ *
+ * A model folder as Hugging Face's transformers (LlamaConfig, Qwen2Config; versions 4 and 5) and PEFT (LoraConfig) read
+ * and write it. What is absent in a config.json has transformers' default. Refused: whatever would alter the result and
+ * is not computed here, each by the name of its key; keys that are not known are passed over. */
+
+/* A number in the fewest digits that read back as x; 17 always do. */
+static const char *shortest(char text[32], double x)
+{
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, 32, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    return text;
+}
+
+/* By TTMM_ROPE_DEFAULT ... */
+static const char *const rope_types[] = {"default", "linear", "llama3"};
+
+/* bos_token_id is null: no text begins with a token of its own here. */
+static int write_config(const ttmm_config *c, const char *folder, int type, ttmm_error *err)
+{
+    const int scaled = c->rope != TTMM_ROPE_DEFAULT;
+    char number[6][32];
+    output o;
+    int code = output_open(&o, folder, "config.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
+            "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
+            "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
+            "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
+            "  \"rope_theta\": %s,\n  \"rope_scaling\": %s",
+            c->biases ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->biases ? "qwen2" : "llama", c->dim, c->intermediate,
+            c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context, shortest(number[0], c->norm_eps),
+            shortest(number[1], c->rope_theta), scaled ? "{" : "null");
+    if (scaled)
+        fprintf(o.f, "\"rope_type\": \"%s\", \"factor\": %s", rope_types[c->rope], shortest(number[2], c->rope_factor));
+    if (c->rope == TTMM_ROPE_LLAMA3)
+        fprintf(o.f, ", \"low_freq_factor\": %s, \"high_freq_factor\": %s, \"original_max_position_embeddings\": %s",
+                shortest(number[3], c->rope_low), shortest(number[4], c->rope_high),
+                shortest(number[5], c->rope_before));
+    fprintf(o.f,
+            "%s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"mlp_bias\": false,\n"
+            "  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %s",
+            scaled ? "}" : "", c->tied ? "true" : "false",
+            c->n_ends == 0  ? "null"
+            : c->n_ends > 1 ? "["
+                            : "");
+    for (int i = 0; i < c->n_ends; i++) fprintf(o.f, "%s%d", i ? ", " : "", c->end[i]);
+    fprintf(o.f, "%s,\n  \"torch_dtype\": \"%s\"\n}\n", c->n_ends > 1 ? "]" : "", dtype_table[type].torch);
+    return output_close(&o, err);
+}
+
+/* The first of two nodes that is there. */
+static int either(int node, int other) { return node >= 0 ? node : other; }
+
+/* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. */
+static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const int rope = either(json_find(j, 0, "rope_scaling"), json_find(j, 0, "rope_parameters"));
+    if (rope >= 0 && json_type(j, rope) != '{')
+        return refuse(err, j->path, "rope_scaling or rope_parameters is not an object");
+    const int theta = either(json_find(j, rope, "rope_theta"), json_find(j, 0, "rope_theta"));
+    if (theta >= 0 && !json_number(j, theta, &c->rope_theta)) return refuse(err, j->path, "rope_theta is not a number");
+    const int part = either(json_find(j, rope, "partial_rotary_factor"), json_find(j, 0, "partial_rotary_factor"));
+    double x;
+    if (part >= 0 && !(json_number(j, part, &x) && x == 1))
+        return refuse(err, j->path, "partial_rotary_factor is set, which is not supported");
+    const int type = either(json_find(j, rope, "rope_type"), json_find(j, rope, "type"));
+    if (type < 0) return TTMM_OK;
+    while (c->rope <= TTMM_ROPE_LLAMA3 && !json_equal(j, type, rope_types[c->rope])) c->rope++;
+    if (c->rope > TTMM_ROPE_LLAMA3) return json_refuse(j, "rope_type", type, "default, linear or llama3", err);
+    const struct {
+        const char *key;
+        double *value;
+        int of; /* this type and those after it */
+    } field[] = {{"factor", &c->rope_factor, TTMM_ROPE_LINEAR},
+                 {"low_freq_factor", &c->rope_low, TTMM_ROPE_LLAMA3},
+                 {"high_freq_factor", &c->rope_high, TTMM_ROPE_LLAMA3},
+                 {"original_max_position_embeddings", &c->rope_before, TTMM_ROPE_LLAMA3}};
+    c->rope_before = c->context; /* if it is not said */
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        const int at = json_find(j, rope, field[i].key), optional = field[i].value == &c->rope_before;
+        if (c->rope >= field[i].of && !(at < 0 && optional) && !json_number(j, at, field[i].value))
+            return refuse(err, j->path, "%s is missing or not a number", field[i].key);
+    }
+    return TTMM_OK;
+}
+
+/* Attention must see all positions before: no sliding window in any layer. In transformers' Qwen2Config the layers from
+ * max_window_layers (28, if it is absent) on have one. */
+static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const int types = json_find(j, 0, "layer_types"), most = json_find(j, 0, "max_window_layers");
+    uint64_t before = 28;
+    for (int i = json_child(j, types); i >= 0; i = j->node[i].next)
+        if (!json_equal(j, i, "full_attention"))
+            return json_refuse(j, "one of layer_types", i, "\"full_attention\"", err);
+    if (types >= 0 || !c->biases || !json_true(j, 0, "use_sliding_window")) return TTMM_OK; /* Llama has none */
+    if (json_find(j, 0, "sliding_window") < 0) return TTMM_OK;
+    if (most >= 0 && !json_integer(j, most, &before)) before = 0;
+    return before >= (uint64_t)c->n_layers ? TTMM_OK
+                                           : refuse(err, j->path, "use_sliding_window is true, which is not supported");
+}
+
+/* eos_token_id: one token or several. */
+static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const int ends = json_find(j, 0, "eos_token_id");
+    if (ends < 0) return TTMM_OK;
+    const int list = json_type(j, ends) == '[';
+    uint64_t id;
+    c->n_ends = 0;
+    for (int i = list ? json_child(j, ends) : ends; i >= 0; i = list ? j->node[i].next : -1) {
+        if (c->n_ends == TTMM_ENDS || !json_integer(j, i, &id) || id >= (uint64_t)c->vocab)
+            return refuse(err, j->path, "eos_token_id is not up to %d tokens of the vocabulary", TTMM_ENDS);
+        c->end[c->n_ends++] = (int)id;
+    }
+    return TTMM_OK;
+}
+
+/* All of config.json. What is missing has the default of transformers' LlamaConfig, for Qwen2 as well. */
+static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
+{
+    const struct {
+        const char *key;
+        int *value, fallback; /* 0: the key must be there */
+    } field[] = {
+        {"hidden_size", &c->dim, 0},
+        {"num_hidden_layers", &c->n_layers, 0},
+        {"num_attention_heads", &c->n_heads, 0},
+        {"num_key_value_heads", &c->n_kv_heads, -1},
+        {"head_dim", &c->head_dim, -1},
+        {"vocab_size", &c->vocab, 0},
+        {"intermediate_size", &c->intermediate, 0},
+        {"max_position_embeddings", &c->context, 2048},
+    };
+    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
+        uint64_t u;
+        const int node = json_find(j, 0, field[i].key);
+        if (node < 0 && field[i].fallback) *field[i].value = field[i].fallback;
+        else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
+        else return refuse(err, j->path, "%s is missing or not a count", field[i].key);
+    }
+    const int type = json_find(j, 0, "model_type"), tied = json_find(j, 0, "tie_word_embeddings");
+    c->biases = json_equal(j, type, "qwen2");
+    if (!c->biases && !json_equal(j, type, "llama"))
+        return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
+    static const char *const fixed[][2] = {
+        {"hidden_act", "\"silu\""},
+        {"mlp_bias", "false"},
+        {"quantization_config", "null"},
+        {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
+    int code = check_fixed(j, fixed, c->biases ? 3 : 4, err);
+    if (code) return code;
+    if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
+    if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
+    c->tied = json_type(j, tied) == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
+    if (tied >= 0 && !c->tied && json_type(j, tied) != 'f')
+        return refuse(err, j->path, "tie_word_embeddings is not true or false");
+    const int eps = json_find(j, 0, "rms_norm_eps");
+    if (eps >= 0 && !json_number(j, eps, &c->norm_eps)) return refuse(err, j->path, "rms_norm_eps is not a number");
+    code = read_rope(c, j, err);
+    if (code == TTMM_OK) code = check_window(c, j, err);
+    if (code == TTMM_OK) code = read_ends(c, j, err);
+    ttmm_error why;
+    if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK) code = refuse(err, j->path, "%s", why.text);
+    return code;
+}
+
+/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
+int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    json j;
+    memset(c, 0, sizeof *c);
+    int code = json_open(&j, folder, "config.json", err);
+    if (code == TTMM_OK) code = read_config_json(c, &j, err);
+    json_close(&j);
+    if (code || !ttmm_exists(folder, "generation_config.json")) return code;
+    code = json_open(&j, folder, "generation_config.json", err);
+    if (code == TTMM_OK) code = read_ends(c, &j, err);
+    json_close(&j);
+    return code;
+}
+
+/* That weights can be written as that type: they are finite, and stay so when rounded to it. */
+static int check_finite(const real *x, size_t n, int type, const char *folder, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!(x[i] - x[i] == 0)) return refuse(err, folder, "not written: a weight is not finite");
+        const int large = x[i] > 60000 || x[i] < -60000; /* F16 has numbers up to 65504 */
+        const double rounded = large ? decode_number(encode_number(x, i, type), type) : 0;
+        if (!(rounded - rounded == 0))
+            return refuse(err, folder, "not written: a weight is %g, too large for %s", (double)x[i],
+                          dtype_table[type].name);
+    }
+    return TTMM_OK;
+}
+
+/* From section 17: tokenizer.json and tokenizer_config.json of the byte vocabulary. */
+static int write_tokenizer(const char *folder, ttmm_error *err);
+
+static ttmm_array array_of_model(const void *m, size_t i) { return ttmm_model_tensor_at(m, i); }
+
+/* The weights are written last: a folder that has them has all of a model. */
+int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err)
+{
+    const size_t n = ttmm_n_tensors(&m->config);
+    int code = check_finite(m->data, m->n, type, folder, err);
+    if (code == TTMM_OK) code = ttmm_make_folder(folder, err);
+    if (code == TTMM_OK) code = write_config(&m->config, folder, type, err);
+    if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
+    return code ? code : write_arrays(folder, "model.safetensors", n, array_of_model, m, type, note, err);
+}
+
+/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that
+ * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. */
+static int open_shard(safetensors *s, int *shard, const json *index, const char *folder, const char *tensor,
+                      ttmm_error *err)
+{
+    char name[256];
+    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
+    if (json_type(index, node) != '"') return refuse(err, index->path, "weight_map has no file for %s", tensor);
+    if (json_name(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
+        return refuse(err, index->path, "%s is in %s, expected the name of a file in this folder", tensor, name);
+    if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
+    close_safetensors(s);
+    *shard = node;
+    return open_safetensors(s, folder, name, err);
+}
+
+/* Every tensor of config.json's shape, in one file or several; others in the file are passed over, but not a further
+ * layer. s and index are left open. */
+static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *folder, ttmm_error *err)
+{
+    static const char whole[] = "model.safetensors", parts[] = "model.safetensors.index.json";
+    ttmm_config c;
+    int code = ttmm_config_read(&c, folder, err), shard = -1;
+    if (code) return code;
+    const int sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
+    code = sharded ? json_open(index, folder, parts, err) : open_safetensors(s, folder, whole, err);
+    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&c, i);
+        if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
+        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
+    }
+    if (code) return code;
+    char name[80]; /* of a layer that should not be there */
+    snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
+    if (sharded ? json_find(index, json_find(index, 0, "weight_map"), name) >= 0 : find_tensor(s, name) != NULL)
+        return refuse(err, folder, "holds %s, expected %d layers as config.json says", name, c.n_layers);
+    return TTMM_OK;
+}
+
+/* Both are closed whatever was opened. */
+int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
+{
+    safetensors s = {0};
+    json index = {0};
+    memset(m, 0, sizeof *m);
+    int code = read_weights(m, &s, &index, folder, err);
+    close_safetensors(&s);
+    json_close(&index);
+    if (code) ttmm_model_free(m);
+    return code;
+}
+
+/* The module of matrix i: model.layers.0.self_attn.q_proj */
+static void module_name(char name[96], int i)
+{
+    snprintf(name, 96, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
+    *strrchr(name, '.') = 0; /* without .weight */
+}
+
+/* PEFT's name of its A (side 0) or B (1): base_model.model.MODULE.lora_A.weight */
+static void adapter_name(char name[160], int i, int side)
+{
+    char module[96];
+    module_name(module, i);
+    snprintf(name, 160, "base_model.model.%s.lora_%c.weight", module, side ? 'B' : 'A');
+}
+
+size_t ttmm_lora_tensors(const ttmm_lora *l) { return (size_t)l->n_layers * TTMM_MATRICES * 2; }
+
+/* A's and B's in turn: i is 2 * matrix + side. */
+ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i)
+{
+    const ttmm_lora_matrix *matrix = &l->matrix[i / 2];
+    const size_t R = (size_t)matrix->rank;
+    ttmm_array a = {{0}, i % 2 ? matrix->out : R, i % 2 ? R : matrix->in, i % 2 ? matrix->b : matrix->a, NULL};
+    adapter_name(a.name, (int)(i / 2), (int)(i % 2));
+    return a;
+}
+
+/* peft writes more keys, each at its default where it is absent. */
+static int write_adapter_config(const ttmm_lora *l, const char *folder, ttmm_error *err)
+{
+    char alpha[32];
+    output o;
+    int code = output_open(&o, folder, "adapter_config.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
+            "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
+            "  \"use_rslora\": false,\n  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
+            "  \"inference_mode\": true,\n  \"target_modules\": "
+            "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
+            l->matrix[0].rank, shortest(alpha, l->alpha));
+    return output_close(&o, err);
+}
+
+static ttmm_array array_of_lora(const void *l, size_t i) { return ttmm_lora_tensor_at(l, i); }
+
+/* One rank and one scale for all matrices, as ttmm_lora_new makes them: adapter_config.json is written without
+ * rank_pattern and alpha_pattern. */
+int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
+{
+    const size_t n = ttmm_lora_tensors(l);
+    int code = ttmm_make_folder(folder, err);
+    for (size_t i = 0; i < n / 2 && code == TTMM_OK; i++)
+        if (l->matrix[i].rank != l->matrix[0].rank || l->matrix[i].scale != l->matrix[0].scale)
+            code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
+                        folder);
+    if (code == TTMM_OK) code = check_finite(l->data, l->n, TTMM_REAL, folder, err);
+    if (code == TTMM_OK) code = write_adapter_config(l, folder, err);
+    const char *name = "adapter_model.safetensors";
+    return code ? code : write_arrays(folder, name, n, array_of_lora, l, TTMM_REAL, note, err);
+}
+
+/* The ranks of an adapter's matrices, by the shapes of its tensors; a matrix may have none: 0. Every tensor must be of
+ * one of the matrices.    rank [matrices] is zeroed */
+enum { MOST_RANK = 4096 }; /* as in ttmm_lora_new; the width of a large model's layers, more makes no sense */
+static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error *err)
+{
+    char name[2][160];
+    const stored *half[2]; /* A, B */
+    size_t known = 0;
+    for (int i = 0; i < matrices; i++) {
+        for (int side = 0; side < 2; side++) {
+            adapter_name(name[side], i, side);
+            half[side] = find_tensor(s, name[side]);
+        }
+        if (half[0] == NULL && half[1] == NULL) continue;
+        for (int side = 0; side < 2; side++)
+            if (half[side] == NULL) return refuse(err, s->j.path, "tensor %s is missing", name[side]);
+        const size_t R = half[0]->dim[0], cols = half[1]->dim[1];
+        if (R < 1 || R > MOST_RANK || cols != R)
+            return refuse(err, s->j.path, "tensor %s has %zu columns, its lora_A %zu rows: expected 1 to %d", name[1],
+                          cols, R, MOST_RANK);
+        rank[i] = (int)R;
+        known += 2;
+    }
+    for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
+        int i = 0;
+        for (; i < 2 * matrices; i++) {
+            adapter_name(name[0], i / 2, i % 2);
+            if (strcmp(s->tensor[t].name, name[0]) == 0) break;
+        }
+        if (i == 2 * matrices)
+            return refuse(err, s->j.path, "tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
+                          s->tensor[t].name);
+    }
+    return known ? TTMM_OK : refuse(err, s->j.path, "holds no LoRA matrix");
+}
+
+/* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot; else
+ * `common`. A key is a regular expression to PEFT; of these, ^ at the beginning (the whole name), $ at the end and \.
+ * are understood. */
+static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
+{
+    const size_t all = strlen(module);
+    *alpha = common;
+    for (int at = json_child(j, json_find(j, 0, "alpha_pattern")); at >= 0; at = json_next_key(j, at)) {
+        char key[256], shown[64];
+        const size_t n = json_text(key, sizeof key, j, at);
+        const int whole = key[0] == '^';
+        size_t length = 0;
+        for (size_t i = (size_t)whole; i < n; i++)
+            if (!(key[i] == '\\' && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n)) key[length++] = key[i];
+        key[length] = 0;
+        if (n + 1 == sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
+            return refuse(err, j->path, "alpha_pattern has the regular expression %s, which is not supported",
+                          json_shown(shown, j, at));
+        if (length > all || strcmp(module + all - length, key) != 0) continue;
+        if (length < all && (whole || module[all - length - 1] != '.')) continue;
+        if (json_number(j, j->node[at].next, alpha)) return TTMM_OK;
+        return refuse(err, j->path, "alpha_pattern has something else than a number for %s", json_shown(shown, j, at));
+    }
+    return TTMM_OK;
+}
+
+/* Of adapter_config.json, what holds for all matrices. */
+typedef struct {
+    int rank; /* 0: rank_pattern has others, too */
+    double alpha;
+    int rooted; /* 1: the scale is alpha / sqrt(rank), "use_rslora"                              (Kalajdzievski 2023) */
+} adapter_settings;
+
+/* fixed: what must be as it is here. used: what must have one of these types (the first characters of json_node) to be
+ * understood. */
+static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
+{
+    static const char *const fixed[][2] = {
+        {"peft_type", "\"LORA\""},     {"use_dora", "false"},    {"use_qalora", "false"},
+        {"fan_in_fan_out", "false"},   {"lora_bias", "false"},   {"bias", "\"none\""},
+        {"layer_replication", "null"}, {"arrow_config", "null"}, {"alora_invocation_tokens", "null"}};
+    static const struct {
+        const char *key, *types, *expected;
+    } used[] = {
+        {"use_rslora", "tf", "true or false"}, {"rank_pattern", "{", "an object"}, {"alpha_pattern", "{", "an object"}};
+    uint64_t r;
+    if (!json_integer(j, json_find(j, 0, "r"), &r) || r < 1 || r > MOST_RANK)
+        return refuse(err, j->path, "r is missing or not a rank of 1 to %d", MOST_RANK);
+    if (!json_number(j, json_find(j, 0, "lora_alpha"), &a->alpha))
+        return refuse(err, j->path, "lora_alpha is missing or not a number");
+    int code = check_fixed(j, fixed, sizeof fixed / sizeof *fixed, err);
+    if (code) return code;
+    if (json_child(j, json_find(j, 0, "modules_to_save")) >= 0)
+        return refuse(err, j->path, "modules_to_save is set, which is not supported");
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
+        const int node = json_find(j, 0, used[i].key);
+        if (node >= 0 && strchr(used[i].types, json_type(j, node)) == NULL)
+            return json_refuse(j, used[i].key, node, used[i].expected, err);
+    }
+    a->rank = json_child(j, json_find(j, 0, "rank_pattern")) < 0 ? (int)r : 0;
+    a->rooted = json_true(j, 0, "use_rslora");
+    return TTMM_OK;
+}
+
+/* Matrix i of an adapter: its scale, A and B. The ranks are those of the tensors; without rank_pattern they must be the
+ * one that adapter_config.json gives. */
+static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, const json *j, safetensors *s,
+                               ttmm_error *err)
+{
+    const int rank = l->matrix[i].rank;
+    char module[96];
+    double alpha;
+    module_name(module, i);
+    if (a->rank && rank != a->rank) return refuse(err, j->path, "r is %d, but %s has rank %d", a->rank, module, rank);
+    int code = alpha_of(&alpha, a->alpha, j, module, err);
+    const real scale = l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
+    if (code == TTMM_OK && !(scale - scale == 0))
+        return refuse(err, j->path, "the alpha of %s is %g, too large", module, alpha);
+    for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
+        const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
+        code = read_tensor(s, half.name, (real *)half.data, TTMM_REAL, half.rows, half.cols, err);
+    }
+    return code;
+}
+
+/* Settings, then the ranks by the tensors' shapes, then room for just those, then the numbers. */
+int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    const int matrices = c->n_layers * TTMM_MATRICES;
+    adapter_settings a = {0};
+    json j;
+    safetensors s = {0};
+    memset(l, 0, sizeof *l);
+    int *rank = calloc((size_t)matrices, sizeof *rank);
+    if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
+    int code = json_open(&j, folder, "adapter_config.json", err);
+    if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
+    if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
+    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
+    for (int i = 0; i < matrices && code == TTMM_OK; i++)
+        if (rank[i]) code = read_adapter_matrix(l, i, &a, &j, &s, err);
+    close_safetensors(&s);
+    json_close(&j);
+    free(rank);
+    if (code) ttmm_lora_free(l);
+    return code;
+}
+
+/* The tensors of a corpus's file, to be written from c or read into it. Returns how many, at most CORPUS_TENSORS. */
+enum { CORPUS_TENSORS = 9 };
+static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
+{
+    size_t n = 0;
+    t[n++] = store("document_offsets", I64, c->n_documents + 1, 0, c->document);
+    t[n++] = store("sequence_offsets", I64, c->n_sequences + 1, 0, c->sequence);
+    t[n++] = store("tokens", I32, c->n_tokens, 0, c->token);
+    t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
+    t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
+    if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
+    if (c->dim && c->idf) t[n++] = store("idf", TTMM_REAL, c->dim, 0, c->idf);
+    if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
+    t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
+    return n;
+}
+
+/* c->clustered and c->dim say what there is beside the text. */
+int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err)
+{
+    stored t[CORPUS_TENSORS];
+    size_t name_bytes = 0;
+    for (size_t i = 0; i < c->n_files; i++) name_bytes += strlen(c->file[i]) + 1;
+    const size_t n = corpus_tensors(t, c, name_bytes);
+    int code = ttmm_make_folder(folder, err);
+    return code ? code : write_safetensors(folder, "corpus.safetensors", t, n, note, err);
+}
+
+/* Offsets must ascend from 0 to `last`: no document and no sequence is empty.    offset [n + 1] */
+static int check_offsets(const size_t *offset, size_t n, size_t last, const char *path, const char *name,
+                         ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (offset[i] >= offset[i + 1]) return refuse(err, path, "%s does not ascend at %zu", name, i + 1);
+    if (offset[0] != 0 || offset[n] != last)
+        return refuse(err, path, "%s goes from %zu to %zu, expected 0 to %zu", name, offset[0], offset[n], last);
+    return TTMM_OK;
+}
+
+/* Numbers must be below `most`; read_numbers let none be negative. */
+static int check_below(const int *x, size_t n, size_t most, const char *path, const char *name, ttmm_error *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((size_t)x[i] >= most)
+            return refuse(err, path, "%s has %d at %zu, expected less than %zu", name, x[i], i, most);
+    return TTMM_OK;
+}
+
+/* What must be known before there is room for the rest: how many of everything. The files are counted by the zero bytes
+ * at the ends of their names. */
+static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes, ttmm_error *err)
+{
+    const char *needed[] = {"tokens", "document_offsets", "sequence_offsets", "file_names"};
+    size_t count[4] = {0};
+    for (size_t i = 0; i < 4; i++) {
+        const stored *t = find_tensor(s, needed[i]);
+        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
+            return refuse(err, s->j.path, "tensor %s is missing or not a list", needed[i]);
+        count[i] = t->dim[0];
+    }
+    c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1, *name_bytes = count[3];
+    if (c->n_documents < 1 || c->n_sequences < 1) return refuse(err, s->j.path, "holds no documents");
+    char *names = malloc(*name_bytes);
+    if (names == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
+    int code = read_tensor(s, "file_names", names, U8, *name_bytes, 1, err);
+    for (size_t i = 0; i < *name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
+    if (code == TTMM_OK && names[*name_bytes - 1] != 0)
+        code = refuse(err, s->j.path, "file_names does not end in a zero byte");
+    free(names);
+    return code;
+}
+
+/* Sizes, then room, then everything by the list that it was written by, then whether it fits together. */
+int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
+{
+    safetensors s;
+    stored tensor[CORPUS_TENSORS];
+    size_t name_bytes = 0;
+    memset(c, 0, sizeof *c);
+    int code = open_safetensors(&s, folder, "corpus.safetensors", err);
+    if (code) return code;
+    const char *path = s.j.path;
+    code = read_corpus_sizes(c, &s, &name_bytes, err);
+    if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
+    const size_t n = c->n_sequences, n_documents = c->n_documents;
+    const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
+    if (embeddings) {
+        const int idf = find_tensor(&s, "idf") != NULL;
+        const size_t dim = embeddings->dim[1];
+        if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
+            code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
+                          idf ? "2048" : "E");
+        if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
+    }
+    c->clustered = find_tensor(&s, "cluster") != NULL;
+    const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
+    for (size_t i = 0; i < tensors && code == TTMM_OK; i++) {
+        const stored *t = &tensor[i];
+        code = read_tensor(&s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
+    }
+    char *name = c->names;
+    for (size_t i = 0; i < c->n_files && code == TTMM_OK; i++, name += strlen(name) + 1) c->file[i] = name;
+    if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
+    if (code == TTMM_OK) code = check_offsets(c->document, n_documents, c->n_tokens, path, "document_offsets", err);
+    if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
+    if (code == TTMM_OK) code = check_below(c->document_file, n_documents, c->n_files, path, "document_file", err);
+    if (code == TTMM_OK) code = check_below(c->sequence_document, n, n_documents, path, "sequence_document", err);
+    if (code == TTMM_OK && c->clustered) code = check_below(c->cluster, n, n, path, "cluster", err);
+    close_safetensors(&s);
+    if (code) ttmm_corpus_free(c);
+    return code;
+}
+
+/* The tensors of a trainer's checkpoint; weights is where they are, or where to read them to. */
+enum { CHECKPOINT_TENSORS = 4 };
+static void checkpoint_tensors(stored *tensor, const ttmm_trainer *t, const real *weights, const size_t *at)
+{
+    tensor[0] = store("weights", TTMM_REAL, t->n, 0, weights);
+    tensor[1] = store("first_moments", TTMM_REAL, t->n, 0, t->moment1);
+    tensor[2] = store("second_moments", TTMM_REAL, t->n, 0, t->moment2);
+    tensor[3] = store("step_and_tokens", I64, 2, 0, at);
+}
+
+int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
+{
+    const size_t at[2] = {(size_t)t->step, t->tokens};
+    stored tensor[CHECKPOINT_TENSORS];
+    checkpoint_tensors(tensor, t, t->weights, at);
+    return write_safetensors(NULL, path, tensor, CHECKPOINT_TENSORS, settings, err);
+}
+
+/* The settings must be the same, and the types: a run resumed in another precision would not end with the same bits.
+ * What fails leaves the trainer as ttmm_trainer_start did, as the weights are read into room for gradients first. */
+int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
+{
+    const size_t size = strlen(settings) + 1024; /* room for a longer note, which is another one, and is shown */
+    size_t at[2];
+    stored tensor[CHECKPOINT_TENSORS];
+    safetensors s;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL && (errno == ENOENT || errno == ENOTDIR)) return 0;
+    if (f) fclose(f);
+    int code = open_safetensors(&s, NULL, path, err);
+    if (code) return code;
+    char *note = malloc(size);
+    if (note) read_note(note, size, &s);
+    else code = fail(err, TTMM_NO_ROOM, "out of memory for a note");
+    if (note && strcmp(note, settings) != 0)
+        code = refuse(err, path,
+                      "is of a run with \"%.200s\", this one has \"%.200s\": finish that one or remove the file", note,
+                      settings);
+    free(note);
+    checkpoint_tensors(tensor, t, t->grad, at);
+    for (size_t i = 0; i < CHECKPOINT_TENSORS && code == TTMM_OK; i++) {
+        const stored *to = &tensor[i], *from = find_tensor(&s, to->name);
+        if (from && from->dtype != to->dtype) code = refuse(err, path, "tensor %s is of another type", to->name);
+        else code = read_tensor(&s, to->name, (void *)to->data, to->dtype, to->dim[0], 1, err);
+    }
+    close_safetensors(&s);
+    if (code == TTMM_OK && at[0] > (size_t)t->steps) code = refuse(err, path, "is at step %zu of %ld", at[0], t->steps);
+    if (code) {
+        memset(t->moment1, 0, t->n * sizeof(real));
+        memset(t->moment2, 0, t->n * sizeof(real));
+        return code;
+    }
+    memcpy(t->weights, t->grad, t->n * sizeof(real));
+    t->step = (long)at[0], t->tokens = at[1];
+    return 1;
+}
+
+/* ==== 17. Tokenizers and Unicode =====================================================================================
+ *
+ * tokenizer.json as Hugging Face's tokenizers write it, of byte-level BPE (Sennrich et al. 2016; Radford et al. 2019):
+ *
+ *   normalizer      none or NFC
+ *   pre_tokenizer   ByteLevel, or Split by one of three regular expressions and then ByteLevel
+ *   model           BPE: vocab {"token": id, ...}, merges ["left right", ...] or [["left", "right"], ...]
+ *   added_tokens    found in a text where they are spelled out, before or (normalized) after its normalisation
+ *   post_processor  none, ByteLevel, or TemplateProcessing: tokens before and after a text
+ *
+ * Anything else is refused by name, as it would give other tokens. A text is cut at the added tokens in it, then into
+ * words by the expression; a word begins as the tokens of its bytes, and of all pairs of neighbours that have a merge
+ * the one of lowest rank is merged, the leftmost of equal ones, until there is none. The expressions, SPLIT_NONE for a
+ * text in one piece:
+ *
+ *   GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *   LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
+ *           \s+(?!\S)|\s+
+ *   QWEN2   as LLAMA3, with \p{N} instead of \p{N}{1,3}
+ *
+ * What is a letter (\p{L}), a number (\p{N}) and NFC come from tables of Unicode, which stand packed at the end of this
+ * file; test/unicode.py makes them, and says how a number is written and of which versions of Unicode they are. */
+
+/* From the end of the file: a packed table, a list of strings that ends in NULL. */
+enum { PACKED_LETTERS, PACKED_NUMBERS, PACKED_COMBINING, PACKED_SINGLES, PACKED_PAIRS };
+static const char *const *packed_table(int which);
+
+/* The numbers of a packed table: base 45, a digit of the alphabet's upper half is followed by another. out NULL: counts
+ * only. Returns how many. */
+static size_t unpack(uint32_t *out, int which)
+{
+    size_t n = 0;
+    uint32_t number = 0;
+    for (const char *const *packed = packed_table(which); *packed; packed++)
+        for (const char *p = *packed; *p; p++) {
+            const uint32_t digit = (uint32_t)(*p - '#' - (*p > '?') - (*p > '\\'));
+            number = number * 45 + digit % 45;
+            if (digit >= 45) continue; /* another digit follows */
+            if (out) out[n] = number;
+            n++, number = 0;
+        }
+    return n;
+}
+
+typedef struct { /* code = first, or first and then second, in NFD's form */
+    uint32_t code, first, second;
+} mapping;
+
+typedef struct {
+    uint32_t *letters, *numbers; /* where they begin and end in turn, ascending */
+    uint32_t *combining;         /* from where on, canonical combining class; ascending */
+    size_t n_letters, n_numbers, n_combining;
+    mapping *decomposing, *composing; /* by code; by first and second */
+    size_t n_decomposing, n_composing;
+} unicode;
+
+/* The last i with x[i * step] <= c, plus 1; 0: none. */
+static size_t find_step(const uint32_t *x, size_t n, size_t step, uint32_t c)
+{
+    size_t from = 0, to = n;
+    while (from < to) {
+        const size_t middle = (from + to) / 2;
+        if (x[middle * step] <= c) from = middle + 1;
+        else to = middle;
+    }
+    return from;
+}
+
+/* For qsort and bsearch. */
+static int by_code(const void *a, const void *b)
+{
+    const mapping *x = a, *y = b;
+    return (x->code > y->code) - (x->code < y->code);
+}
+
+static int by_parts(const void *a, const void *b)
+{
+    const mapping *x = a, *y = b;
+    return x->first != y->first ? (x->first > y->first ? 1 : -1) : (x->second > y->second) - (x->second < y->second);
+}
+
+/* Signed differences. */
+static uint32_t unzigzag(uint32_t u) { return u / 2 ^ (0 - (u & 1)); } /* 0 1 2 3 4 is 0 -1 1 -2 2, mod 2^32 */
+
+/* A table of groups of numbers, the first of each given as the distance from that of the group before. *n: how many
+ * groups. */
+static uint32_t *unpack_groups(size_t *n, int which, size_t group, arena *a)
+{
+    const size_t numbers = unpack(NULL, which);
+    uint32_t *x = take(a, numbers, sizeof *x);
+    *n = numbers / group;
+    if (x == NULL) return NULL; /* the arena only adds up */
+    unpack(x, which);
+    for (size_t i = group; i < numbers; i += group) x[i] += x[i - group];
+    return x;
+}
+
+/* Singles are characters that decompose to one other, pairs to two: what they are, whether NFC puts the two together
+ * again, and the two, each as the difference from that of the pair before. */
+static void lay_out_unicode(unicode *u, arena *a)
+{
+    size_t singles, n_pairs = unpack(NULL, PACKED_PAIRS);
+    u->letters = unpack_groups(&u->n_letters, PACKED_LETTERS, 1, a);
+    u->numbers = unpack_groups(&u->n_numbers, PACKED_NUMBERS, 1, a);
+    u->combining = unpack_groups(&u->n_combining, PACKED_COMBINING, 2, a);
+    const uint32_t *single = unpack_groups(&singles, PACKED_SINGLES, 2, a);
+    uint32_t *pair = take(a, n_pairs, sizeof *pair);
+    u->n_decomposing = singles + n_pairs / 3, u->n_composing = 0;
+    u->decomposing = take(a, u->n_decomposing, sizeof *u->decomposing);
+    u->composing = take(a, n_pairs / 3, sizeof *u->composing);
+    if (a->base == NULL) return;
+    mapping now = {0, 0, 0}, *to = u->decomposing;
+    for (size_t i = 0; i < singles; i++) *to++ = (mapping){single[2 * i], single[2 * i + 1], 0};
+    unpack(pair, PACKED_PAIRS);
+    for (size_t i = 0; i < n_pairs; i += 3) {
+        now.code += pair[i] / 2, now.first += unzigzag(pair[i + 1]), now.second += unzigzag(pair[i + 2]);
+        *to++ = now;
+        if (pair[i] % 2) u->composing[u->n_composing++] = now;
+    }
+    qsort(u->decomposing, u->n_decomposing, sizeof now, by_code);
+    qsort(u->composing, u->n_composing, sizeof now, by_parts);
+}
+
+/* 0 of a starter, and of every character below U+0300; else where among the marks after a starter it belongs. */
+static uint32_t combining_class(const unicode *u, uint32_t c)
+{
+    const size_t i = c < 0x300 ? 0 : find_step(u->combining, u->n_combining, 2, c);
+    return i ? u->combining[2 * i - 1] : 0;
+}
+
+/* Hangul syllables follow from arithmetic (Unicode 16, section 3.12): 19 leading consonants, 21 vowels, and 27 trailing
+ * consonants or none. */
+enum { SYLLABLES = 0xac00, LEADING = 0x1100, VOWELS = 0x1161, TRAILING = 0x11a7 };
+
+/* The whole decomposition of c, written at out; returns its end. */
+static uint32_t *decompose(const unicode *u, uint32_t *out, uint32_t c)
+{
+    const mapping key = {c, 0, 0};
+    if (c - SYLLABLES < 19 * 21 * 28) {
+        const uint32_t i = c - SYLLABLES;
+        *out++ = LEADING + i / (21 * 28), *out++ = VOWELS + i / 28 % 21;
+        if (i % 28) *out++ = TRAILING + i % 28;
+        return out;
+    }
+    const mapping *found = c < 0xc0 ? NULL : bsearch(&key, u->decomposing, u->n_decomposing, sizeof key, by_code);
+    if (found == NULL) {
+        *out++ = c;
+        return out;
+    }
+    out = decompose(u, out, found->first);
+    if (found->second) *out++ = found->second; /* has no decomposition itself */
+    return out;
+}
+
+/* The character that two make, 0: they do not. */
+static uint32_t compose(const unicode *u, uint32_t first, uint32_t second)
+{
+    const mapping key = {0, first, second};
+    if (first - LEADING < 19 && second - VOWELS < 21)
+        return SYLLABLES + ((first - LEADING) * 21 + second - VOWELS) * 28;
+    if (first - SYLLABLES < 19 * 21 * 28 && (first - SYLLABLES) % 28 == 0 && second - TRAILING - 1 < 27)
+        return first + second - TRAILING;
+    const mapping *found = bsearch(&key, u->composing, u->n_composing, sizeof key, by_parts);
+    return found ? found->code : 0;
+}
+
+/* Normalisation form C (Unicode Standard Annex 15): decompose, put combining marks in order of their class, compose
+ * what can be. A text with nothing from U+0300 on is in it already: then *out [*length] is the text itself, else
+ * allocated; NULL: no memory. */
+static void normalise_text(char **out, size_t *length, const unicode *u, const char *text, size_t n)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    size_t i = 0, codes = 0, bytes;
+    while (i < n && s[i] < 0xcc) i++; /* U+0300 and all after it begin with this byte or a higher one */
+    *out = (char *)text, *length = n;
+    if (i == n) return;
+    uint32_t *code = malloc(mul_size(mul_size(2, n) + 4, sizeof *code)); /* 2 bytes give up to 3, 3 bytes up to 4 */
+    if ((*out = (char *)code) == NULL) return;
+    for (i = 0; i < n; i += bytes) {
+        const uint32_t c = utf8_get(s + i, n - i, &bytes);
+        codes = (size_t)(decompose(u, code + codes, c) - code);
+    }
+    size_t starter = SIZE_MAX, kept = 0;
+    for (i = 1; i < codes; i++) { /* insertion sort among the marks after a starter */
+        const uint32_t c = code[i], order = combining_class(u, c);
+        size_t j = i;
+        for (; order > 0 && j > 0 && combining_class(u, code[j - 1]) > order; j--) code[j] = code[j - 1];
+        code[j] = c;
+    }
+    uint32_t last = 0; /* order of the last mark kept after the starter; 0: none */
+    for (i = 0; i < codes; i++) {
+        const uint32_t order = combining_class(u, code[i]);
+        const int beside = starter != SIZE_MAX && (kept == starter + 1 || (last != 0 && last < order));
+        const uint32_t whole = beside ? compose(u, code[starter], code[i]) : 0;
+        if (whole) {
+            code[starter] = whole;
+            continue;
+        }
+        if (order == 0) starter = kept;
+        last = order;
+        code[kept++] = code[i];
+    }
+    *out = malloc(mul_size(4, kept) + 1);
+    *length = 0;
+    for (i = 0; *out && i < kept; i++) *length += utf8_put(*out + *length, code[i]);
+    free(code);
+}
+
+enum { SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2 };
+enum { MOST_AROUND = 8 }; /* tokens that a template puts before a text, or after it; Llama 3 has one */
+
+typedef struct {
+    int left, right, result, rank; /* tokens; left < 0: an empty place of the table */
+} merge_rule;
+
+typedef struct {
+    const char *text;
+    size_t length;
+    int token, normalised; /* 1: is looked for after normalisation */
+} added_token;
+
+struct ttmm_tokenizer {
+    void *block;
+    int split, nfc, ignore_merges;
+    int end;                                /* the token after a document, -1: none */
+    size_t n;                               /* tokens are below this */
+    char *text;                             /* of all tokens ... */
+    size_t *at;                             /* [n] ... where that of each begins */
+    size_t *length;                         /* [n]; 0: there is no such token */
+    char *special;                          /* [n] */
+    int byte[256];                          /* the token of each byte */
+    int *word;                              /* [word_room] hash table of tokens by their text, -1: empty */
+    merge_rule *merge;                      /* [merge_room] hash table by left and right */
+    size_t word_room, merge_room, n_merges; /* rooms are powers of 2 */
+    added_token *added;
+    size_t n_added;
+    unsigned char begins[256];                                      /* whether an added token begins with that byte */
+    int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
+    unicode unicode;
+};
+
+void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer)
+{
+    if (tokenizer) free(tokenizer->block);
+}
+
+/* FNV-1's multiplier, mixed at the end: the tables below take the lowest bits. */
+static uint64_t hash_bytes(const char *s, size_t n)
+{
+    uint64_t h = n;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
+    return mix_bits(h);
+}
+
+/* The place in the table of the token with that text, or the empty one where it belongs. */
+static int *find_word(const ttmm_tokenizer *tok, const char *s, size_t n)
+{
+    size_t i = (size_t)hash_bytes(s, n) & (tok->word_room - 1);
+    while (tok->word[i] >= 0 &&
+           !(tok->length[tok->word[i]] == n && memcmp(tok->text + tok->at[tok->word[i]], s, n) == 0))
+        i = (i + 1) & (tok->word_room - 1);
+    return &tok->word[i];
+}
+
+/* The same of the merge of two tokens. */
+static merge_rule *find_merge(const ttmm_tokenizer *tok, int left, int right)
+{
+    size_t i = (size_t)mix_bits((uint64_t)left << 32 | (uint64_t)right) & (tok->merge_room - 1);
+    while (tok->merge[i].left >= 0 && !(tok->merge[i].left == left && tok->merge[i].right == right))
+        i = (i + 1) & (tok->merge_room - 1);
+    return &tok->merge[i];
+}
+
+typedef struct { /* a merge that may be done at a place of the word */
+    const merge_rule *rule;
+    int at;
+} candidate_merge;
+
+typedef struct { /* a text on its way to tokens */
+    const ttmm_tokenizer *tok;
+    token_list *list;
+    int *symbol, *next, *before; /* [word_room] of one word: tokens, a doubly linked list */
+    candidate_merge *heap;       /* [2 word_room] the first is the next to be done */
+    size_t word_room, n_heap;
+} encoder;
+
+/* The lowest rank first, then the leftmost. */
+static int comes_before(const candidate_merge *a, const candidate_merge *b)
+{
+    return a->rule->rank != b->rule->rank ? a->rule->rank < b->rule->rank : a->at < b->at;
+}
+
+/* The merge of the symbol at `at` and the one after it, if there is one, goes on the heap. */
+static void push_merge(encoder *e, int at)
+{
+    if (at < 0 || e->next[at] < 0) return;
+    const candidate_merge c = {find_merge(e->tok, e->symbol[at], e->symbol[e->next[at]]), at};
+    if (c.rule->left < 0) return;
+    size_t i = e->n_heap++;
+    for (; i > 0 && comes_before(&c, &e->heap[(i - 1) / 2]); i = (i - 1) / 2) e->heap[i] = e->heap[(i - 1) / 2];
+    e->heap[i] = c;
+}
+
+/* The merge to be done next leaves the heap. */
+static candidate_merge pop_merge(encoder *e)
+{
+    const candidate_merge top = e->heap[0], last = e->heap[--e->n_heap];
+    size_t i = 0, child;
+    while ((child = 2 * i + 1) < e->n_heap) {
+        if (child + 1 < e->n_heap && comes_before(&e->heap[child + 1], &e->heap[child])) child++;
+        if (!comes_before(&e->heap[child], &last)) break;
+        e->heap[i] = e->heap[child], i = child;
+    }
+    e->heap[i] = last;
+    return top;
+}
+
+/* Append the tokens of one word. The word is a list of symbols, the merges possible in it a heap: n log n steps for n
+ * bytes. A merge whose symbols have been merged since stays on the heap until its turn comes, and is passed over. */
+static void encode_word(encoder *e, const char *s, size_t n)
+{
+    const ttmm_tokenizer *tok = e->tok;
+    const int whole = tok->ignore_merges ? *find_word(tok, s, n) : -1;
+    if (whole >= 0) {
+        put_token(e->list, whole);
+        return;
+    }
+    if (tok->n_merges == 0) {
+        for (size_t i = 0; i < n; i++) put_token(e->list, tok->byte[(unsigned char)s[i]]);
+        return;
+    }
+    if (n > e->word_room) {
+        free(e->symbol), free(e->heap);
+        e->word_room = 2 * n;
+        e->symbol = malloc(mul_size(3 * e->word_room, sizeof *e->symbol));
+        e->heap = malloc(mul_size(2 * e->word_room, sizeof *e->heap)); /* every merge removes one, and adds up to two */
+        e->list->failed = e->list->failed || n > INT_MAX || e->symbol == NULL || e->heap == NULL;
+    }
+    if (e->list->failed) return;
+    e->next = e->symbol + e->word_room, e->before = e->next + e->word_room;
+    for (size_t i = 0; i < n; i++) {
+        e->symbol[i] = tok->byte[(unsigned char)s[i]];
+        e->before[i] = (int)i - 1, e->next[i] = i + 1 < n ? (int)i + 1 : -1;
+    }
+    e->n_heap = 0;
+    for (size_t i = 0; i < n; i++) push_merge(e, (int)i);
+    while (e->n_heap > 0) {
+        const candidate_merge c = pop_merge(e);
+        const int at = c.at, right = e->next[at];
+        if (e->symbol[at] != c.rule->left || right < 0 || e->symbol[right] != c.rule->right)
+            continue; /* since merged */
+        e->symbol[at] = c.rule->result, e->symbol[right] = -1;
+        e->next[at] = e->next[right];
+        if (e->next[right] >= 0) e->before[e->next[right]] = at;
+        push_merge(e, e->before[at]);
+        push_merge(e, at);
+    }
+    for (int i = 0; i >= 0; i = e->next[i]) put_token(e->list, e->symbol[i]);
+}
+
+enum { LETTER = 1, NUMBER = 2, SPACE = 4, NEWLINE = 8, OTHER = 16 }; /* NEWLINE: CR and LF, SPACE: the rest of \s */
+
+/* What \s, \p{L} and \p{N} stand for. */
+static int character_kind(const unicode *u, uint32_t c)
+{
+    if (c == '\n' || c == '\r') return NEWLINE;
+    if ((c >= 9 && c <= 12) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+        c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000)
+        return SPACE;
+    if (find_step(u->letters, u->n_letters, 1, c) % 2) return LETTER;
+    return find_step(u->numbers, u->n_numbers, 1, c) % 2 ? NUMBER : OTHER;
+}
+
+/* Where the run of characters of these kinds ends that begins at `at`; at most `most` characters. *last: where its last
+ * one begins; untouched if it is empty. */
+static size_t run_of(const ttmm_tokenizer *tok, const unsigned char *s, size_t n, size_t at, int kinds, size_t most,
+                     size_t *last)
+{
+    size_t length;
+    for (; at < n && most > 0; at += length, most--) {
+        if (!(character_kind(&tok->unicode, utf8_get(s + at, n - at, &length)) & kinds)) break;
+        *last = at;
+    }
+    return at;
+}
+
+/* 's 't 're 've 'm 'll 'd: the length, or 0. With any case the long s, U+017F, counts as an s. */
+static size_t contraction(const unsigned char *s, size_t n, int any_case)
+{
+    static const char *const ending[] = {"s", "t", "re", "ve", "m", "ll", "d"};
+    if (n < 2 || s[0] != '\'') return 0;
+    if (any_case && n > 2 && s[1] == 0xc5 && s[2] == 0xbf) return 3;
+    for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
+        const size_t length = strlen(ending[i]);
+        size_t j = 0;
+        while (j < length && 1 + j < n &&
+               (s[1 + j] == ending[i][j] || (any_case && s[1 + j] == ending[i][j] - 'a' + 'A')))
+            j++;
+        if (j == length) return 1 + length;
+    }
+    return 0;
+}
+
+/* The length of the first word of s [n], n > 0: the alternatives of the expression in their order. The last three of
+ * LLAMA3 are about blanks: up to the last line end among them; else all but the last, if a word follows; else all. */
+static size_t word_length(const ttmm_tokenizer *tok, const unsigned char *s, size_t n)
+{
+    const int gpt2 = tok->split == SPLIT_GPT2;
+    const size_t blank = s[0] == ' ', digits = tok->split == SPLIT_LLAMA3 ? 3 : 1;
+    size_t end = contraction(s, n, !gpt2), last = 0, first;
+    if (end > 0) return end;
+    const int kind = character_kind(&tok->unicode, utf8_get(s, n, &first));
+    const size_t before_letters = gpt2 ? blank : kind & (SPACE | OTHER) ? first : 0;
+    if ((end = run_of(tok, s, n, before_letters, LETTER, SIZE_MAX, &last)) > before_letters) return end;
+    const size_t before_digits = gpt2 ? blank : 0;
+    if ((end = run_of(tok, s, n, before_digits, NUMBER, gpt2 ? SIZE_MAX : digits, &last)) > before_digits) return end;
+    if ((end = run_of(tok, s, n, blank, OTHER, SIZE_MAX, &last)) > blank)
+        return gpt2 ? end : run_of(tok, s, n, end, NEWLINE, SIZE_MAX, &last);
+    end = run_of(tok, s, n, 0, SPACE | NEWLINE, SIZE_MAX, &last);
+    for (size_t i = gpt2 ? 0 : end; i > 0; i--)
+        if (s[i - 1] == '\n' || s[i - 1] == '\r') return i;
+    return end < n && last > 0 ? last : end;
+}
+
+/* Append the tokens of a text without added tokens, word by word. */
+static void encode_words(encoder *e, const char *text, size_t n)
+{
+    for (size_t at = 0, length; at < n && !e->list->failed; at += length) {
+        length = e->tok->split ? word_length(e->tok, (const unsigned char *)text + at, n - at) : n - at;
+        encode_word(e, text + at, length);
+    }
+}
+
+/* The longest added token that text [n], n > 0, begins with, or NULL. */
+static const added_token *added_at(const ttmm_tokenizer *tok, const char *text, size_t n, int normalised)
+{
+    const added_token *found = NULL;
+    if (!tok->begins[(unsigned char)*text]) return NULL;
+    for (const added_token *a = tok->added; a < tok->added + tok->n_added; a++)
+        if (a->normalised == normalised && a->length <= n && (found == NULL || a->length > found->length) &&
+            memcmp(a->text, text, a->length) == 0)
+            found = a;
+    return found;
+}
+
+/* Cut a text at the added tokens that are looked for in it as it stands; what is between them is normalised and cut at
+ * those that are looked for then; what is between these are words. */
+static void encode_text(encoder *e, const char *text, size_t n, int normalised)
+{
+    char *form = (char *)text;
+    size_t length = n, from = 0;
+    if (normalised && e->tok->nfc) normalise_text(&form, &length, &e->tok->unicode, text, n);
+    if (form == NULL) e->list->failed = 1;
+    for (size_t at = 0; at <= length && !e->list->failed;) {
+        const added_token *a = at < length ? added_at(e->tok, form + at, length - at, normalised) : NULL;
+        if (at < length && a == NULL) {
+            at++;
+            continue;
+        }
+        if (at > from && normalised) encode_words(e, form + from, at - from);
+        else if (at > from) encode_text(e, form + from, at - from, 1);
+        if (a) put_token(e->list, a->token);
+        from = at += a ? a->length : 1;
+    }
+    if (form != text) free(form);
+}
+
+/* In the byte vocabulary a text's bytes are its tokens, but for SEPARATOR. */
+static void encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes)
+{
+    for (size_t i = 0; tok == NULL && i < bytes && !list->failed; i++) {
+        const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
+        put_token(list, mark ? TTMM_END : (unsigned char)text[i]);
+        if (mark) i += MARK - 1;
+    }
+    if (tok == NULL) return;
+    encoder e = {.tok = tok, .list = list};
+    for (int i = 0; i < tok->n_before; i++) put_token(list, tok->before[i]);
+    encode_text(&e, text, bytes, 0);
+    for (int i = 0; i < tok->n_after; i++) put_token(list, tok->after[i]);
+    free(e.symbol);
+    free(e.heap);
+}
+
+static int end_token(const ttmm_tokenizer *tok) { return tok ? tok->end : TTMM_END; }
+
+static const unsigned char every_byte[256]; /* 0, 1, 2 ...: at the end of the file */
+
+/* Where they stand in the tokenizer's own text. */
+const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n)
+{
+    const size_t t = (size_t)token; /* a negative one is past every vocabulary */
+    const int text = tokenizer ? t < tokenizer->n && !tokenizer->special[t] : t < TTMM_END;
+    *n = !text ? 0 : tokenizer ? tokenizer->length[t] : 1;
+    return text && tokenizer ? (const unsigned char *)tokenizer->text + tokenizer->at[t] : every_byte + t % 256;
+}
+
+/* In the names of byte-level tokens (GPT-2's bytes_to_unicode) the printable bytes of Latin-1 stand for themselves, and
+ * U+0100, U+0101 ... for the others: 0 to 32, 127 to 160, and 173. */
+static int is_printable(unsigned b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
+
+/* The byte that a character of such a name stands for, -1: none. */
+static int byte_of(uint32_t c)
+{
+    if (c < 0x100) return is_printable(c) ? (int)c : -1;
+    const int other = c < 0x144 ? (int)c - 0x100 : -1;
+    return other < 33 ? other : other < 67 ? other - 33 + 127 : 173;
+}
+
+/* Replace the name of a token by the bytes that it stands for; a character has no fewer bytes than it stands for.
+ * Returns 0 if it has characters that stand for none; then it stays as it is. */
+static int name_to_bytes(char *name, size_t *n)
+{
+    const unsigned char *s = (const unsigned char *)name;
+    size_t count = 0, length;
+    for (size_t i = 0; i < *n; i += length)
+        if (byte_of(utf8_get(s + i, *n - i, &length)) < 0) return 0;
+    for (size_t i = 0; i < *n; i += length)
+        name[count++] = (char)(unsigned char)byte_of(utf8_get(s + i, *n - i, &length));
+    *n = count;
+    return 1;
+}
+
+/* tokenizer.json of the byte vocabulary: token b is byte b, and SEPARATOR; no merges. tokenizer_config.json tells
+ * transformers which of its classes to use. */
+static int write_tokenizer(const char *folder, ttmm_error *err)
+{
+    unsigned other = 0x100;
+    output o;
+    int code = output_open(&o, folder, "tokenizer.json", err);
+    if (code) return code;
+    fprintf(o.f,
+            "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
+            "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
+            "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
+            "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
+            "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
+            "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+            "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
+            "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
+            TTMM_END, SEPARATOR);
+    for (unsigned b = 0; b < 256; b++) fprintf(o.f, "\"\\u%04x\": %u, ", is_printable(b) ? b : other++, b);
+    fprintf(o.f, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
+    code = output_close(&o, err);
+    if (code == TTMM_OK) code = output_open(&o, folder, "tokenizer_config.json", err);
+    if (code) return code;
+    fprintf(o.f, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"%s\"}\n", SEPARATOR);
+    return output_close(&o, err);
+}
+
+/* {"type": ...} */
+static int has_type(const json *j, int node, const char *type)
+{
+    return json_equal(j, json_find(j, node, "type"), type);
+}
+
+/* As json_refuse, of an object that is known by its type; and what can still be done with the model. */
+static int refuse_type(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
+{
+    char shown[64];
+    return refuse(err, j->path, "%s is %s, expected %s; --ids still takes token ids", what,
+                  json_shown(shown, j, either(json_find(j, node, "type"), node)), expected);
+}
+
+/* NFC or none; of a Sequence each. */
+static int read_normalizer(ttmm_tokenizer *tok, const json *j, int node, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (node < 0) return TTMM_OK;
+    if (has_type(j, node, "Sequence")) {
+        for (int i = json_child(j, json_find(j, node, "normalizers")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+            code = read_normalizer(tok, j, i, err);
+        return code;
+    }
+    tok->nfc = has_type(j, node, "NFC");
+    return tok->nfc ? TTMM_OK : refuse_type(j, "the normalizer", node, "NFC or none", err);
+}
+
+/* ByteLevel, with GPT-2's expression or none. add_prefix_space is true where it is absent. */
+static int read_byte_level(ttmm_tokenizer *tok, const json *j, int node, ttmm_error *err)
+{
+    if (!has_type(j, node, "ByteLevel")) return refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err);
+    if (json_find(j, node, "add_prefix_space") < 0 || json_true(j, node, "add_prefix_space"))
+        return refuse(err, j->path, "add_prefix_space is not false, which is not supported");
+    const int regex = json_find(j, node, "use_regex") < 0 || json_true(j, node, "use_regex");
+    tok->split = regex ? SPLIT_GPT2 : SPLIT_NONE;
+    return TTMM_OK;
+}
+
+/* ByteLevel alone, or a Sequence of Split by one of the expressions and ByteLevel without its own. */
+static int read_pre_tokenizer(ttmm_tokenizer *tok, const json *j, ttmm_error *err)
+{
+    static const char *const expression[] = {
+        "",
+        "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+        ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+         "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
+        ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
+         "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
+    };
+    const int node = json_find(j, 0, "pre_tokenizer");
+    if (!has_type(j, node, "Sequence")) return read_byte_level(tok, j, node, err);
+    const int split = json_child(j, json_find(j, node, "pretokenizers"));
+    const int bytes = split < 0 ? -1 : j->node[split].next;
+    if (bytes < 0)
+        return split < 0 ? refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err)
+                         : read_byte_level(tok, j, split, err);
+    if (!has_type(j, split, "Split")) return refuse_type(j, "the first pre_tokenizer", split, "Split", err);
+    int code = read_byte_level(tok, j, bytes, err);
+    if (code) return code;
+    if (tok->split != SPLIT_NONE || j->node[bytes].next >= 0)
+        return refuse(err, j->path, "the pre_tokenizer goes on after Split and ByteLevel without regex");
+    char text[512];
+    json_text(text, sizeof text, j, json_find(j, json_find(j, split, "pattern"), "Regex"));
+    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, split, "invert"))
+        for (tok->split = SPLIT_QWEN2; tok->split > SPLIT_NONE && strcmp(text, expression[tok->split]) != 0;)
+            tok->split--;
+    return tok->split
+               ? TTMM_OK
+               : refuse(err, j->path,
+                        "the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
+                        text[0] ? text : "something else than a regular expression");
+}
+
+/* TemplateProcessing: special tokens before and after a text. ByteLevel alters offsets only. A Sequence is all of its
+ * members. */
+static int read_post_processor(ttmm_tokenizer *tok, const json *j, int node, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    if (node < 0 || has_type(j, node, "ByteLevel")) return TTMM_OK;
+    if (has_type(j, node, "Sequence")) {
+        for (int i = json_child(j, json_find(j, node, "processors")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+            code = read_post_processor(tok, j, i, err);
+        return code;
+    }
+    if (!has_type(j, node, "TemplateProcessing"))
+        return refuse_type(j, "the post_processor", node, "TemplateProcessing, ByteLevel or none", err);
+    const int tokens = json_find(j, node, "special_tokens");
+    int after = 0;
+    for (int i = json_child(j, json_find(j, node, "single")); i >= 0; i = j->node[i].next) {
+        const int name = json_find(j, json_find(j, i, "SpecialToken"), "id");
+        char key[256];
+        if (name < 0) {
+            after = 1; /* the text */
+            continue;
+        }
+        json_name(key, sizeof key, j, name);
+        const int ids = json_find(j, json_find(j, tokens, key), "ids");
+        for (int id = json_child(j, ids); id >= 0; id = j->node[id].next) {
+            uint64_t token;
+            int *n = after ? &tok->n_after : &tok->n_before;
+            if (*n == MOST_AROUND || !json_integer(j, id, &token) || token >= tok->n || tok->length[token] == 0)
+                return refuse(err, j->path, "the post_processor's ids of %s are not up to %d tokens", key, MOST_AROUND);
+            (after ? tok->after : tok->before)[(*n)++] = (int)token;
+        }
+        if (ids < 0) return refuse(err, j->path, "the post_processor has no ids for %s", key);
+    }
+    return TTMM_OK;
+}
+
+/* A merge, "left right" or ["left", "right"], into the table. Returns 0 if it is not of two tokens whose union is a
+ * token, too.    left: scratch */
+static int read_merge(ttmm_tokenizer *tok, const json *j, int node, int rank, char *left)
+{
+    const int pair = json_type(j, node) == '[', first = pair ? json_child(j, node) : node;
+    const int second = pair && first >= 0 ? j->node[first].next : -1;
+    size_t n = json_text(left, j->bytes, j, first);
+    char *blank = pair ? left + n : memchr(left, ' ', n);
+    if (blank == NULL) return 0;
+    char *right = blank + 1;
+    size_t n_right = pair ? json_text(right, j->bytes, j, second) : n - (size_t)(right - left);
+    n = (size_t)(blank - left);
+    if (n == 0 || n_right == 0 || !name_to_bytes(left, &n) || !name_to_bytes(right, &n_right)) return 0;
+    memmove(left + n, right, n_right);
+    const int l = *find_word(tok, left, n), r = *find_word(tok, left + n, n_right),
+              whole = *find_word(tok, left, n + n_right);
+    if (l < 0 || r < 0 || whole < 0) return 0;
+    *find_merge(tok, l, r) = (merge_rule){l, r, whole, rank};
+    return 1;
+}
+
+/* An earlier merge of the same two is replaced: of a name given twice the last rank counts. */
+static int read_merges(ttmm_tokenizer *tok, const json *j, int merges, char *scratch, ttmm_error *err)
+{
+    int rank = 0;
+    for (size_t i = 0; i < tok->merge_room; i++) tok->merge[i].left = -1;
+    for (int i = json_child(j, merges); i >= 0; i = j->node[i].next, rank++)
+        if (!read_merge(tok, j, i, rank, scratch))
+            return refuse(err, j->path, "merge %d is not of two tokens whose union is a token, too", rank);
+    return TTMM_OK;
+}
+
+/* The arrays of a tokenizer that knows how many it has of everything. */
+static void lay_out_tokenizer(ttmm_tokenizer *tok, size_t text_bytes, arena *a)
+{
+    tok->text = take(a, text_bytes, 1);
+    tok->at = take(a, tok->n, sizeof *tok->at), tok->length = take(a, tok->n, sizeof *tok->length);
+    tok->special = take(a, tok->n, 1);
+    tok->word = take(a, tok->word_room, sizeof *tok->word);
+    tok->merge = take(a, tok->merge_room, sizeof *tok->merge);
+    tok->added = take(a, tok->n_added, sizeof *tok->added);
+    lay_out_unicode(&tok->unicode, a);
+}
+
+/* The places of a hash table of n: a power of 2, half of them stay empty. */
+static size_t table_room(size_t n)
+{
+    size_t room = 16;
+    while (room < 2 * n) room *= 2;
+    return room;
+}
+
+/* The id of a token, which must be one of the model's; else TTMM_BAD_INPUT. */
+static int read_id(const ttmm_tokenizer *tok, const json *j, int name, int node, ttmm_error *err)
+{
+    uint64_t id;
+    char shown[64];
+    if (json_integer(j, node, &id) && id < tok->n) return (int)id;
+    return refuse(err, j->path, "the id of token %s is not in 0 .. %zu, the model's vocabulary",
+                  json_shown(shown, j, name), tok->n - 1);
+}
+
+/* The tokens of the vocabulary. *used: the bytes of tok->text that are taken. A name that stands for no bytes is the
+ * token's text, but no word can be it. */
+static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int vocab, ttmm_error *err)
+{
+    for (size_t i = 0; i < tok->word_room; i++) tok->word[i] = -1;
+    for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
+        const int id = read_id(tok, j, i, j->node[i].next, err);
+        if (id < 0) return id;
+        char *text = tok->text + *used;
+        tok->at[id] = *used, tok->length[id] = json_text(text, j->bytes, j, i);
+        if (name_to_bytes(text, &tok->length[id])) *find_word(tok, text, tok->length[id]) = id;
+        *used += tok->length[id];
+    }
+    for (unsigned b = 0; b < 256; b++) {
+        const char byte = (char)(unsigned char)b;
+        if ((tok->byte[b] = *find_word(tok, &byte, 1)) < 0)
+            return refuse(err, j->path, "the vocabulary has no token for the byte %u", b);
+    }
+    return TTMM_OK;
+}
+
+/* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. */
+static int read_added(ttmm_tokenizer *tok, size_t *used, const json *j, int node, ttmm_error *err)
+{
+    static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
+    const int content = json_find(j, node, "content");
+    const int id = read_id(tok, j, either(content, node), json_find(j, node, "id"), err);
+    if (id < 0) return id;
+    for (size_t r = 0; r < 3; r++)
+        if (json_true(j, node, refused[r]))
+            return refuse(err, j->path, "added token %d has %s set, which is not supported", id, refused[r]);
+    if (json_type(j, content) != '"') return refuse(err, j->path, "added token %d has no content", id);
+    char *text = tok->text + *used;
+    const size_t n = json_text(text, j->bytes, j, content);
+    if (n == 0) return TTMM_OK;
+    char *form = memcpy(text + n, text, n);
+    added_token *a = &tok->added[tok->n_added++];
+    *a = (added_token){form, n, id, json_true(j, node, "normalized")};
+    if (a->normalised && tok->nfc) normalise_text(&form, &a->length, &tok->unicode, a->text, n);
+    if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+    if (form != a->text) {
+        memcpy(text + n, form, a->length);
+        free(form);
+    }
+    tok->begins[(unsigned char)a->text[0]] = 1;
+    tok->at[id] = *used, tok->length[id] = n, tok->special[id] = (char)json_true(j, node, "special");
+    name_to_bytes(text, &tok->length[id]);
+    *used += n + a->length;
+    return TTMM_OK;
+}
+
+/* The parts of the file in which nothing but one form is understood. */
+static int check_tokenizer(const json *j, ttmm_error *err)
+{
+    static const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix",
+                                          "end_of_word_suffix"};
+    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
+    const int decoder = json_find(j, 0, "decoder");
+    const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && json_find(j, model, "merges") >= 0;
+    if (!untyped && !has_type(j, model, "BPE")) /* GPT-2's own file is untyped */
+        return refuse_type(j, "the model", model, "BPE", err);
+    if (decoder >= 0 && !has_type(j, decoder, "ByteLevel"))
+        return refuse_type(j, "the decoder", decoder, "ByteLevel", err);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        const int node = json_find(j, model, refused[i]);
+        if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, ""))
+            return refuse(err, j->path, "%s is set, which is not supported", refused[i]);
+    }
+    if (json_type(j, vocab) != '{') return refuse(err, j->path, "the model's vocab is missing or not an object");
+    const int merges = json_find(j, model, "merges"), added = json_find(j, 0, "added_tokens");
+    if (merges >= 0 && json_type(j, merges) != '[') return json_refuse(j, "merges", merges, "a list", err);
+    if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
+    return TTMM_OK;
+}
+
+/* First how many there are of everything, then the tokenizer in one block, then its parts in the order in which they
+ * need each other. *tokenizer is to be freed even if that fails. */
+static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
+{
+    const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
+    const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .n = (size_t)c->vocab};
+    int code = check_tokenizer(j, err);
+    if (code) return code;
+    like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
+    like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
+    like.ignore_merges = json_true(j, model, "ignore_merges");
+    /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
+    const size_t text_bytes = mul_size(4, j->bytes);
+    size_t used = 0;
+    arena a = {0};
+    take(&a, 1, sizeof like);
+    lay_out_tokenizer(&like, text_bytes, &a);
+    if ((code = allocate(&a, &like.block, "the tokenizer", err)) != TTMM_OK) return code;
+    ttmm_tokenizer *tok = *tokenizer = take(&a, 1, sizeof *tok);
+    *tok = like;
+    lay_out_tokenizer(tok, text_bytes, &a);
+    tok->n_added = 0;
+    code = read_normalizer(tok, j, json_find(j, 0, "normalizer"), err);
+    if (code == TTMM_OK) code = read_vocabulary(tok, &used, j, vocab, err);
+    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        code = read_added(tok, &used, j, i, err);
+    if (code == TTMM_OK) code = read_merges(tok, j, merges, tok->text + used, err);
+    if (code == TTMM_OK) code = read_pre_tokenizer(tok, j, err);
+    if (code == TTMM_OK) code = read_post_processor(tok, j, json_find(j, 0, "post_processor"), err);
+    return code;
+}
+
+/* config.json gives the size of the vocabulary and the token after a document. */
+int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err)
+{
+    ttmm_config c = {.vocab = TTMM_BYTES};
+    json j;
+    *tokenizer = NULL;
+    int code = ttmm_exists(folder, "config.json") ? ttmm_config_read(&c, folder, err) : TTMM_OK;
+    if (code) return code;
+    if (!ttmm_exists(folder, "tokenizer.json"))
+        return c.vocab == TTMM_BYTES
+                   ? TTMM_OK
+                   : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
+    code = json_open(&j, folder, "tokenizer.json", err);
+    if (code == TTMM_OK) code = read_tokenizer_json(tokenizer, &j, &c, err);
+    json_close(&j);
+    if (code) ttmm_tokenizer_free(*tokenizer), *tokenizer = NULL;
+    return code;
+}
+
+/* ==== 18. Comparing, the command line ================================================================================
+ *
+ * Two safetensors files, tensor by tensor, a chunk of each at a time: neither need fit in memory. And the words after a
+ * program's name: VERB [ARGUMENT | --option VALUE | --option=VALUE | --flag] ..., where -- ends the options and -o is
+ * --output. Refused: verbs and options that are not in the program's tables, or not of the verb; values that are not
+ * read whole or out of range; a wrong number of arguments. */
+
+/* "F32 [3, 4]", cut to the room there is. */
+static void describe(char shape[80], const stored *t)
+{
+    int n = snprintf(shape, 80, "%s [", dtype_table[t->dtype].name);
+    for (int d = 0; d < t->n_dims && n < 80; d++)
+        n += snprintf(shape + n, 80 - (size_t)n, "%s%zu", d ? ", " : "", t->dim[d]);
+    if (n < 79) snprintf(shape + n, 80 - (size_t)n, "]");
+}
+
+/* A stored whole number, exactly. */
+static int64_t integer_of(uint64_t raw, int dtype) { return dtype == I32 ? (int32_t)(uint32_t)raw : (int64_t)raw; }
+
+/* The numbers of two tensors of the same shape: fills in d's verdict and figures. Written so that a NaN is never
+ * within. */
+static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,
+                           double atol, double rtol, ttmm_error *err)
+{
+    const int integers = a->dtype >= I64 && b->dtype >= I64, coarser = a->dtype > b->dtype ? a->dtype : b->dtype;
+    const size_t count = count_of(a);
+    uint64_t raw_a[CHUNK], raw_b[CHUNK];
+    double largest_a = 0;
+    int finite = 1, same = 1;
+    int code = seek_tensor(sa, a, err);
+    if (code == TTMM_OK) code = seek_tensor(sb, b, err);
+    for (size_t k = 0; k < count && code == TTMM_OK;) {
+        const size_t n = count - k < CHUNK ? count - k : CHUNK;
+        if ((code = read_raw(sa, a, raw_a, n, err)) != TTMM_OK) break;
+        if ((code = read_raw(sb, b, raw_b, n, err)) != TTMM_OK) break;
+        for (size_t i = 0; i < n; i++, k++) {
+            const double x = decode_number(raw_a[i], a->dtype), y = decode_number(raw_b[i], b->dtype);
+            const double magnitude = fabs(x) > fabs(y) ? fabs(x) : fabs(y);
+            double off = fabs(x - y);
+            if (integers) { /* of 64 bits, where a double has 53 */
+                const int64_t u = integer_of(raw_a[i], a->dtype), v = integer_of(raw_b[i], b->dtype);
+                off = (double)(u > v ? (uint64_t)u - (uint64_t)v : (uint64_t)v - (uint64_t)u);
+            }
+            if (!(x - x == 0 && y - y == 0)) { /* the first is shown */
+                if (finite) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
+                finite = 0;
+            }
+            same = same && off == 0;
+            largest_a = fabs(x) > largest_a ? fabs(x) : largest_a;
+            if (!finite) continue;
+            if (k == 0 || off > d->max_abs) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
+            const double ulps = coarser < I64 ? off / ulp_of(magnitude, coarser) : off;
+            d->ulps = ulps > d->ulps ? ulps : d->ulps;
+        }
+    }
+    d->max_rel = d->max_abs == 0 ? 0 : d->max_abs / largest_a;
+    const int within = !integers && d->max_abs <= atol + rtol * largest_a;
+    d->verdict = !finite ? TTMM_NOT_FINITE : same ? TTMM_SAME : within ? TTMM_WITHIN : TTMM_PAST;
+    return code;
+}
+
+/* Those of A in the file's order, then those that only B has. */
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
+                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                 ttmm_error *err)
+{
+    safetensors sa = {0}, sb = {0};
+    *failures = 0;
+    int code = open_safetensors(&sa, NULL, path_a, err);
+    if (code == TTMM_OK) code = open_safetensors(&sb, NULL, path_b, err);
+    for (size_t i = 0; i < sa.n + sb.n && code == TTMM_OK; i++) {
+        const stored *a = i < sa.n ? &sa.tensor[i] : NULL;
+        const stored *b = a ? find_tensor(&sb, a->name) : &sb.tensor[i - sa.n];
+        ttmm_difference d = {0};
+        if (a == NULL && find_tensor(&sa, b->name)) continue;
+        d.name = a ? a->name : b->name;
+        if (a) describe(d.shape[0], a);
+        if (b) describe(d.shape[1], b);
+        if (a == NULL) d.verdict = TTMM_EXTRA;
+        else if (b == NULL) d.verdict = TTMM_MISSING;
+        else if (a->n_dims != b->n_dims || memcmp(a->dim, b->dim, sizeof a->dim) != 0) d.verdict = TTMM_SHAPE;
+        else code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, err);
+        if (code) break;
+        *failures += d.verdict >= TTMM_PAST;
+        report(context, &d);
+    }
+    close_safetensors(&sa);
+    close_safetensors(&sb);
+    return code;
+}
+
+static int is_help(const char *word) { return strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0; }
+
+/* o->verbs is " base all ": a verb is looked for between its blanks. */
+static int has_verb(const ttmm_option *o, const char *verb)
+{
+    char word[32];
+    snprintf(word, sizeof word, " %s ", verb);
+    return strstr(o->verbs, word) != NULL;
+}
+
+/* The value of an option that takes one, which must be read whole and within its limits. */
+static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
+{
+    char *end = NULL;
+    double x = 0;
+    long i = 0;
+    const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
+    errno = 0;
+    if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
+    if (o->type == 'f') x = strtod(text, &end);
+    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10));
+    if (o->type == 's') *(const char **)o->value = text;
+    else if (end == text || *end || errno || !(x >= o->least && x <= o->most))
+        return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
+                    o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
+    else if (o->type == 'f') *(double *)o->value = x;
+    else if (o->type == 'l') *(long *)o->value = i;
+    else if (o->type == 'n') *(size_t *)o->value = (size_t)i;
+    else *(int *)o->value = (int)i;
+    return TTMM_OK;
+}
+
+/* The first word is the verb; each of the others is looked at once, from left to right. */
+int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
+                 ttmm_error *err)
+{
+    int options_over = 0;
+    *n = 0, *verb = p->n_verbs;
+    if (argc < 2 || is_help(argv[1])) return 1;
+    for (*verb = 0; *verb < p->n_verbs && strcmp(p->verb[*verb].name, argv[1]) != 0;) ++*verb;
+    if (*verb == p->n_verbs) return fail(err, TTMM_BAD_USE, "%s is not a verb; %s -h lists them", argv[1], p->name);
+    const ttmm_verb *v = &p->verb[*verb];
+    for (int i = 2; i < argc; i++) {
+        const char *a = argv[i];
+        if (!options_over && is_help(a)) return 1;
+        if (!options_over && strcmp(a, "--") == 0) {
+            options_over = 1;
+            continue;
+        }
+        if (options_over || a[0] != '-' || a[1] == 0) {
+            argument[(*n)++] = a;
+            continue;
+        }
+        if (strcmp(a, "-o") == 0) a = "--output";
+        const char *equals = strchr(a, '=');
+        const size_t length = equals ? (size_t)(equals - a) : strlen(a);
+        const ttmm_option *o = NULL; /* of that name; two verbs may mean different things by it */
+        for (const ttmm_option *q = p->option; q < p->option + p->n_options; q++)
+            if (strlen(q->name) + 2 == length && strncmp(a, "--", 2) == 0 && strncmp(a + 2, q->name, length - 2) == 0 &&
+                (o == NULL || has_verb(q, v->name)))
+                o = q;
+        if (o == NULL) return fail(err, TTMM_BAD_USE, "%s is not an option; %s %s -h lists them", a, p->name, v->name);
+        if (!has_verb(o, v->name)) return fail(err, TTMM_BAD_USE, "--%s is not an option of %s", o->name, v->name);
+        if (o->type == 'b') {
+            if (equals) return fail(err, TTMM_BAD_USE, "--%s takes no value", o->name);
+            *(int *)o->value = 1;
+            continue;
+        }
+        if (!equals && i + 1 == argc) return fail(err, TTMM_BAD_USE, "--%s needs a value", o->name);
+        int code = set_option(o, equals ? equals + 1 : argv[++i], err);
+        if (code) return code;
+    }
+    if (*n > 0 && argument[0][0] == 0)
+        return fail(err, TTMM_BAD_USE, "the first argument is empty; usage: %s %s %s", p->name, v->name, v->arguments);
+    if (*n >= v->least && *n <= v->most) return TTMM_OK;
+    return fail(err, TTMM_BAD_USE, "found %zu argument%s, expected %s%zu; usage: %s %s %s", *n, *n == 1 ? "" : "s",
+                *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,
+                v->arguments);
+}
+
+/* With p->n_verbs as the verb, a line for each of them; else that verb's line, and one for each of its options. */
+void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb)
+{
+    const int all = verb == p->n_verbs;
+    if (all) fprintf(f, "usage: %s VERB ... [options]     %s VERB -h: the options of a verb\n\n", p->name, p->name);
+    for (size_t i = 0; i < p->n_verbs; i++)
+        if (all || i == verb)
+            fprintf(f, "%s%s %-9s %-24s %s\n", all ? "  " : "usage: ", p->name, p->verb[i].name, p->verb[i].arguments,
+                    p->verb[i].help);
+    for (size_t i = 0; i < p->n_options && !all; i++)
+        if (has_verb(&p->option[i], p->verb[verb].name))
+            fprintf(f, "  --%-14s %s\n", p->option[i].name, p->option[i].help);
+}
+
+/* ==== Tables =========================================================================================================
+ *
+ * Unicode's, packed, as test/unicode.py prints them; and the bytes of the byte vocabulary. */
+
 /* clang-format off */
 /* Where they begin and end in turn, each as the distance from the one before. */
 static const char *const packed_letters[] = {
@@ -1915,3249 +6024,25 @@ static const char *const packed_pairs[] = {
     "%%#%%#%%#%%#%%#%%#''#%%#%%#%%#%%#''#''#%%#''#%%#''#%%#%%#%%#%%#%M(%*/%7#%5#Vc2Rhe;RhhA('#C7#VJW-UJ&%#j$iCiG&#R(b2",
     "b7aG&#6(#=]-]2[F&%#RSeLRSeBRSfE%%#%15%#%%#%%#%%#%TKU#<%%#%%5%%#%$%%%#",
     NULL};
+/* Each byte once: the text of the tokens of the byte vocabulary. */
+static const unsigned char every_byte[256] = {
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65,
+    66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87,
+    88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109,
+    110, 111, 112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131,
+    132, 133, 134, 135, 136, 137, 138, 139, 140, 141, 142, 143, 144, 145, 146, 147, 148, 149, 150, 151, 152, 153,
+    154, 155, 156, 157, 158, 159, 160, 161, 162, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175,
+    176, 177, 178, 179, 180, 181, 182, 183, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197,
+    198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211, 212, 213, 214, 215, 216, 217, 218, 219,
+    220, 221, 222, 223, 224, 225, 226, 227, 228, 229, 230, 231, 232, 233, 234, 235, 236, 237, 238, 239, 240, 241,
+    242, 243, 244, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254, 255};
 /* clang-format on */
 
-/* The numbers of a packed table. out NULL: counts only. Returns how many. */
-static size_t unpack(uint32_t *out, const char *const *packed)
-{
-    size_t n = 0;
-    uint32_t number = 0;
-    for (; *packed; packed++)
-        for (const char *p = *packed; *p; p++) {
-            const uint32_t digit = (uint32_t)(*p - '#' - (*p > '?') - (*p > '\\'));
-            number = number * 45 + digit % 45;
-            if (digit >= 45) continue; /* another digit follows */
-            if (out) out[n] = number;
-            n++, number = 0;
-        }
-    return n;
-}
-
-typedef struct { /* code = first, or first and then second, in NFD's form */
-    uint32_t code, first, second;
-} mapping;
-
-typedef struct {
-    uint32_t *letters, *numbers; /* where they begin and end in turn, ascending */
-    uint32_t *combining;         /* from where on, canonical combining class; ascending */
-    size_t n_letters, n_numbers, n_combining;
-    mapping *decomposing, *composing; /* by code; by first and second */
-    size_t n_decomposing, n_composing;
-} unicode;
-
-/* The last i with x[i * step] <= c, plus 1; 0: none. */
-static size_t find_step(const uint32_t *x, size_t n, size_t step, uint32_t c)
-{
-    size_t from = 0, to = n;
-    while (from < to) {
-        const size_t middle = (from + to) / 2;
-        if (x[middle * step] <= c) from = middle + 1;
-        else to = middle;
-    }
-    return from;
-}
-
-static int by_code(const void *a, const void *b)
-{
-    const mapping *x = a, *y = b;
-    return (x->code > y->code) - (x->code < y->code);
-}
-
-static int by_parts(const void *a, const void *b)
-{
-    const mapping *x = a, *y = b;
-    return x->first != y->first ? (x->first > y->first ? 1 : -1) : (x->second > y->second) - (x->second < y->second);
-}
-
-static uint32_t unzigzag(uint32_t u) { return u / 2 ^ (0 - (u & 1)); } /* 0 1 2 3 4 is 0 -1 1 -2 2, mod 2^32 */
-
-/* A table of groups of numbers, the first of each given as the distance from that of the group before. *n: how many. */
-static uint32_t *unpack_groups(size_t *n, const char *const *packed, size_t group, arena *a)
-{
-    const size_t numbers = unpack(NULL, packed);
-    uint32_t *x = take(a, numbers, sizeof *x);
-    *n = numbers / group;
-    if (x == NULL) return NULL; /* the arena only adds up */
-    unpack(x, packed);
-    for (size_t i = group; i < numbers; i += group) x[i] += x[i - group];
-    return x;
-}
-
-static void lay_out_unicode(unicode *u, arena *a)
-{
-    size_t singles, n_pairs = unpack(NULL, packed_pairs);
-    u->letters = unpack_groups(&u->n_letters, packed_letters, 1, a);
-    u->numbers = unpack_groups(&u->n_numbers, packed_numbers, 1, a);
-    u->combining = unpack_groups(&u->n_combining, packed_combining, 2, a);
-    const uint32_t *single = unpack_groups(&singles, packed_singles, 2, a);
-    uint32_t *pair = take(a, n_pairs, sizeof *pair);
-    u->n_decomposing = singles + n_pairs / 3, u->n_composing = 0;
-    u->decomposing = take(a, u->n_decomposing, sizeof *u->decomposing);
-    u->composing = take(a, n_pairs / 3, sizeof *u->composing);
-    if (a->base == NULL) return;
-    mapping m = {0, 0, 0}, *to = u->decomposing;
-    for (size_t i = 0; i < singles; i++) *to++ = (mapping){single[2 * i], single[2 * i + 1], 0};
-    unpack(pair, packed_pairs);
-    for (size_t i = 0; i < n_pairs; i += 3) {
-        m.code += pair[i] / 2, m.first += unzigzag(pair[i + 1]), m.second += unzigzag(pair[i + 2]);
-        *to++ = m;
-        if (pair[i] % 2) u->composing[u->n_composing++] = m;
-    }
-    qsort(u->decomposing, u->n_decomposing, sizeof m, by_code);
-    qsort(u->composing, u->n_composing, sizeof m, by_parts);
-}
-
-static uint32_t combining_class(const unicode *u, uint32_t c)
-{
-    const size_t i = c < 0x300 ? 0 : find_step(u->combining, u->n_combining, 2, c);
-    return i ? u->combining[2 * i - 1] : 0;
-}
-
-/* Hangul syllables follow from arithmetic (Unicode 16, section 3.12). */
-enum { SYLLABLES = 0xac00, LEADING = 0x1100, VOWELS = 0x1161, TRAILING = 0x11a7 };
-
-static uint32_t *decompose(const unicode *u, uint32_t *out, uint32_t c)
-{
-    const mapping key = {c, 0, 0};
-    if (c - SYLLABLES < 19 * 21 * 28) {
-        const uint32_t i = c - SYLLABLES;
-        *out++ = LEADING + i / (21 * 28), *out++ = VOWELS + i / 28 % 21;
-        if (i % 28) *out++ = TRAILING + i % 28;
-        return out;
-    }
-    const mapping *m = c < 0xc0 ? NULL : bsearch(&key, u->decomposing, u->n_decomposing, sizeof key, by_code);
-    if (m == NULL) {
-        *out++ = c;
-        return out;
-    }
-    out = decompose(u, out, m->first);
-    if (m->second) *out++ = m->second; /* has no decomposition itself */
-    return out;
-}
-
-static uint32_t compose(const unicode *u, uint32_t first, uint32_t second) /* 0: they do not */
-{
-    const mapping key = {0, first, second};
-    if (first - LEADING < 19 && second - VOWELS < 21)
-        return SYLLABLES + ((first - LEADING) * 21 + second - VOWELS) * 28;
-    if (first - SYLLABLES < 19 * 21 * 28 && (first - SYLLABLES) % 28 == 0 && second - TRAILING - 1 < 27)
-        return first + second - TRAILING;
-    const mapping *m = bsearch(&key, u->composing, u->n_composing, sizeof key, by_parts);
-    return m ? m->code : 0;
-}
-
-/* Normalisation form C (Unicode Standard Annex 15): decompose, put combining marks in order of their class, compose
- * what can be. *out [*m] is text itself if nothing below U+0300 is in it, else allocated; NULL: no memory. */
-static void normalise_text(char **out, size_t *m, const unicode *u, const char *text, size_t n)
-{
-    const unsigned char *s = (const unsigned char *)text;
-    size_t i = 0, codes = 0, length;
-    while (i < n && s[i] < 0xcc) i++; /* U+0300 begins with this byte */
-    *out = (char *)text, *m = n;
-    if (i == n) return;
-    uint32_t *code = malloc(mul_size(mul_size(2, n) + 4, sizeof *code)); /* 2 bytes give up to 3, 3 bytes up to 4 */
-    if ((*out = (char *)code) == NULL) return;
-    for (i = 0; i < n; i += length) {
-        const uint32_t c = utf8_get(s + i, n - i, &length);
-        codes = (size_t)(decompose(u, code + codes, c) - code);
-    }
-    size_t starter = SIZE_MAX, kept = 0;
-    for (i = 1; i < codes; i++) { /* insertion sort among the marks after a starter */
-        const uint32_t c = code[i], class = combining_class(u, c);
-        size_t j = i;
-        for (; class > 0 && j > 0 && combining_class(u, code[j - 1]) > class; j--) code[j] = code[j - 1];
-        code[j] = c;
-    }
-    uint32_t last = 0; /* class of the last mark kept after the starter; 0: none */
-    for (i = 0; i < codes; i++) {
-        const uint32_t class = combining_class(u, code[i]);
-        const int beside = starter != SIZE_MAX && (kept == starter + 1 || (last != 0 && last < class));
-        const uint32_t whole = beside ? compose(u, code[starter], code[i]) : 0;
-        if (whole) {
-            code[starter] = whole;
-            continue;
-        }
-        if (class == 0) starter = kept;
-        last = class;
-        code[kept++] = code[i];
-    }
-    *out = malloc(mul_size(4, kept) + 1);
-    *m = 0;
-    for (i = 0; *out && i < kept; i++) *m += utf8_put(*out + *m, code[i]);
-    free(code);
-}
-
-/* Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019). A text is cut at the added tokens spelled out in it, then
- * into words by a regular expression; a word begins as the tokens of its bytes, and of all pairs of neighbours that
- * have a merge the one of lowest rank is merged, the leftmost of equal ones, until there is none.
- *
- * The three expressions, SPLIT_LINE for none:
- *   GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
- *   LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
- *           \s+(?!\S)|\s+
- *   QWEN2   as LLAMA3, with \p{N} instead of \p{N}{1,3} */
-enum { SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2, MOST_AROUND = 8 };
-
-typedef struct {
-    int left, right, result, rank; /* tokens; left < 0: an empty place of the table */
-} merge_rule;
-
-typedef struct {
-    const char *text;
-    size_t length;
-    int token, normalised; /* 1: is looked for after normalisation */
-} added_token;
-
-struct ttmm_tokenizer {
-    void *block;
-    int split, nfc, ignore_merges;
-    int end;                                /* the token after a document, -1: none */
-    size_t n;                               /* tokens are below this */
-    char *text;                             /* of all tokens ... */
-    size_t *at;                             /* [n] ... where that of each begins */
-    size_t *length;                         /* [n]; 0: there is no such token */
-    char *special;                          /* [n] */
-    int byte[256];                          /* the token of each byte */
-    int *word;                              /* [word_room] hash table of tokens by their text, -1: empty */
-    merge_rule *merge;                      /* [merge_room] hash table by left and right */
-    size_t word_room, merge_room, n_merges; /* rooms are powers of 2 */
-    added_token *added;
-    size_t n_added;
-    unsigned char begins[256];                                      /* whether an added token begins with that byte */
-    int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
-    unicode unicode;
-};
-
-void ttmm_tokenizer_free(ttmm_tokenizer *k)
-{
-    if (k) free(k->block);
-}
-
-static uint64_t hash_bytes(const char *s, size_t n)
-{
-    uint64_t h = n;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
-    return mix_bits(h);
-}
-
-/* The place in the table of the token with that text, or the empty one where it belongs. */
-static int *find_word(const ttmm_tokenizer *k, const char *s, size_t n)
-{
-    size_t i = (size_t)hash_bytes(s, n) & (k->word_room - 1);
-    while (k->word[i] >= 0 && !(k->length[k->word[i]] == n && memcmp(k->text + k->at[k->word[i]], s, n) == 0))
-        i = (i + 1) & (k->word_room - 1);
-    return &k->word[i];
-}
-
-static merge_rule *find_merge(const ttmm_tokenizer *k, int left, int right)
-{
-    size_t i = (size_t)mix_bits((uint64_t)left << 32 | (uint64_t)right) & (k->merge_room - 1);
-    while (k->merge[i].left >= 0 && !(k->merge[i].left == left && k->merge[i].right == right))
-        i = (i + 1) & (k->merge_room - 1);
-    return &k->merge[i];
-}
-
-typedef struct { /* a merge that may be done at a place of the word */
-    const merge_rule *rule;
-    int at;
-} candidate_merge;
-
-typedef struct { /* a text on its way to tokens */
-    const ttmm_tokenizer *k;
-    int *token;
-    size_t n, room;
-    int *symbol, *next, *before; /* [word_room] of one word: tokens, a doubly linked list */
-    candidate_merge *heap;       /* [2 word_room] the first is the next to be done */
-    size_t word_room, n_heap;
-    int failed; /* no memory */
-} encoder;
-
-static void put_token(encoder *e, int token)
-{
-    int *more = e->failed ? NULL : grow(e->token, &e->room, e->n + 1, sizeof *more);
-    e->failed = more == NULL;
-    if (e->failed) return;
-    e->token = more;
-    e->token[e->n++] = token;
-}
-
-static int comes_before(const candidate_merge *a, const candidate_merge *b)
-{
-    return a->rule->rank != b->rule->rank ? a->rule->rank < b->rule->rank : a->at < b->at;
-}
-
-/* The merge of the symbol at `at` and the one after it, if there is one, goes on the heap. */
-static void push_merge(encoder *e, int at)
-{
-    if (at < 0 || e->next[at] < 0) return;
-    const candidate_merge c = {find_merge(e->k, e->symbol[at], e->symbol[e->next[at]]), at};
-    if (c.rule->left < 0) return;
-    size_t i = e->n_heap++;
-    for (; i > 0 && comes_before(&c, &e->heap[(i - 1) / 2]); i = (i - 1) / 2) e->heap[i] = e->heap[(i - 1) / 2];
-    e->heap[i] = c;
-}
-
-static candidate_merge pop_merge(encoder *e)
-{
-    const candidate_merge top = e->heap[0], last = e->heap[--e->n_heap];
-    size_t i = 0, child;
-    while ((child = 2 * i + 1) < e->n_heap) {
-        if (child + 1 < e->n_heap && comes_before(&e->heap[child + 1], &e->heap[child])) child++;
-        if (!comes_before(&e->heap[child], &last)) break;
-        e->heap[i] = e->heap[child], i = child;
-    }
-    e->heap[i] = last;
-    return top;
-}
-
-static void encode_word(encoder *e, const char *s, size_t n)
-{
-    const ttmm_tokenizer *k = e->k;
-    const int whole = k->ignore_merges ? *find_word(k, s, n) : -1;
-    if (whole >= 0) {
-        put_token(e, whole);
-        return;
-    }
-    if (k->n_merges == 0) {
-        for (size_t i = 0; i < n; i++) put_token(e, k->byte[(unsigned char)s[i]]);
-        return;
-    }
-    if (n > e->word_room) {
-        free(e->symbol), free(e->heap);
-        e->word_room = 2 * n;
-        e->symbol = malloc(mul_size(3 * e->word_room, sizeof *e->symbol));
-        e->heap = malloc(mul_size(2 * e->word_room, sizeof *e->heap)); /* every merge removes one, and adds up to two */
-        e->failed = e->failed || n > INT_MAX || e->symbol == NULL || e->heap == NULL;
-    }
-    if (e->failed) return;
-    e->next = e->symbol + e->word_room, e->before = e->next + e->word_room;
-    for (size_t i = 0; i < n; i++) {
-        e->symbol[i] = k->byte[(unsigned char)s[i]];
-        e->before[i] = (int)i - 1, e->next[i] = i + 1 < n ? (int)i + 1 : -1;
-    }
-    e->n_heap = 0;
-    for (size_t i = 0; i < n; i++) push_merge(e, (int)i);
-    while (e->n_heap > 0) {
-        const candidate_merge c = pop_merge(e);
-        const int at = c.at, right = e->next[at];
-        if (e->symbol[at] != c.rule->left || right < 0 || e->symbol[right] != c.rule->right)
-            continue; /* since merged */
-        e->symbol[at] = c.rule->result, e->symbol[right] = -1;
-        e->next[at] = e->next[right];
-        if (e->next[right] >= 0) e->before[e->next[right]] = at;
-        push_merge(e, e->before[at]);
-        push_merge(e, at);
-    }
-    for (int i = 0; i >= 0; i = e->next[i]) put_token(e, e->symbol[i]);
-}
-
-enum { LETTER = 1, NUMBER = 2, SPACE = 4, NEWLINE = 8, OTHER = 16 }; /* NEWLINE: CR and LF, SPACE: the rest of \s */
-
-static int class_of(const unicode *u, uint32_t c)
-{
-    if (c == '\n' || c == '\r') return NEWLINE;
-    if ((c >= 9 && c <= 12) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-        c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000)
-        return SPACE;
-    if (find_step(u->letters, u->n_letters, 1, c) % 2) return LETTER;
-    return find_step(u->numbers, u->n_numbers, 1, c) % 2 ? NUMBER : OTHER;
-}
-
-/* Where the run of characters of these classes ends that begins at `at`; at most `most` characters. *last: where its
- * last one begins. */
-static size_t run_of(const ttmm_tokenizer *k, const unsigned char *s, size_t n, size_t at, int classes, size_t most,
-                     size_t *last)
-{
-    size_t length;
-    for (; at < n && most > 0; at += length, most--) {
-        if (!(class_of(&k->unicode, utf8_get(s + at, n - at, &length)) & classes)) break;
-        *last = at;
-    }
-    return at;
-}
-
-/* 's 't 're 've 'm 'll 'd: the length, or 0. With any case the long s, U+017F, counts as an s. */
-static size_t contraction(const unsigned char *s, size_t n, int any_case)
-{
-    static const char *const ending[] = {"s", "t", "re", "ve", "m", "ll", "d"};
-    if (n < 2 || s[0] != '\'') return 0;
-    if (any_case && n > 2 && s[1] == 0xc5 && s[2] == 0xbf) return 3;
-    for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
-        const size_t length = strlen(ending[i]);
-        size_t j = 0;
-        while (j < length && 1 + j < n &&
-               (s[1 + j] == ending[i][j] || (any_case && s[1 + j] == ending[i][j] - 'a' + 'A')))
-            j++;
-        if (j == length) return 1 + length;
-    }
-    return 0;
-}
-
-/* The length of the first word of s [n], n > 0: the alternatives of the expression in their order. */
-static size_t word_length(const ttmm_tokenizer *k, const unsigned char *s, size_t n)
-{
-    const int gpt2 = k->split == SPLIT_GPT2;
-    const size_t blank = s[0] == ' ', digits = k->split == SPLIT_LLAMA3 ? 3 : 1;
-    size_t end = contraction(s, n, !gpt2), last = 0, first;
-    if (end > 0) return end;
-    const int class = class_of(&k->unicode, utf8_get(s, n, &first));
-    const size_t before_letters = gpt2 ? blank : class & (SPACE | OTHER) ? first : 0;
-    if ((end = run_of(k, s, n, before_letters, LETTER, SIZE_MAX, &last)) > before_letters) return end;
-    const size_t before_digits = gpt2 ? blank : 0;
-    if ((end = run_of(k, s, n, before_digits, NUMBER, gpt2 ? SIZE_MAX : digits, &last)) > before_digits) return end;
-    if ((end = run_of(k, s, n, blank, OTHER, SIZE_MAX, &last)) > blank)
-        return gpt2 ? end : run_of(k, s, n, end, NEWLINE, SIZE_MAX, &last);
-    end = run_of(k, s, n, 0, SPACE | NEWLINE, SIZE_MAX, &last);
-    for (size_t i = gpt2 ? 0 : end; i > 0; i--)
-        if (s[i - 1] == '\n' || s[i - 1] == '\r') return i;
-    return end < n && last > 0 ? last : end;
-}
-
-static void encode_words(encoder *e, const char *text, size_t n)
-{
-    for (size_t at = 0, length; at < n && !e->failed; at += length) {
-        length = e->k->split ? word_length(e->k, (const unsigned char *)text + at, n - at) : n - at;
-        encode_word(e, text + at, length);
-    }
-}
-
-/* The longest added token that text begins with, or NULL. */
-static const added_token *added_at(const ttmm_tokenizer *k, const char *text, size_t n, int normalised)
-{
-    const added_token *found = NULL;
-    if (!k->begins[(unsigned char)*text]) return NULL;
-    for (const added_token *a = k->added; a < k->added + k->n_added; a++)
-        if (a->normalised == normalised && a->length <= n && (found == NULL || a->length > found->length) &&
-            memcmp(a->text, text, a->length) == 0)
-            found = a;
-    return found;
-}
-
-/* Cut a text at the added tokens that are looked for in it as it stands; what is between them is normalised and cut at
- * those that are looked for then; what is between these are words. */
-static void encode_text(encoder *e, const char *text, size_t n, int normalised)
-{
-    char *form = (char *)text;
-    size_t length = n, from = 0;
-    if (normalised && e->k->nfc) normalise_text(&form, &length, &e->k->unicode, text, n);
-    if (form == NULL) e->failed = 1;
-    for (size_t at = 0; at <= length && !e->failed;) {
-        const added_token *a = at < length ? added_at(e->k, form + at, length - at, normalised) : NULL;
-        if (at < length && a == NULL) {
-            at++;
-            continue;
-        }
-        if (at > from && normalised) encode_words(e, form + from, at - from);
-        else if (at > from) encode_text(e, form + from, at - from, 1);
-        if (a) put_token(e, a->token);
-        from = at += a ? a->length : 1;
-    }
-    if (form != text) free(form);
-}
-
-static const char SEPARATOR[] = "<|endoftext|>";
-enum { MARK = sizeof SEPARATOR - 1 };
-
-/* Append the tokens of a text. */
-static void encode(encoder *e, const char *text, size_t bytes)
-{
-    const ttmm_tokenizer *k = e->k;
-    for (size_t i = 0; k == NULL && i < bytes && !e->failed; i++) {
-        const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
-        put_token(e, mark ? TTMM_END : (unsigned char)text[i]);
-        if (mark) i += MARK - 1;
-    }
-    if (k == NULL) return;
-    for (int i = 0; i < k->n_before; i++) put_token(e, k->before[i]);
-    encode_text(e, text, bytes, 0);
-    for (int i = 0; i < k->n_after; i++) put_token(e, k->after[i]);
-}
-
-int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *k, const char *text, size_t bytes, ttmm_error *err)
-{
-    encoder e = {.k = k};
-    put_token(&e, 0), e.n = 0; /* an empty text has an array, too */
-    encode(&e, text, bytes);
-    free(e.symbol);
-    free(e.heap);
-    *token = e.token, *n = e.n;
-    if (!e.failed) return TTMM_OK;
-    free(e.token);
-    *token = NULL;
-    return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
-}
-
-size_t ttmm_to_bytes(int *byte, const ttmm_tokenizer *k, const int *token, size_t n)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) {
-        const size_t t = (size_t)token[i];
-        const int text = k ? t < k->n && k->length[t] > 0 && !k->special[t] : t < TTMM_END;
-        const size_t length = text && k ? k->length[t] : 1;
-        for (size_t b = 0; byte && b < length; b++)
-            byte[count + b] = !text ? TTMM_END : k ? (unsigned char)k->text[k->at[t] + b] : (int)t;
-        count += length;
-    }
-    return count;
-}
-
-/* The document that begins at text[at]: its length, and in *next where the one after it begins (bytes: there is none).
- * It ends before the next line that holds the separator alone. */
-static size_t document_length(const char *text, size_t bytes, size_t at, size_t *next)
-{
-    *next = at;
-    while (*next < bytes) {
-        const size_t line = *next;
-        const char *newline = memchr(text + line, '\n', bytes - line);
-        const size_t end = newline ? (size_t)(newline - text) : bytes;
-        const size_t length = end > line && text[end - 1] == '\r' ? end - line - 1 : end - line;
-        *next = newline ? end + 1 : bytes;
-        if (length == MARK && memcmp(text + line, SEPARATOR, MARK) == 0) return line - at;
-    }
-    return bytes - at;
-}
-
-static void lay_out_corpus(ttmm_corpus *c, arena *a, size_t name_bytes)
-{
-    c->token = take(a, c->n_tokens, sizeof *c->token);
-    c->document = take(a, add_size(c->n_documents, 1), sizeof *c->document);
-    c->document_file = take(a, c->n_documents, sizeof *c->document_file);
-    c->sequence = take(a, add_size(c->n_sequences, 1), sizeof *c->sequence);
-    c->sequence_document = take(a, c->n_sequences, sizeof *c->sequence_document);
-    c->cluster = take(a, c->n_sequences, sizeof *c->cluster);
-    c->file = take(a, c->n_files, sizeof *c->file);
-    c->names = take(a, name_bytes, 1);
-}
-
-static int allocate_corpus(ttmm_corpus *c, size_t name_bytes, ttmm_error *err)
-{
-    arena a = {0};
-    lay_out_corpus(c, &a, name_bytes);
-    int code = allocate(&a, &c->block, a.used, "the text", err);
-    if (code) return code;
-    lay_out_corpus(c, &a, name_bytes);
-    return TTMM_OK;
-}
-
-/* Name without folder and extension: data/train/cookbook.txt is cookbook. */
-static const char *base_name(const char *path, size_t *length)
-{
-    const char *name = path;
-    for (const char *p = path; *p; p++)
-        if (is_separator(*p) && p[1]) name = p + 1;
-    const char *dot = strrchr(name, '.');
-    *length = dot && dot > name ? (size_t)(dot - name) : strlen(name);
-    return name;
-}
-
-/* What is known of texts before there is a corpus for them: their documents, whose tokens are the encoder's. */
-typedef struct {
-    size_t start, tokens;
-    int file;
-} document_tokens;
-
-typedef struct {
-    encoder encoder;
-    document_tokens *document;
-    size_t n, room;
-} documents;
-
-static int add_document(documents *d, int file, const char *text, size_t bytes, ttmm_error *err)
-{
-    encoder *e = &d->encoder;
-    const size_t start = e->n;
-    const int end = e->k ? e->k->end : TTMM_END;
-    document_tokens *more = grow(d->document, &d->room, d->n + 1, sizeof *more);
-    if (more) d->document = more;
-    else e->failed = 1;
-    encode(e, text, bytes);
-    if (end >= 0 && (e->n == start || e->token[e->n - 1] != end)) put_token(e, end);
-    if (e->failed) return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
-    d->document[d->n++] = (document_tokens){start, e->n - start, file};
-    return TTMM_OK;
-}
-
-static int add_text(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
-{
-    const char *zero = memchr(text, 0, bytes);
-    if (bytes == 0) return fail(err, TTMM_BAD_INPUT, "%s: is empty, expected text", path);
-    if (zero) return fail(err, TTMM_BAD_INPUT, "%s: is not text: byte %zu is zero", path, (size_t)(zero - text));
-    for (size_t at = 0, next, number = 1; at < bytes; at = next, number++) {
-        const size_t length = document_length(text, bytes, at, &next);
-        if (length == 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: document %zu is empty, expected at least one byte between lines %s",
-                        path, number, SEPARATOR);
-        int code = add_document(d, file, text + at, length, err);
-        if (code) return code;
-    }
-    return TTMM_OK;
-}
-
-static int add_file(documents *d, int file, const char *path, ttmm_error *err)
-{
-    char *text;
-    size_t bytes;
-    int code = read_whole_file(&text, &bytes, path, err);
-    if (code == TTMM_OK) code = add_text(d, file, path, text, bytes, err);
-    free(text);
-    return code;
-}
-
-static size_t pieces_of(const document_tokens *d, size_t context) { return (d->tokens + context - 1) / context; }
-
-/* The corpus of those documents, cut into sequences. */
-static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *path, size_t n_files, size_t context,
-                       ttmm_error *err)
-{
-    size_t name_bytes = 0, sequence = 0, length;
-    for (size_t i = 0; i < n_files; i++) {
-        base_name(path[i], &length);
-        name_bytes += length + 1;
-    }
-    c->n_files = n_files, c->n_documents = d->n, c->n_tokens = d->encoder.n;
-    for (size_t i = 0; i < d->n; i++) c->n_sequences += pieces_of(&d->document[i], context);
-    int code = allocate_corpus(c, name_bytes, err);
-    if (code) return code;
-    memcpy(c->token, d->encoder.token, c->n_tokens * sizeof *c->token);
-    for (size_t i = 0; i < d->n; i++) {
-        const document_tokens *from = &d->document[i];
-        const size_t pieces = pieces_of(from, context);
-        c->document[i] = from->start, c->document_file[i] = from->file;
-        for (size_t p = 0; p < pieces; p++) {
-            c->sequence[sequence] = from->start + (size_t)((double)from->tokens * (double)p / (double)pieces);
-            c->sequence_document[sequence++] = (int)i;
-        }
-    }
-    c->document[c->n_documents] = c->sequence[c->n_sequences] = c->n_tokens;
-    char *name = c->names;
-    for (size_t i = 0; i < n_files; i++) {
-        const char *base = base_name(path[i], &length);
-        c->file[i] = memcpy(name, base, length); /* the arena is zeroed: the name ends in 0 */
-        name += length + 1;
-    }
-    return TTMM_OK;
-}
-
-int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *k, const char *const *path, size_t n, int context,
-                           ttmm_error *err)
-{
-    int code = TTMM_OK;
-    documents d = {.encoder = {.k = k}};
-    memset(c, 0, sizeof *c);
-    if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
-    if (code == TTMM_OK) code = fill_corpus(c, &d, path, n, (size_t)context, err);
-    free(d.encoder.token);
-    free(d.encoder.symbol);
-    free(d.encoder.heap);
-    free(d.document);
-    if (code) ttmm_corpus_free(c);
-    return code;
-}
-
-void ttmm_corpus_free(ttmm_corpus *c)
-{
-    free(c->block);
-    free(c->embedding_block);
-    memset(c, 0, sizeof *c);
-}
-
-static size_t sequence_length(const ttmm_corpus *c, size_t i) { return c->sequence[i + 1] - c->sequence[i]; }
-
-size_t ttmm_longest_sequence(const ttmm_corpus *c)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < c->n_sequences; i++) most = sequence_length(c, i) > most ? sequence_length(c, i) : most;
-    return most;
-}
-
-/* ==== 8. Embeddings, nearest neighbours, clusters ================================================================= */
-
-/* x / |x|, or 0 if x cannot be normalised: it is zero or not finite. */
-static int normalise(real *x, size_t n)
-{
-    real most = 0; /* scaled by the largest magnitude first, so that no square overflows or vanishes */
-    for (size_t i = 0; i < n; i++) {
-        real magnitude = x[i] < 0 ? -x[i] : x[i];
-        if (!(magnitude <= (real)(sizeof(real) == 4 ? FLT_MAX : DBL_MAX))) return 0;
-        most = magnitude > most ? magnitude : most;
-    }
-    if (most == 0) return 0;
-    for (size_t i = 0; i < n; i++) x[i] /= most;
-    real length = sqrt_real(dot(x, x, n));
-    for (size_t i = 0; i < n; i++) x[i] /= length;
-    return 1;
-}
-
-/* The signed counts of a text's n-grams, n = 1 .. 4, in E buckets. count [E] overwritten */
-static void hash_ngrams(real *count, const int *token, size_t T)
-{
-    memset(count, 0, TTMM_EMBED_DIM * sizeof *count);
-    for (size_t i = 0; i < T; i++) {
-        uint64_t gram = 0;
-        for (size_t n = 1; n <= 4 && i + n <= T && token[i + n - 1] < TTMM_END; n++) {
-            gram = gram << 8 | (uint64_t)token[i + n - 1];
-            uint64_t hash = mix_bits(gram + (uint64_t)n * 0x9e3779b97f4a7c15);
-            count[hash % TTMM_EMBED_DIM] += hash >> 63 ? -1 : 1;
-        }
-    }
-}
-
-void ttmm_embed(real *out, const int *token, size_t T, const real *idf)
-{
-    hash_ngrams(out, token, T);
-    for (size_t b = 0; b < TTMM_EMBED_DIM; b++) {
-        double magnitude = ttmm_log(1 + fabs((double)out[b])) * (idf ? (double)idf[b] : 1);
-        out[b] = (real)(out[b] < 0 ? -magnitude : magnitude);
-    }
-    normalise(out, TTMM_EMBED_DIM);
-}
-
-static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
-{
-    arena a = {0};
-    free(c->embedding_block);
-    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
-    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim + SLACK : 0);
-    take_reals(&a, numbers);
-    int code = allocate(&a, &c->embedding_block, a.used, "the embeddings of all sequences", err);
-    if (code) return code;
-    c->embedding = take_reals(&a, numbers);
-    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
-    c->dim = dim;
-    return TTMM_OK;
-}
-
-int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *k, ttmm_error *err)
-{
-    const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
-    int *byte = malloc(mul_size(ttmm_to_bytes(NULL, k, c->token, c->n_tokens) + 1, sizeof *byte));
-    size_t *at = malloc(mul_size(n + 1, sizeof *at)); /* where in byte a sequence begins */
-    int code = byte && at ? allocate_embeddings(c, E, 1, err)
-                          : fail(err, TTMM_NO_ROOM, "out of memory for the bytes of %zu tokens", c->n_tokens);
-    if (code) {
-        free(byte), free(at);
-        return code;
-    }
-    at[0] = 0;
-    for (size_t i = 0; i < n; i++)
-        at[i + 1] = at[i] + ttmm_to_bytes(byte + at[i], k, c->token + c->sequence[i], sequence_length(c, i));
-    OMP(omp parallel for)
-    for (size_t i = 0; i < n; i++) hash_ngrams(c->embedding + i * E, byte + at[i], at[i + 1] - at[i]);
-    for (size_t i = 0; i < n; i++)
-        for (size_t b = 0; b < E; b++) c->idf[b] += c->embedding[i * E + b] != 0;
-    for (size_t b = 0; b < E; b++) c->idf[b] = (real)ttmm_log((2 + (double)n) / (1 + (double)c->idf[b]));
-    OMP(omp parallel for)
-    for (size_t i = 0; i < n; i++) ttmm_embed(c->embedding + i * E, byte + at[i], at[i + 1] - at[i], c->idf);
-    free(byte), free(at);
-    return TTMM_OK;
-}
-
-int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err)
-{
-    int code = allocate_embeddings(c, dim, 0, err);
-    if (code) return code;
-    memcpy(c->embedding, rows, c->n_sequences * dim * sizeof(real));
-    for (size_t i = 0; i < c->n_sequences; i++)
-        if (!normalise(c->embedding + i * dim, dim)) {
-            c->dim = 0;
-            return fail(err, TTMM_BAD_INPUT, "embedding %zu is zero or not finite, expected a direction", i);
-        }
-    return TTMM_OK;
-}
-
-/* The index of the largest x, the lowest of equal ones. */
-static size_t first_largest(const real *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
-static void similarities(real *out, const real *query, const real *x, size_t n, size_t E)
-{
-    OMP(omp parallel for if (n * E > WORTH_THREADS))
-    for (size_t i = 0; i < n; i++) out[i] = dot(query, x + i * E, E);
-}
-
-void ttmm_nearest(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, real *scratch)
-{
-    similarities(scratch, query, embedding, n, E);
-    for (size_t i = 0; i < m; i++) {
-        index[i] = first_largest(scratch, n);
-        scratch[index[i]] = -INFINITY;
-    }
-}
-
-/* The greedy step in closed form. Let c(a, b) be the covariance of the noisy looks' posterior, at first the inner
- * product. A look at x reduces the query's variance by c(q, x)^2 / (c(x, x) + lambda); after it
- *   c(a, b) -= l_a l_b,   l_a = c(a, x) / sqrt(c(x, x) + lambda),
- * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries
- * l_i. */
-void ttmm_sift(size_t *index, size_t m, const real *query, const real *embedding, size_t n, size_t E, double lambda,
-               real *scratch)
-{
-    real *with_query = scratch, *variance = scratch + n, *column = scratch + 2 * n; /* column [m, n] */
-    similarities(with_query, query, embedding, n, E);
-    for (size_t i = 0; i < n; i++) variance[i] = dot(embedding + i * E, embedding + i * E, E);
-    for (size_t s = 0; s < m; s++) {
-        size_t x = 0;
-        double best = -1;
-        for (size_t i = 0; i < n; i++) {
-            double gain = (double)with_query[i] * (double)with_query[i] / ((double)variance[i] + lambda);
-            if (gain > best) best = gain, x = i;
-        }
-        index[s] = x;
-        const real root = sqrt_real(variance[x] + (real)lambda), l_query = with_query[x] / root;
-        real *l = column + s * n;
-        similarities(l, embedding + x * E, embedding, n, E);
-        for (size_t r = 0; r < s; r++) {
-            const real *before = column + r * n;
-            const real at_x = before[x];
-            for (size_t i = 0; i < n; i++) l[i] -= before[i] * at_x;
-        }
-        for (size_t i = 0; i < n; i++) {
-            l[i] /= root;
-            with_query[i] -= l_query * l[i];
-            variance[i] -= l[i] * l[i];
-        }
-    }
-}
-
-/* Lloyd's algorithm with two means: assign every row to the nearer mean, |x - c|^2 = 1 - 2 x.c + |c|^2; move each mean
- * to the average of its rows; until no row changes sides. One start, on the rows x[member[i]], i < m.
- *   side [m] overwritten: 0 or 1    spread [2] overwritten: each side's sum of squared distances to its mean
- *   mean [2, E], total [2, E] and distance [m] are scratch */
-static void two_means(unsigned char *side, double *spread, const real *x, const size_t *member, size_t m, size_t E,
-                      ttmm_rng *g, real *mean, double *total, double *distance)
-{
-    /* k-means++ (Arthur & Vassilvitskii 2007): the first centre uniformly, the second with probability ~ squared
-     * distance */
-    memcpy(mean, x + member[ttmm_below(g, m)] * E, E * sizeof *mean);
-    double all = 0;
-    OMP(omp parallel for if (m * E > WORTH_THREADS))
-    for (size_t i = 0; i < m; i++) {
-        double d = 2 - 2 * (double)dot(x + member[i] * E, mean, E); /* of unit vectors */
-        distance[i] = d > 0 ? d : 0;
-    }
-    for (size_t i = 0; i < m; i++) all += distance[i];
-    double point = ttmm_uniform(g) * all;
-    size_t second = 0;
-    while (second + 1 < m && (point -= distance[second]) >= 0) second++;
-    memcpy(mean + E, x + member[second] * E, E * sizeof *mean);
-
-    for (int round = 0; round < 100; round++) {
-        const real square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
-        int moved = round == 0;
-        OMP(omp parallel for reduction(|: moved) if (m * E > WORTH_THREADS))
-        for (size_t i = 0; i < m; i++) { /* equally near: side 0 */
-            const real *xi = x + member[i] * E;
-            real d0 = 1 - 2 * dot(xi, mean, E) + square[0], d1 = 1 - 2 * dot(xi, mean + E, E) + square[1];
-            unsigned char now = d1 < d0;
-            if (round > 0 && now != side[i]) moved = 1;
-            side[i] = now;
-            distance[i] = now ? (d1 > 0 ? (double)d1 : 0) : (d0 > 0 ? (double)d0 : 0); /* rounding can go below 0 */
-        }
-        spread[0] = spread[1] = 0;
-        size_t count[2] = {0, 0}, farthest = 0;
-        for (size_t i = 0; i < m; i++) {
-            count[side[i]]++;
-            spread[side[i]] += distance[i];
-            if (distance[i] > distance[farthest]) farthest = i;
-        }
-        if (count[0] == 0 || count[1] == 0) { /* an empty side takes the point farthest from the other's mean */
-            unsigned char empty = count[1] == 0;
-            side[farthest] = empty;
-            count[empty] = 1, count[!empty] = m - 1;
-            moved = 1;
-        }
-        if (!moved) break;
-        /* over columns, a share for each thread: in each the rows of a side are added in ascending order */
-        const size_t share = (E + (size_t)ttmm_threads() - 1) / (size_t)ttmm_threads();
-        OMP(omp parallel for if (m * E > WORTH_THREADS))
-        for (size_t from = 0; from < E; from += share) {
-            const size_t to = from + share < E ? from + share : E;
-            for (size_t e = from; e < to; e++) total[e] = total[E + e] = 0;
-            for (size_t i = 0; i < m; i++) {
-                double *to_side = total + side[i] * E;
-                const real *xi = x + member[i] * E;
-                for (size_t e = from; e < to; e++) to_side[e] += (double)xi[e];
-            }
-            for (int s = 0; s < 2; s++)
-                for (size_t e = from; e < to; e++)
-                    mean[(size_t)s * E + e] = (real)(total[(size_t)s * E + e] / (double)count[s]);
-        }
-    }
-}
-
-int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E, size_t K, uint64_t seed,
-                 ttmm_error *err)
-{
-    enum { STARTS = 8 };
-    if (K < 1 || K > n || K > INT_MAX)
-        return fail(err, TTMM_BAD_INPUT, "%zu experts asked for, expected 1 to %zu: the number of sequences", K, n);
-    arena a = {0};
-    void *block = NULL;
-    real *mean = NULL;
-    double *total = NULL, *distance = NULL, *spread = NULL;
-    size_t *member = NULL, *size = NULL;
-    unsigned char *side = NULL, *best_side = NULL;
-    for (int write = 0; write < 2; write++) {
-        if (write) {
-            int code = allocate(&a, &block, a.used, "clustering", err);
-            if (code) return code;
-        }
-        mean = take_reals(&a, 2 * E), total = take(&a, 2 * E, sizeof *total), distance = take(&a, n, sizeof *distance);
-        member = take(&a, n, sizeof *member), size = take(&a, K, sizeof *size);
-        spread = take(&a, K, sizeof *spread);
-        side = take(&a, n, 1), best_side = take(&a, n, 1);
-    }
-    memset(cluster, 0, n * sizeof *cluster);
-    size[0] = n;
-    for (size_t k = 1; k < K; k++) {
-        size_t widest = 0, m = 0;
-        for (size_t j = 1; j < k; j++)
-            if (size[j] > 1 && (size[widest] == 1 || spread[j] > spread[widest])) widest = j;
-        for (size_t i = 0; i < n; i++)
-            if (cluster[i] == (int)widest) member[m++] = i;
-        size_t equal = 1;
-        while (equal < m && memcmp(x + member[equal] * E, x + member[0] * E, E * sizeof *x) == 0) equal++;
-        double best[2] = {0, 0}, now[2];
-        for (size_t i = 0; i < m; i++) best_side[i] = i >= (m + 1) / 2; /* stays, if all rows are equal */
-        for (uint64_t start = 0; start < STARTS && equal < m; start++) {
-            ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
-            two_means(side, now, x, member, m, E, &g, mean, total, distance);
-            if (start > 0 && !(now[0] + now[1] < best[0] + best[1])) continue;
-            memcpy(best, now, sizeof best);
-            memcpy(best_side, side, m);
-        }
-        spread[widest] = best[best_side[0]], spread[k] = best[!best_side[0]];
-        for (size_t i = 0; i < m; i++)
-            if (best_side[i] != best_side[0]) {
-                cluster[member[i]] = (int)k;
-                size[widest]--, size[k]++;
-            }
-    }
-    for (size_t k = 0; k < K; k++) { /* phi_k = normalise(mean of the members) */
-        memset(total, 0, E * sizeof *total);
-        for (size_t i = 0; i < n; i++)
-            if (cluster[i] == (int)k)
-                for (size_t e = 0; e < E; e++) total[e] += (double)x[i * E + e];
-        for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(total[e] / (double)size[k]);
-        normalise(centroid + k * E, E); /* members that cancel out leave zeros */
-    }
-    free(block);
-    return TTMM_OK;
-}
-
-/* ==== 9. Routing and merging ====================================================================================== */
-
-int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real *query, const real *centroid, size_t K,
-               size_t E, const ttmm_router *r, ttmm_error *err)
-{
-    const double width = r->beta * r->beta;
-    double total = 0, kept = 0;
-    if (!normalise(query, E))
-        return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
-    similarities(similarity, query, centroid, K, E);
-    const double most = (double)largest(similarity, K);
-    /* c_k relative to the largest: the same w, and no underflow however small beta is */
-    for (size_t k = 0; k < K; k++) total += ttmm_exp(((double)similarity[k] - most) / width);
-    const size_t limit = r->active ? (r->active < K ? r->active : K) : (r->max < K ? r->max : K);
-    *chosen = 0;
-    for (size_t k = 0; k < K; k++) { /* rank: how many experts come before k; the first `limit` may take part */
-        const double w = ttmm_exp(((double)similarity[k] - most) / width) / total;
-        size_t rank = 0;
-        for (size_t j = 0; limit < K && j < K && rank < limit; j++)
-            rank += similarity[j] > similarity[k] || (similarity[j] == similarity[k] && j < k);
-        if (rank >= limit || (!r->active && !(w > r->tau))) continue;
-        expert[*chosen] = (int)k;
-        weight[*chosen] = (real)w;
-        kept += w;
-        ++*chosen;
-    }
-    for (size_t i = 0; i < *chosen; i++) weight[i] = (real)((double)weight[i] / kept);
-    return TTMM_OK;
-}
-
-/* One product per matrix: the updates of all adapters stand side by side, so that each weight is read and written once.
- *   W' = W + [w_1 s_1 B_1 ... w_n s_n B_n] [A_1; ...; A_n],   the columns (k, rank) ascending */
-void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch)
-{
-    const ttmm_config *c = &from->config;
-    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
-        const int layer = i / TTMM_MATRICES, kind = i % TTMM_MATRICES;
-        const size_t out = kind_rows(c, kind), in = kind_cols(c, kind);
-        size_t ranks = 0, column = 0;
-        for (size_t k = 0; k < mix->n; k++) ranks += (size_t)mix->lora[k]->matrix[i].rank;
-        real *b = scratch, *a = scratch + out * ranks; /* b [out, ranks], a [ranks, in] */
-        for (size_t k = 0; k < mix->n; k++) {
-            const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
-            const size_t R = (size_t)l->rank;
-            const real s = mix->weight[k] * l->scale;
-            memcpy(a + column * in, l->a, R * in * sizeof *a);
-            for (size_t o = 0; o < out; o++)
-                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = s * l->b[o * R + r];
-            column += R;
-        }
-        row_product(ttmm_weight(to, layer, kind), ttmm_weight(from, layer, kind), b, 0, a, out, in, ranks);
-    }
-}
-
-size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
-{
-    size_t ranks = 0, widest = 0;
-    for (size_t k = 0; k < mix->n; k++) ranks += ttmm_lora_rank(mix->lora[k]);
-    for (int kind = 0; kind < TTMM_MATRICES; kind++) {
-        size_t sides = kind_rows(c, kind) + kind_cols(c, kind);
-        widest = sides > widest ? sides : widest;
-    }
-    return add_size(mul_size(ranks, widest), SLACK);
-}
-
-/* ==== 10. Training, test-time training ============================================================================ */
-
-typedef struct { /* one tensor of the numbers that a trainer trains */
-    size_t offset, n;
-    int gain; /* no weight decay */
-} span;
-
-struct ttmm_trainer {
-    void *block;
-    ttmm_model *model;
-    ttmm_lora *lora; /* NULL: all weights are trained */
-    const ttmm_corpus *corpus;
-    ttmm_recipe recipe;
-    size_t n, n_spans;
-    real *weights, *grad, *m, *v; /* [n]; weights are the model's or the adapter's own */
-    span *spans;
-    ttmm_model dmodel; /* grad, shaped as the model or the adapter */
-    ttmm_lora dlora;
-    ttmm_pass *pass;
-    size_t n_sequences, *sequence, *order; /* those of this run, and the order of this epoch */
-    int *token;                            /* the batch */
-    size_t *start;
-    long step, steps, epoch;
-    size_t last, tokens; /* sequences to be seen in all (SIZE_MAX: as many as the steps take); tokens seen */
-    uint64_t stream;
-};
-
-static ttmm_pass_size training_pass_size(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
-                                         const ttmm_recipe *r)
-{
-    ttmm_pass_size size = {0};
-    size.longest = ttmm_longest_sequence(corpus);
-    size.sequences = r->batch; /* a batch may run over several epochs of a small corpus */
-    size.tokens = mul_size(size.sequences, size.longest);
-    size.logits = 1 + (1 << 22) / (size_t)c->vocab; /* about 16 MiB of floats at a time */
-    size.logits = size.logits < size.tokens ? size.logits : size.tokens;
-    size.rank = lora ? ttmm_lora_rank(lora) : 0;
-    size.backward = 1;
-    return size;
-}
-
-static void lay_out_trainer(ttmm_trainer *t, const ttmm_config *c, const ttmm_pass_size *size, arena *a)
-{
-    const size_t n = t->lora ? t->lora->n : ttmm_n_weights(c), all = t->corpus->n_sequences;
-    t->n = n;
-    t->n_spans = t->lora ? (size_t)t->lora->n_layers * TTMM_MATRICES * 2 : ttmm_n_tensors(c);
-    t->grad = take_reals(a, n), t->m = take_reals(a, n), t->v = take_reals(a, n);
-    t->spans = take(a, t->n_spans, sizeof *t->spans);
-    t->sequence = take(a, all, sizeof *t->sequence), t->order = take(a, all, sizeof *t->order);
-    t->token = take(a, size->tokens, sizeof *t->token);
-    t->start = take(a, add_size(size->sequences, 1), sizeof *t->start);
-    if (t->lora) t->dlora.matrix = take(a, (size_t)t->lora->n_layers * TTMM_MATRICES, sizeof *t->dlora.matrix);
-}
-
-/* Without the pass. */
-static size_t trainer_own_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
-                                const ttmm_pass_size *size)
-{
-    ttmm_trainer t;
-    arena a = {0};
-    memset(&t, 0, sizeof t);
-    t.lora = (ttmm_lora *)lora, t.corpus = corpus;
-    take(&a, 1, sizeof t);
-    lay_out_trainer(&t, c, size, &a);
-    return a.used;
-}
-
-size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
-{
-    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
-    return add_size(trainer_own_bytes(c, lora, corpus, &size), ttmm_pass_bytes(c, &size));
-}
-
-int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
-                     const ttmm_recipe *r, ttmm_error *err)
-{
-    const ttmm_config *c = &m->config;
-    const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
-    arena a = {0};
-    void *block;
-    *trainer = NULL;
-    int code = allocate(&a, &block, trainer_own_bytes(c, lora, corpus, &size), "gradients and moments", err);
-    if (code) return code;
-    ttmm_trainer *t = take(&a, 1, sizeof *t);
-    t->block = block, t->model = m, t->lora = lora, t->corpus = corpus, t->recipe = *r;
-    lay_out_trainer(t, c, &size, &a);
-    if (lora) {
-        t->weights = lora->data;
-        t->dlora.n_layers = lora->n_layers, t->dlora.data = t->grad;
-        for (size_t i = 0; i < t->n_spans / 2; i++) { /* the same places in grad as in the adapter's data */
-            const ttmm_lora_matrix *l = &lora->matrix[i];
-            ttmm_lora_matrix *d = &t->dlora.matrix[i];
-            *d = *l;
-            d->a = t->grad + (l->a - lora->data), d->b = t->grad + (l->b - lora->data);
-            t->spans[2 * i] = (span){(size_t)(l->a - lora->data), (size_t)l->rank * l->in, 0};
-            t->spans[2 * i + 1] = (span){(size_t)(l->b - lora->data), (size_t)l->rank * l->out, 0};
-        }
-    } else {
-        t->weights = m->data;
-        t->dmodel = *m;
-        t->dmodel.data = t->grad;
-        for (size_t i = 0; i < t->n_spans; i++) {
-            ttmm_tensor w = ttmm_tensor_at(c, i);
-            t->spans[i] = (span){w.offset, w.rows * w.cols, is_vector(w.kind)};
-        }
-    }
-    if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
-        free(block);
-        return code;
-    }
-    *trainer = t;
-    return TTMM_OK;
-}
-
-void ttmm_trainer_free(ttmm_trainer *t)
-{
-    if (t == NULL) return;
-    ttmm_pass_free(t->pass);
-    free(t->block);
-}
-
-void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream)
-{
-    const size_t batch = t->recipe.batch;
-    t->n_sequences = sequence ? n : t->corpus->n_sequences;
-    for (size_t i = 0; i < t->n_sequences; i++) t->sequence[i] = sequence ? sequence[i] : i;
-    t->last = epochs ? (size_t)epochs * t->n_sequences : SIZE_MAX;
-    t->steps = epochs ? (long)((t->last + batch - 1) / batch) : steps;
-    t->step = 0, t->epoch = -1, t->tokens = 0, t->stream = stream;
-    memset(t->m, 0, t->n * sizeof(real));
-    memset(t->v, 0, t->n * sizeof(real));
-}
-
-/* The order of one epoch: the run's sequences, shuffled (Fisher & Yates) by a stream of the run and the epoch. */
-static void begin_epoch(ttmm_trainer *t, long epoch)
-{
-    ttmm_rng run = ttmm_stream(t->recipe.seed, "order", t->stream),
-             g = ttmm_stream(ttmm_next(&run), "epoch", (uint64_t)epoch);
-    memcpy(t->order, t->sequence, t->n_sequences * sizeof *t->order);
-    for (size_t i = t->n_sequences; t->recipe.shuffle && i > 1; i--) {
-        size_t j = (size_t)ttmm_below(&g, i), swap = t->order[i - 1];
-        t->order[i - 1] = t->order[j], t->order[j] = swap;
-    }
-    t->epoch = epoch;
-}
-
-/* The factor that scales the gradients to a global norm of at most clip, as torch.nn.utils.clip_grad_norm_ does. */
-static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
-{
-    double square = 0;
-    for (size_t i = 0; i < n_spans; i++)
-        square += (double)dot(grad + spans[i].offset, grad + spans[i].offset, spans[i].n);
-    double factor = clip / (sqrt(square) + 1e-6);
-    return clip > 0 && factor < 1 ? factor : 1;
-}
-
-int ttmm_trainer_step(ttmm_trainer *t, double *loss)
-{
-    if (t->step >= t->steps) return 0;
-    const ttmm_corpus *c = t->corpus;
-    const ttmm_recipe *r = &t->recipe;
-    const size_t from = (size_t)t->step * r->batch;
-    size_t B = 0;
-    t->start[0] = 0;
-    for (; B < r->batch && from + B < t->last; B++) {
-        long epoch = (long)((from + B) / t->n_sequences);
-        if (epoch != t->epoch) begin_epoch(t, epoch);
-        size_t i = t->order[(from + B) % t->n_sequences], T = sequence_length(c, i);
-        memcpy(t->token + t->start[B], c->token + c->sequence[i], T * sizeof *t->token);
-        t->start[B + 1] = t->start[B] + T;
-    }
-    const ttmm_lora *adapter = t->lora;
-    const real one = 1;
-    const ttmm_mix mix = {1, &adapter, &one};
-    memset(t->grad, 0, t->n * sizeof(real));
-    ttmm_forward(t->pass, t->model, adapter ? &mix : NULL, t->token, t->start, B);
-    *loss = ttmm_backward(t->pass, t->model, adapter ? &mix : NULL, adapter ? NULL : &t->dmodel,
-                          adapter ? &t->dlora : NULL);
-    const double scale = clip_factor(t->grad, t->spans, t->n_spans, r->clip);
-    ttmm_adamw o = {ttmm_rate(&r->schedule, t->step, t->steps), r->beta1, r->beta2, r->eps, 0};
-    for (size_t i = 0; i < t->n_spans; i++) {
-        const span *s = &t->spans[i];
-        o.decay = s->gain ? 0 : r->decay;
-        ttmm_adamw_step(t->weights + s->offset, t->grad + s->offset, t->m + s->offset, t->v + s->offset, s->n, &o,
-                        t->step + 1, scale);
-    }
-    t->tokens += t->start[B];
-    t->step++;
-    return 1;
-}
-
-long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens)
-{
-    *steps = t->steps;
-    *tokens = t->tokens;
-    return t->step;
-}
-
-size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c)
-{
-    return mul_size(c->n_sequences, o->sift ? add_size(o->neighbours, 2) : 1);
-}
-
-void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch)
-{
-    const ttmm_corpus *c = t->corpus;
-    const size_t m = o->neighbours;
-    double loss;
-    if (o->sift) ttmm_sift(index, m, query, c->embedding, c->n_sequences, c->dim, 0.01, scratch);
-    else ttmm_nearest(index, m, query, c->embedding, c->n_sequences, c->dim, scratch);
-    for (size_t i = 0; i < m / 2; i++) { /* nearest last */
-        size_t swap = index[i];
-        index[i] = index[m - 1 - i], index[m - 1 - i] = swap;
-    }
-    ttmm_lora_init(t->lora, t->recipe.seed, 0);
-    ttmm_trainer_start(t, index, m, 0, o->passes, 0);
-    while (ttmm_trainer_step(t, &loss)) {
-    }
-}
-
-/* ==== 11. Files =================================================================================================== */
-
-enum { PATH_BYTES = 4096 };
-
-static int join_path(char *out, const char *folder, const char *name, ttmm_error *err)
-{
-    int n = snprintf(out, PATH_BYTES, "%s/%s", folder, name);
-    return n >= 0 && n < PATH_BYTES ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", folder);
-}
-
-int ttmm_make_folder(const char *path, ttmm_error *err)
-{
-    char part[PATH_BYTES];
-    size_t length = strlen(path);
-    if (length >= sizeof part) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
-    for (size_t i = 1; i <= length; i++) {
-        if (i < length && !is_separator(path[i])) continue;
-        memcpy(part, path, i);
-        part[i] = 0;
-        const int made = make_one_folder(part) == 0, reason = errno;
-        if (!made && i == length && !is_folder(path))
-            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(reason));
-    }
-    return TTMM_OK;
-}
-
-/* Atomic writing: to a temporary name in the same folder, flushed to the disk, then renamed. A crash leaves the old
- * file or the new one. */
-typedef struct {
-    FILE *f;
-    char path[PATH_BYTES], temporary[PATH_BYTES];
-} output;
-
-static int output_failed(output *o, ttmm_error *err)
-{
-    int reason = errno ? errno : EIO;
-    if (o->f) fclose(o->f);
-    remove(o->temporary);
-    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, strerror(reason));
-}
-
-static int output_open(output *o, const char *path, ttmm_error *err)
-{
-    int n = snprintf(o->path, sizeof o->path, "%s", path),
-        k = snprintf(o->temporary, sizeof o->temporary, "%s.tmp", path);
-    if (n < 0 || k < 0 || k >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", path);
-    if (is_special(path)) return fail(err, TTMM_NO_ROOM, "%s: cannot be written: it is not a regular file", path);
-    errno = 0;
-    o->f = fopen(o->temporary, "wb");
-    return o->f ? TTMM_OK : output_failed(o, err);
-}
-
-static int output_close(output *o, ttmm_error *err)
-{
-    if (ferror(o->f) || !flush_to_disk(o->f)) return output_failed(o, err);
-    FILE *f = o->f;
-    o->f = NULL;
-    if (fclose(f) != 0 || !replace_file(o->temporary, o->path)) return output_failed(o, err);
-    return TTMM_OK;
-}
-
-static int output_in(output *o, const char *folder, const char *name, ttmm_error *err)
-{
-    char path[PATH_BYTES];
-    int code = join_path(path, folder, name, err);
-    return code ? code : output_open(o, path, err);
-}
-
-int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err)
-{
-    char path[PATH_BYTES], *text = NULL;
-    size_t n = 0;
-    output o;
-    int code = join_path(path, folder, name, err);
-    if (code == TTMM_OK) code = read_whole_file(&text, &n, path, err);
-    if (code == TTMM_OK) code = output_in(&o, to_folder, name, err);
-    if (code == TTMM_OK) {
-        fwrite(text, 1, n, o.f);
-        code = output_close(&o, err);
-    }
-    free(text);
-    return code;
-}
-
-/* JSON (RFC 8259): parsed into a flat array of nodes. An object's children are key, value, key, value ... */
-typedef struct {
-    char type; /* { [ " 0 (a number) t f n */
-    size_t start, end;
-    int next, child; /* the next sibling and the first child, -1: none */
-} json_node;
-
-typedef struct {
-    char path[PATH_BYTES]; /* for sentences */
-    char *text;            /* [bytes + 1], a zero byte at the end */
-    size_t bytes, at;      /* at: where the parser is */
-    json_node *node;       /* [n], room for more; the root is node 0, an object */
-    size_t room;
-    int n;
-} json;
-
-static void json_close(json *j)
-{
-    free(j->text);
-    free(j->node);
-    j->text = NULL, j->node = NULL;
-}
-
-static void json_blank(json *j) { j->at += strspn(j->text + j->at, " \t\r\n"); }
-
-static int json_string(json *j) /* at the opening quote; leaves j->at after the closing one */
-{
-    for (j->at++; j->text[j->at] != '"'; j->at++) {
-        if ((unsigned char)j->text[j->at] < 0x20) return 0; /* among these the zero byte at the end */
-        if (j->text[j->at] == '\\' && j->text[++j->at] == 0) return 0;
-    }
-    j->at++;
-    return 1;
-}
-
-/* Parse one value; returns its node, -1 if the text is not JSON, -2 if there is no memory. */
-static int json_value(json *j, int depth)
-{
-    json_blank(j);
-    if (depth > 64) return -1;
-    json_node *nodes = j->n < INT_MAX / 4 ? grow(j->node, &j->room, (size_t)j->n + 1, sizeof *nodes) : NULL;
-    if (nodes == NULL) return -2;
-    j->node = nodes;
-    const int self = j->n++;
-    const char first = j->text[j->at];
-    nodes[self] = (json_node){first, j->at, 0, -1, -1};
-    if (first == '{' || first == '[') {
-        const char close = first == '{' ? '}' : ']';
-        int last = -1;
-        j->at++;
-        json_blank(j);
-        for (size_t count = 0; last >= 0 || j->text[j->at] != close; count++) {
-            const int key = first == '{' && count % 2 == 0;
-            if (key && j->text[j->at] != '"') return -1;
-            const int child = json_value(j, depth + 1);
-            if (child < 0) return child;
-            if (last < 0) j->node[self].child = child;
-            else j->node[last].next = child;
-            last = child;
-            json_blank(j);
-            if (!key && j->text[j->at] == close) break;
-            if (j->text[j->at] != (key ? ':' : ',')) return -1;
-            j->at++;
-            json_blank(j);
-        }
-        j->at++;
-    } else if (first == '"') {
-        if (!json_string(j)) return -1;
-    } else if (first == '-' || (first >= '0' && first <= '9')) {
-        nodes[self].type = '0';
-        j->at += strspn(j->text + j->at, "+-0123456789.eE");
-    } else {
-        const char *word = first == 't' ? "true" : first == 'f' ? "false" : "null";
-        if (strncmp(j->text + j->at, word, strlen(word)) != 0) return -1;
-        j->at += strlen(word);
-    }
-    j->node[self].end = j->at;
-    return self;
-}
-
-static int json_parse(json *j, ttmm_error *err) /* path, text and bytes are there, all else is zero */
-{
-    int root = json_value(j, 0);
-    json_blank(j);
-    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
-    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
-        return fail(err, TTMM_BAD_INPUT, "%s: is not a JSON object: stopped at byte %zu", j->path, j->at);
-    return TTMM_OK;
-}
-
-/* Read and parse a file. j is to be closed, even if that fails. */
-static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
-{
-    memset(j, 0, sizeof *j);
-    int code = join_path(j->path, folder, name, err);
-    if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
-    return code ? code : json_parse(j, err);
-}
-
-/* A node may be -1 everywhere: what is not there has no type, no children, no key. */
-static char json_type(const json *j, int node) { return node < 0 ? 0 : j->node[node].type; }
-static int json_child(const json *j, int node) { return node < 0 ? -1 : j->node[node].child; }
-static int json_next_key(const json *j, int key) { return j->node[j->node[key].next].next; }
-
-/* Children of a list, or pairs of an object. */
-static size_t json_count(const json *j, int node)
-{
-    size_t n = 0;
-    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) n++;
-    return json_type(j, node) == '{' ? n / 2 : n;
-}
-
-static int json_equal(const json *j, int node, const char *word) /* a string without escapes */
-{
-    if (json_type(j, node) != '"') return 0;
-    const json_node *s = &j->node[node];
-    return s->end - s->start - 2 == strlen(word) && memcmp(j->text + s->start + 1, word, strlen(word)) == 0;
-}
-
-static int json_find(const json *j, int object, const char *key) /* the key's value, or -1; null counts as absent */
-{
-    for (int k = json_type(j, object) == '{' ? json_child(j, object) : -1; k >= 0; k = json_next_key(j, k))
-        if (json_equal(j, k, key)) return j->node[j->node[k].next].type == 'n' ? -1 : j->node[k].next;
-    return -1;
-}
-
-static int json_true(const json *j, int object, const char *key)
-{
-    return json_type(j, json_find(j, object, key)) == 't';
-}
-
-/* The inside of a string as it stands, cut to size - 1 bytes, and a zero byte. Returns its whole length; 0 if the node
- * is no string. */
-static size_t json_name(char *out, size_t size, const json *j, int node)
-{
-    const size_t n = json_type(j, node) == '"' ? j->node[node].end - j->node[node].start - 2 : 0;
-    const size_t kept = n < size ? n : size - 1;
-    if (kept) memcpy(out, j->text + j->node[node].start + 1, kept);
-    out[kept] = 0;
-    return n;
-}
-
-/* The text of a string, its escapes resolved, cut to size - 1 bytes, and a zero byte. Returns its length; 0 if the node
- * is no string. */
-static size_t json_text(char *out, size_t size, const json *j, int node)
-{
-    static const char escapes[] = "b\bf\fn\nr\rt\t";
-    size_t n = 0, length;
-    out[0] = 0;
-    if (json_type(j, node) != '"') return 0;
-    const char *p = j->text + j->node[node].start + 1, *end = j->text + j->node[node].end - 1;
-    for (; p < end; n += length) {
-        char c[4] = {*p};
-        unsigned code, low;
-        length = 1;
-        if (*p != '\\') p++;
-        else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &code) == 1) {
-            p += 6;
-            if (code >> 10 == 0x36 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
-                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00), p += 6;
-            length = utf8_put(c, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
-        } else {
-            const char *known = memchr(escapes, p[1], sizeof escapes - 1);
-            c[0] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
-            p += 2;
-        }
-        if (n + length >= size) break;
-        memcpy(out + n, c, length);
-    }
-    out[n] = 0;
-    return n;
-}
-
-/* What stands at a node, for a sentence: its first 60 bytes. */
-static const char *json_shown(char out[64], const json *j, int node)
-{
-    if (node < 0) return "missing";
-    const size_t n = j->node[node].end - j->node[node].start;
-    snprintf(out, 64, "%.*s", n < 60 ? (int)n : 60, j->text + j->node[node].start);
-    return out;
-}
-
-static int json_refuse(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
-{
-    char shown[64];
-    return fail(err, TTMM_BAD_INPUT, "%s: %s is %s, expected %s", j->path, what, json_shown(shown, j, node), expected);
-}
-
-static int json_number(const json *j, int node, double *x) /* 1 if the node is a finite number, read whole */
-{
-    if (json_type(j, node) != '0') return 0;
-    char *end;
-    *x = strtod(j->text + j->node[node].start, &end);
-    return end == j->text + j->node[node].end && *x - *x == 0;
-}
-
-static int json_integer(const json *j, int node, uint64_t *x)
-{
-    if (json_type(j, node) != '0') return 0;
-    *x = 0;
-    for (size_t i = j->node[node].start; i < j->node[node].end; i++) {
-        unsigned digit = (unsigned)(j->text[i] - '0');
-        if (digit > 9 || *x > (UINT64_MAX - digit) / 10) return 0;
-        *x = 10 * *x + digit;
-    }
-    return 1;
-}
-
-/* What would change the result if it had another value: key, value. */
-static int check_fixed(const json *j, const char *const fixed[][2], size_t n, ttmm_error *err)
-{
-    for (size_t i = 0; i < n; i++) {
-        const int node = json_find(j, 0, fixed[i][0]);
-        char shown[64];
-        if (node >= 0 && strcmp(json_shown(shown, j, node), fixed[i][1]) != 0)
-            return json_refuse(j, fixed[i][0], node, fixed[i][1], err);
-    }
-    return TTMM_OK;
-}
-
-/* Numbers in files: little-endian, whatever the machine. */
-enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, U8, DTYPES };
-static const struct {
-    const char *name, *torch;
-    size_t bytes;
-    int digits, least; /* of a floating-point type: bits of the significand, exponent of the smallest number */
-} dtype_table[DTYPES] = {
-    {"F64", "float64", 8, 53, -1074}, {"F32", "float32", 4, 24, -149}, {"F16", "float16", 2, 11, -24},
-    {"BF16", "bfloat16", 2, 8, -133}, {"I64", "int64", 8, 0, 0},       {"I32", "int32", 4, 0, 0},
-    {"U8", "uint8", 1, 0, 0},
-};
-
-static uint64_t load_bytes(const unsigned char *p, size_t bytes)
-{
-    uint64_t u = 0;
-    for (size_t i = 0; i < bytes; i++) u |= (uint64_t)p[i] << 8 * i;
-    return u;
-}
-
-static void store_bytes(unsigned char *p, uint64_t u, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++) p[i] = (unsigned char)(u >> 8 * i);
-}
-
-static double float_from_bits(uint64_t u)
-{
-    uint32_t bits = (uint32_t)u;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return (double)x;
-}
-
-static double decode_number(uint64_t u, int dtype)
-{
-    switch (dtype) {
-    case F64: return from_bits(u);
-    case F32: return float_from_bits(u);
-    case BF16: return float_from_bits(u << 16);
-    case F16: { /* 5 exponent bits, 10 fraction bits */
-        uint64_t sign = u >> 15, exponent = u >> 10 & 31, fraction = u & 1023;
-        double x = exponent == 0    ? (double)fraction * 0x1p-24
-                   : exponent == 31 ? (fraction ? NAN : INFINITY)
-                                    : from_bits((exponent + 1008) << 52 | fraction << 42);
-        return sign ? -x : x;
-    }
-    case I64: return (double)(int64_t)u;
-    case I32: return (double)(int32_t)(uint32_t)u;
-    default: return (double)u;
-    }
-}
-
-/* The unit in the last place of x as a floating-point type has it: 2^(e - digits + 1) with 2^e <= |x| < 2^(e+1), and
- * no less than the type's smallest number. */
-static double ulp_of(double x, int dtype)
-{
-    const int digits = dtype_table[dtype].digits, least = dtype_table[dtype].least;
-    int e;
-    frexp(x, &e); /* x = m 2^e, 1/2 <= |m| < 1 */
-    return ldexp(1, x == 0 || e - digits < least ? least : e - digits);
-}
-
-/* x as F16 or BF16: rounded to nearest, ties to even. */
-static uint64_t encode_half(double x, int dtype)
-{
-    const uint64_t sign = to_bits(x) >> 63 << 15;
-    const double size = fabs(x), ulp = size - size == 0 ? ulp_of(size, dtype) : 1;
-    double rounded = size - size == 0 ? ((size / ulp + ROUND) - ROUND) * ulp : size; /* size / ulp < 2^11 is exact */
-    if (dtype == BF16) {
-        const float f = (float)rounded; /* exact, or infinity */
-        uint32_t u;
-        memcpy(&u, &f, sizeof u);
-        return sign | u >> 16;
-    }
-    if (!(rounded < 65536)) return sign | (rounded == rounded ? 0x7c00 : 0x7e00);
-    if (rounded < 0x1p-14) return sign | (uint64_t)(rounded * 0x1p24);
-    return sign | ((to_bits(rounded) >> 42) - ((uint64_t)(1023 - 15) << 10));
-}
-
-/* What is stored of one number of memory: a real, an int, a size_t or a byte, by its dtype. */
-static uint64_t encode_number(const void *data, size_t i, int dtype)
-{
-    switch (dtype) {
-    case F64: return to_bits((double)((const real *)data)[i]);
-    case F32: {
-        const float x = (float)((const real *)data)[i];
-        uint32_t u;
-        memcpy(&u, &x, sizeof u);
-        return u;
-    }
-    case F16:
-    case BF16: return encode_half((double)((const real *)data)[i], dtype);
-    case I64: return (uint64_t)((const size_t *)data)[i];
-    case I32: return (uint32_t)((const int *)data)[i];
-    default: return ((const unsigned char *)data)[i];
-    }
-}
-
-/* One tensor of a safetensors file. In memory F64 is double, F32 float, I64 size_t, I32 int, U8 bytes. */
-enum { MAX_DIMS = 8 };
-typedef struct {
-    char name[160];
-    int dtype, n_dims;
-    size_t dim[MAX_DIMS]; /* 1 from n_dims on */
-    const void *data;     /* when writing */
-    uint64_t begin;       /* when reading: its place in the file */
-} stored;
-
-static stored store(const char *name, int dtype, size_t rows, size_t cols, const void *data) /* cols 0: a vector */
-{
-    stored s = {{0}, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0};
-    snprintf(s.name, sizeof s.name, "%s", name);
-    return s;
-}
-
-static size_t count_of(const stored *t) /* read_entry made sure that it and its bytes fit */
-{
-    size_t n = 1;
-    for (int d = 0; d < t->n_dims; d++) n *= t->dim[d];
-    return n;
-}
-
-/* A JSON string's inside: quotes, backslashes and control characters as a backslash and u00XX. */
-static void put_escaped(FILE *f, const char *text)
-{
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == '"' || *text == '\\') fprintf(f, "\\u%04x", (unsigned char)*text);
-        else fputc(*text, f);
-}
-
-/* safetensors: 8 bytes with the length of the header; the header, JSON: name -> dtype, shape, data_offsets (counted
- * from the header's end); the numbers, without gaps. The header is padded with blanks to a multiple of 8 bytes. */
-static int write_safetensors(const char *path, const stored *tensor, size_t n, const char *note, ttmm_error *err)
-{
-    enum { BUFFER = 8192 };
-    unsigned char buffer[BUFFER] = {0};
-    output o;
-    uint64_t offset = 0;
-    int code = output_open(&o, path, err);
-    if (code) return code;
-    fwrite(buffer, 1, 8, o.f); /* the length, filled in below */
-    fputs("{\"__metadata__\":{\"format\":\"pt\",\"ttmm\":\"", o.f);
-    put_escaped(o.f, note);
-    fputs("\"}", o.f);
-    for (size_t i = 0; i < n; i++) {
-        const stored *t = &tensor[i];
-        const uint64_t from = offset;
-        offset += (uint64_t)count_of(t) * dtype_table[t->dtype].bytes;
-        fputs(",\"", o.f);
-        put_escaped(o.f, t->name);
-        fprintf(o.f, "\":{\"dtype\":\"%s\",\"shape\":[%zu", dtype_table[t->dtype].name, t->dim[0]);
-        if (t->n_dims == 2) fprintf(o.f, ",%zu", t->dim[1]);
-        fprintf(o.f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)from, (unsigned long long)offset);
-    }
-    fputc('}', o.f);
-    int64_t header = tell_file(o.f) - 8;
-    for (; header % 8 != 0; header++) fputc(' ', o.f);
-    store_bytes(buffer, (uint64_t)header, 8);
-    if (header < 0 || seek_file(o.f, 0, SEEK_SET) != 0 || fwrite(buffer, 1, 8, o.f) != 8 ||
-        seek_file(o.f, 0, SEEK_END) != 0)
-        return output_failed(&o, err);
-    for (size_t i = 0; i < n; i++) {
-        const size_t width = dtype_table[tensor[i].dtype].bytes, count = count_of(&tensor[i]);
-        for (size_t k = 0; k < count;) {
-            size_t filled = 0;
-            for (; k < count && filled + width <= BUFFER; k++, filled += width)
-                store_bytes(buffer + filled, encode_number(tensor[i].data, k, tensor[i].dtype), width);
-            if (fwrite(buffer, 1, filled, o.f) != filled) return output_failed(&o, err);
-        }
-    }
-    return output_close(&o, err);
-}
-
-/* A safetensors file open for reading: its tensors in order of their names in the header. */
-typedef struct {
-    json j; /* the header, and the file's path */
-    FILE *f;
-    stored *tensor;
-    size_t n;
-} safetensors;
-
-static void close_safetensors(safetensors *s)
-{
-    if (s->f) fclose(s->f);
-    json_close(&s->j);
-    free(s->tensor);
-    memset(s, 0, sizeof *s);
-}
-
-static int by_begin(const void *a, const void *b)
-{
-    const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
-    if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (count_of(x) > 0) - (count_of(y) > 0); /* an empty one overlaps nothing */
-}
-
-static int by_name(const void *a, const void *b)
-{
-    return strcmp((*(const stored *const *)a)->name, (*(const stored *const *)b)->name);
-}
-
-/* Read one entry of the header into t; *end is where its numbers end. */
-static int read_entry(const json *j, int key, stored *t, uint64_t *end, ttmm_error *err)
-{
-    const int value = j->node[key].next, dtype = json_find(j, value, "dtype");
-    const int shape = json_find(j, value, "shape"), offsets = json_find(j, value, "data_offsets");
-    const size_t length = json_name(t->name, sizeof t->name, j, key);
-    uint64_t size = 1;
-    if (length >= sizeof t->name)
-        return fail(err, TTMM_BAD_INPUT, "%s: a tensor's name has %zu characters", j->path, length);
-    while (t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
-    if (t->dtype == DTYPES)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8",
-                    j->path, t->name);
-    for (int d = 0; d < MAX_DIMS; d++) t->dim[d] = 1;
-    const int are_lists = json_type(j, shape) == '[' && json_type(j, offsets) == '[';
-    for (int d = are_lists ? json_child(j, shape) : -1; d >= 0; d = j->node[d].next) {
-        uint64_t dim = 0;
-        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 ||
-            t->n_dims == MAX_DIMS)
-            return fail(err, TTMM_BAD_INPUT,
-                        "%s: tensor %s has a shape that is not up to 8 numbers, or too large a one", j->path, t->name);
-        t->dim[t->n_dims++] = (size_t)dim;
-        size *= dim;
-    }
-    const int from = are_lists ? json_child(j, offsets) : -1, to = from < 0 ? -1 : j->node[from].next;
-    if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) ||
-        *end < t->begin || *end - t->begin != size * dtype_table[t->dtype].bytes)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has data_offsets that do not fit its shape", j->path, t->name);
-    return TTMM_OK;
-}
-
-/* Open a file and parse its header. *data: how many bytes are after it. */
-static int read_header(safetensors *s, uint64_t *data, const char *path, ttmm_error *err)
-{
-    unsigned char first[8];
-    json *j = &s->j;
-    snprintf(j->path, sizeof j->path, "%s", path);
-    s->f = fopen(path, "rb");
-    if (s->f == NULL) return fail(err, TTMM_BAD_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
-    if (size == INT64_MAX) return fail(err, TTMM_BAD_INPUT, "%s: is not a regular file", path); /* a folder */
-    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
-        return fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file: it has %lld bytes", path, (long long)size);
-    const uint64_t length = load_bytes(first, 8);
-    if (length > (uint64_t)size - 8 || length > 100000000)
-        return fail(err, TTMM_BAD_INPUT, "%s: is not a safetensors file, or cut short: a header of %llu bytes in %lld",
-                    path, (unsigned long long)length, (long long)size);
-    *data = (uint64_t)size - 8 - length;
-    j->bytes = (size_t)length;
-    j->text = calloc(j->bytes + 1, 1);
-    if (j->text == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
-    if (fread(j->text, 1, j->bytes, s->f) != j->bytes)
-        return fail(err, TTMM_BAD_INPUT, "%s: its header cannot be read", path);
-    return json_parse(j, err);
-}
-
-/* The tensors that the header lists; there are `data` bytes of numbers. */
-static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
-{
-    const json *j = &s->j;
-    const size_t most = json_count(j, 0);
-    uint64_t end = 0;
-    s->tensor = calloc(most + 1, sizeof *s->tensor);
-    if (s->tensor == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", j->path, most);
-    for (int k = json_child(j, 0); k >= 0; k = json_next_key(j, k)) {
-        if (json_equal(j, k, "__metadata__")) continue;
-        stored *t = &s->tensor[s->n++];
-        int code = read_entry(j, k, t, &end, err);
-        if (code) return code;
-        if (end > data)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s ends at byte %llu of the data, which has %llu: cut short?",
-                        j->path, t->name, (unsigned long long)end, (unsigned long long)data);
-        t->begin += 8 + j->bytes;
-    }
-    return TTMM_OK;
-}
-
-/* No two tensors may have the same name, or overlap.    order [n] scratch */
-static int check_entries(const safetensors *s, const stored **order, ttmm_error *err)
-{
-    uint64_t end = 0;
-    for (size_t i = 0; i < s->n; i++) order[i] = &s->tensor[i];
-    qsort(order, s->n, sizeof *order, by_name);
-    for (size_t i = 1; i < s->n; i++)
-        if (strcmp(order[i - 1]->name, order[i]->name) == 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: has two tensors %s", s->j.path, order[i]->name);
-    qsort(order, s->n, sizeof *order, by_begin);
-    for (size_t i = 0; i < s->n; i++) {
-        if (order[i]->begin < end)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensors %s and %s overlap", s->j.path, order[i - 1]->name,
-                        order[i]->name);
-        end = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
-    }
-    return TTMM_OK;
-}
-
-static int open_safetensors(safetensors *s, const char *path, ttmm_error *err)
-{
-    uint64_t data = 0;
-    memset(s, 0, sizeof *s);
-    int code = read_header(s, &data, path, err);
-    if (code == TTMM_OK) code = read_entries(s, data, err);
-    const stored **order = calloc(s->n + 1, sizeof *order);
-    if (order == NULL) code = fail(err, TTMM_NO_ROOM, "%s: out of memory", path);
-    if (code == TTMM_OK) code = check_entries(s, order, err);
-    free(order);
-    if (code) close_safetensors(s);
-    return code;
-}
-
-static int open_safetensors_in(safetensors *s, const char *folder, const char *name, ttmm_error *err)
-{
-    char path[PATH_BYTES];
-    memset(s, 0, sizeof *s);
-    int code = join_path(path, folder, name, err);
-    return code ? code : open_safetensors(s, path, err);
-}
-
-static const stored *find_tensor(const safetensors *s, const char *name)
-{
-    for (size_t i = 0; i < s->n; i++)
-        if (strcmp(s->tensor[i].name, name) == 0) return &s->tensor[i];
-    return NULL;
-}
-
-/* The next numbers of the tensor that the file stands at, as they are stored: raw [n], n <= CHUNK. */
-enum { CHUNK = 1024 };
-static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, ttmm_error *err)
-{
-    unsigned char buffer[8 * CHUNK];
-    const size_t width = dtype_table[t->dtype].bytes;
-    if (fread(buffer, width, n, s->f) != n)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s cannot be read", s->j.path, t->name);
-    for (size_t i = 0; i < n; i++) raw[i] = load_bytes(buffer + i * width, width);
-    return TTMM_OK;
-}
-
-static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
-{
-    return seek_file(s->f, t->begin, SEEK_SET) == 0 ? TTMM_OK
-                                                    : fail(err, TTMM_BAD_INPUT, "%s: cannot be read", s->j.path);
-}
-
-/* Read all of t into data, as reals (finite ones), ints or size_t: `as` is TTMM_REAL, I32, I64 or U8. */
-static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
-{
-    uint64_t raw[CHUNK];
-    const size_t count = count_of(t);
-    if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is %s, expected %s", s->j.path, t->name,
-                    dtype_table[t->dtype].name, as >= I64 ? dtype_table[as].name : "floating-point numbers");
-    int code = seek_tensor(s, t, err);
-    for (size_t k = 0; k < count && code == TTMM_OK;) {
-        const size_t n = count - k < CHUNK ? count - k : CHUNK;
-        if ((code = read_raw(s, t, raw, n, err)) != TTMM_OK) return code;
-        for (size_t i = 0; i < n; i++, k++) {
-            if (as == U8) ((char *)data)[k] = (char)(unsigned char)raw[i];
-            else if (as == I32 || as == I64) {
-                const double x = decode_number(raw[i], t->dtype);
-                if (!(x >= 0) || x > (as == I32 ? (double)INT_MAX : 0x1p53) || x >= (double)SIZE_MAX)
-                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %.0f at %zu, expected a count or an index",
-                                s->j.path, t->name, x, k);
-                if (as == I32) ((int *)data)[k] = (int)x;
-                else ((size_t *)data)[k] = (size_t)x;
-            } else {
-                const real x = (real)decode_number(raw[i], t->dtype);
-                if (!(x - x == 0))
-                    return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has a number at %zu that is not finite", s->j.path,
-                                t->name, k);
-                ((real *)data)[k] = x;
-            }
-        }
-    }
-    return code;
-}
-
-/* The tensor of that name and shape. */
-static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
-{
-    const stored *t = find_tensor(s, name);
-    if (t == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->j.path, name);
-    if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
-        return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is [%zu, %zu], expected [%zu, %zu]", s->j.path, name, t->dim[0],
-                    t->dim[1], rows, cols);
-    return read_numbers(s, t, data, as, err);
-}
-
-int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err)
-{
-    safetensors s;
-    int code = open_safetensors(&s, path, err);
-    if (code) return code;
-    json_text(note, size, &s.j, json_find(&s.j, json_find(&s.j, 0, "__metadata__"), "ttmm"));
-    close_safetensors(&s);
-    return TTMM_OK;
-}
-
-int ttmm_exists(const char *folder, const char *name)
-{
-    char path[PATH_BYTES];
-    ttmm_error err;
-    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? fopen(path, "rb") : NULL;
-    if (f) fclose(f);
-    return f != NULL;
-}
-
-int ttmm_remove(const char *folder, const char *name)
-{
-    char path[PATH_BYTES];
-    ttmm_error err;
-    return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
-}
-
-/* One round of multiply and mix a word: a fingerprint, not a checksum against malice. */
-static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word) * 0x100000001b3); }
-
-uint64_t ttmm_hash(const real *x, size_t n)
-{
-    uint64_t h = 0;
-    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, TTMM_REAL));
-    return h;
-}
-
-uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster)
-{
-    uint64_t h = 0;
-    for (size_t i = 0; i < c->n_sequences; i++) {
-        if (cluster >= 0 && c->cluster[i] != cluster) continue;
-        for (size_t t = c->sequence[i]; t < c->sequence[i + 1]; t++) h = hash_word(h, (uint64_t)c->token[t]);
-        h = hash_word(h, UINT64_MAX);
-    }
-    return h;
-}
-
-static const char *shortest(char text[32], double x) /* the fewest digits that read back as x */
-{
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, 32, "%.*g", digits, x);
-        if (strtod(text, NULL) == x) break;
-    }
-    return text;
-}
-
-static const char *const rope_types[] = {"default", "linear", "llama3"};
-
-static int write_config(const ttmm_config *c, const char *folder, int type, ttmm_error *err)
-{
-    const int scaled = c->rope != TTMM_ROPE_DEFAULT;
-    char number[6][32];
-    output o;
-    int code = output_in(&o, folder, "config.json", err);
-    if (code) return code;
-    fprintf(o.f,
-            "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n"
-            "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n  \"num_hidden_layers\": %d,\n"
-            "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"head_dim\": %d,\n"
-            "  \"vocab_size\": %d,\n  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": %s,\n"
-            "  \"rope_theta\": %s,\n  \"rope_scaling\": %s",
-            c->biases ? "Qwen2ForCausalLM" : "LlamaForCausalLM", c->biases ? "qwen2" : "llama", c->dim, c->intermediate,
-            c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->vocab, c->context, shortest(number[0], c->norm_eps),
-            shortest(number[1], c->rope_theta), scaled ? "{" : "null");
-    if (scaled)
-        fprintf(o.f, "\"rope_type\": \"%s\", \"factor\": %s", rope_types[c->rope], shortest(number[2], c->rope_factor));
-    if (c->rope == TTMM_ROPE_LLAMA3)
-        fprintf(o.f, ", \"low_freq_factor\": %s, \"high_freq_factor\": %s, \"original_max_position_embeddings\": %s",
-                shortest(number[3], c->rope_low), shortest(number[4], c->rope_high),
-                shortest(number[5], c->rope_before));
-    fprintf(o.f,
-            "%s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"mlp_bias\": false,\n"
-            "  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %s",
-            scaled ? "}" : "", c->tied ? "true" : "false",
-            c->n_ends == 0  ? "null"
-            : c->n_ends > 1 ? "["
-                            : "");
-    for (int i = 0; i < c->n_ends; i++) fprintf(o.f, "%s%d", i ? ", " : "", c->end[i]);
-    fprintf(o.f, "%s,\n  \"torch_dtype\": \"%s\"\n}\n", c->n_ends > 1 ? "]" : "", dtype_table[type].torch);
-    return output_close(&o, err);
-}
-
-static int either(int node, int other) { return node >= 0 ? node : other; }
-
-/* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. */
-static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
-{
-    const int rope = either(json_find(j, 0, "rope_scaling"), json_find(j, 0, "rope_parameters"));
-    if (rope >= 0 && json_type(j, rope) != '{')
-        return fail(err, TTMM_BAD_INPUT, "%s: rope_scaling or rope_parameters is not an object", j->path);
-    const int theta = either(json_find(j, rope, "rope_theta"), json_find(j, 0, "rope_theta"));
-    if (theta >= 0 && !json_number(j, theta, &c->rope_theta))
-        return fail(err, TTMM_BAD_INPUT, "%s: rope_theta is not a number", j->path);
-    const int part = either(json_find(j, rope, "partial_rotary_factor"), json_find(j, 0, "partial_rotary_factor"));
-    double x;
-    if (part >= 0 && !(json_number(j, part, &x) && x == 1))
-        return fail(err, TTMM_BAD_INPUT, "%s: partial_rotary_factor is set, which is not supported", j->path);
-    const int type = either(json_find(j, rope, "rope_type"), json_find(j, rope, "type"));
-    if (type < 0) return TTMM_OK;
-    while (c->rope <= TTMM_ROPE_LLAMA3 && !json_equal(j, type, rope_types[c->rope])) c->rope++;
-    if (c->rope > TTMM_ROPE_LLAMA3) return json_refuse(j, "rope_type", type, "default, linear or llama3", err);
-    const struct {
-        const char *key;
-        double *value;
-        int of; /* this type and those after it */
-    } field[] = {{"factor", &c->rope_factor, TTMM_ROPE_LINEAR},
-                 {"low_freq_factor", &c->rope_low, TTMM_ROPE_LLAMA3},
-                 {"high_freq_factor", &c->rope_high, TTMM_ROPE_LLAMA3},
-                 {"original_max_position_embeddings", &c->rope_before, TTMM_ROPE_LLAMA3}};
-    c->rope_before = c->context; /* if it is not said */
-    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
-        const int at = json_find(j, rope, field[i].key), optional = field[i].value == &c->rope_before;
-        if (c->rope >= field[i].of && !(at < 0 && optional) && !json_number(j, at, field[i].value))
-            return fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a number", j->path, field[i].key);
-    }
-    return TTMM_OK;
-}
-
-/* Attention must see all positions before: no sliding window in any layer (transformers' Qwen2Config). */
-static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
-{
-    const int types = json_find(j, 0, "layer_types"), most = json_find(j, 0, "max_window_layers");
-    uint64_t before = 28;
-    for (int i = json_child(j, types); i >= 0; i = j->node[i].next)
-        if (!json_equal(j, i, "full_attention"))
-            return json_refuse(j, "one of layer_types", i, "\"full_attention\"", err);
-    if (types >= 0 || !c->biases || !json_true(j, 0, "use_sliding_window")) return TTMM_OK; /* Llama has none */
-    if (json_find(j, 0, "sliding_window") < 0) return TTMM_OK;
-    if (most >= 0 && !json_integer(j, most, &before)) before = 0;
-    return before >= (uint64_t)c->n_layers
-               ? TTMM_OK
-               : fail(err, TTMM_BAD_INPUT, "%s: use_sliding_window is true, which is not supported", j->path);
-}
-
-/* eos_token_id: one token or several. */
-static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
-{
-    const int ends = json_find(j, 0, "eos_token_id");
-    if (ends < 0) return TTMM_OK;
-    const int list = json_type(j, ends) == '[';
-    uint64_t id;
-    c->n_ends = 0;
-    for (int i = list ? json_child(j, ends) : ends; i >= 0; i = list ? j->node[i].next : -1) {
-        if (c->n_ends == TTMM_ENDS || !json_integer(j, i, &id) || id >= (uint64_t)c->vocab)
-            return fail(err, TTMM_BAD_INPUT, "%s: eos_token_id is not up to %d tokens of the vocabulary", j->path,
-                        TTMM_ENDS);
-        c->end[c->n_ends++] = (int)id;
-    }
-    return TTMM_OK;
-}
-
-static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
-{
-    const struct {
-        const char *key;
-        int *value, fallback; /* 0: the key must be there */
-    } field[] = {
-        {"hidden_size", &c->dim, 0},
-        {"num_hidden_layers", &c->n_layers, 0},
-        {"num_attention_heads", &c->n_heads, 0},
-        {"num_key_value_heads", &c->n_kv_heads, -1},
-        {"head_dim", &c->head_dim, -1},
-        {"vocab_size", &c->vocab, 0},
-        {"intermediate_size", &c->intermediate, 0},
-        {"max_position_embeddings", &c->context, 2048},
-    };
-    for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
-        uint64_t u;
-        const int node = json_find(j, 0, field[i].key);
-        if (node < 0 && field[i].fallback) *field[i].value = field[i].fallback;
-        else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
-        else return fail(err, TTMM_BAD_INPUT, "%s: %s is missing or not a count", j->path, field[i].key);
-    }
-    const int type = json_find(j, 0, "model_type"), tied = json_find(j, 0, "tie_word_embeddings");
-    c->biases = json_equal(j, type, "qwen2");
-    if (!c->biases && !json_equal(j, type, "llama"))
-        return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
-    static const char *const fixed[][2] = {
-        {"hidden_act", "\"silu\""},
-        {"mlp_bias", "false"},
-        {"quantization_config", "null"},
-        {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
-    int code = check_fixed(j, fixed, c->biases ? 3 : 4, err);
-    if (code) return code;
-    if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
-    if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-    c->tied = json_type(j, tied) == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
-    if (tied >= 0 && !c->tied && json_type(j, tied) != 'f')
-        return fail(err, TTMM_BAD_INPUT, "%s: tie_word_embeddings is not true or false", j->path);
-    const int eps = json_find(j, 0, "rms_norm_eps");
-    if (eps >= 0 && !json_number(j, eps, &c->norm_eps))
-        return fail(err, TTMM_BAD_INPUT, "%s: rms_norm_eps is not a number", j->path);
-    code = read_rope(c, j, err);
-    if (code == TTMM_OK) code = check_window(c, j, err);
-    if (code == TTMM_OK) code = read_ends(c, j, err);
-    ttmm_error why;
-    if (code == TTMM_OK && ttmm_config_check(c, &why) != TTMM_OK)
-        code = fail(err, TTMM_BAD_INPUT, "%s: %s", j->path, why.text);
-    return code;
-}
-
-/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
-int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
-{
-    json j;
-    memset(c, 0, sizeof *c);
-    int code = json_open(&j, folder, "config.json", err);
-    if (code == TTMM_OK) code = read_config_json(c, &j, err);
-    json_close(&j);
-    if (code || !ttmm_exists(folder, "generation_config.json")) return code;
-    code = json_open(&j, folder, "generation_config.json", err);
-    if (code == TTMM_OK) code = read_ends(c, &j, err);
-    json_close(&j);
-    return code;
-}
-
-/* In the names of byte-level tokens the printable bytes of Latin-1 stand for themselves, U+0100, U+0101 ... for the
- * others. */
-static int is_printable(unsigned b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174; }
-
-/* tokenizer.json of the byte vocabulary: token b is byte b, and <|endoftext|>. */
-static int write_tokenizer(const char *folder, ttmm_error *err)
-{
-    unsigned other = 0x100;
-    output o;
-    int code = output_in(&o, folder, "tokenizer.json", err);
-    if (code) return code;
-    fprintf(o.f,
-            "{\n\"version\": \"1.0\", \"truncation\": null, \"padding\": null,\n\"added_tokens\": [{\"id\": %d, "
-            "\"content\": \"%s\", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
-            "false, \"special\": true}],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", "
-            "\"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false},\n\"post_processor\": "
-            "null,\n\"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, "
-            "\"use_regex\": true},\n\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
-            "\"continuing_subword_prefix\": null, \"end_of_word_suffix\": null, \"fuse_unk\": false, "
-            "\"byte_fallback\": false, \"merges\": [], \"vocab\": {",
-            TTMM_END, SEPARATOR);
-    for (unsigned b = 0; b < 256; b++) fprintf(o.f, "\"\\u%04x\": %u, ", is_printable(b) ? b : other++, b);
-    fprintf(o.f, "\"%s\": %d}}\n}\n", SEPARATOR, TTMM_END);
-    code = output_close(&o, err);
-    if (code == TTMM_OK) code = output_in(&o, folder, "tokenizer_config.json", err);
-    if (code) return code;
-    fprintf(o.f, "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"%s\"}\n", SEPARATOR);
-    return output_close(&o, err);
-}
-
-/* That the weights can be written as that type. */
-static int check_finite(const real *x, size_t n, int type, const char *folder, ttmm_error *err)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (!(x[i] - x[i] == 0)) return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is not finite", folder);
-        const int large = x[i] > 60000 || x[i] < -60000; /* F16 has numbers up to 65504 */
-        const double rounded = large ? decode_number(encode_number(x, i, type), type) : 0;
-        if (!(rounded - rounded == 0))
-            return fail(err, TTMM_BAD_INPUT, "%s: not written: a weight is %g, too large for %s", folder, (double)x[i],
-                        dtype_table[type].name);
-    }
-    return TTMM_OK;
-}
-
-static int write_arrays(const ttmm_array *array, size_t n, int type, const char *path, const char *note,
-                        ttmm_error *err)
-{
-    stored *t = malloc((n + 1) * sizeof *t);
-    if (t == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n; i++) {
-        const ttmm_array *a = &array[i];
-        t[i] = a->integer ? store(a->name, I32, a->rows, a->cols, a->integer)
-                          : store(a->name, type, a->rows, a->cols, a->data);
-    }
-    int code = write_safetensors(path, t, n, note, err);
-    free(t);
-    return code;
-}
-
-int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err)
-{
-    return write_arrays(array, n, TTMM_REAL, path, note, err);
-}
-
-int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err)
-{
-    const size_t n = ttmm_n_tensors(&m->config);
-    char path[PATH_BYTES];
-    ttmm_array *tensor = malloc(n * sizeof *tensor);
-    int code = tensor ? check_finite(m->data, m->n, type, folder, err)
-                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) tensor[i] = ttmm_model_tensor_at(m, i);
-    if (code == TTMM_OK) code = ttmm_make_folder(folder, err);
-    if (code == TTMM_OK) code = write_config(&m->config, folder, type, err);
-    if (code == TTMM_OK && m->config.vocab == TTMM_BYTES) code = write_tokenizer(folder, err);
-    if (code == TTMM_OK) code = join_path(path, folder, "model.safetensors", err);
-    if (code == TTMM_OK) code = write_arrays(tensor, n, type, path, note, err);
-    free(tensor);
-    return code;
-}
-
-/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that
- * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. */
-static int open_shard(safetensors *s, int *shard, const json *index, const char *folder, const char *tensor,
-                      ttmm_error *err)
-{
-    char name[256];
-    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
-    if (json_type(index, node) != '"')
-        return fail(err, TTMM_BAD_INPUT, "%s: weight_map has no file for %s", index->path, tensor);
-    if (json_name(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
-        return fail(err, TTMM_BAD_INPUT, "%s: %s is in %s, expected the name of a file in this folder", index->path,
-                    tensor, name);
-    if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
-    close_safetensors(s);
-    *shard = node;
-    return open_safetensors_in(s, folder, name, err);
-}
-
-static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *folder, ttmm_error *err)
-{
-    static const char whole[] = "model.safetensors", parts[] = "model.safetensors.index.json";
-    ttmm_config c;
-    int code = ttmm_config_read(&c, folder, err), shard = -1;
-    if (code) return code;
-    const int sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
-    code = sharded ? json_open(index, folder, parts, err) : open_safetensors_in(s, folder, whole, err);
-    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
-    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
-        const ttmm_tensor t = ttmm_tensor_at(&c, i);
-        if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
-        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
-    }
-    if (code) return code;
-    char name[80]; /* of a layer that should not be there */
-    snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
-    if (sharded ? json_find(index, json_find(index, 0, "weight_map"), name) >= 0 : find_tensor(s, name) != NULL)
-        return fail(err, TTMM_BAD_INPUT, "%s: holds %s, expected %d layers as config.json says", folder, name,
-                    c.n_layers);
-    return TTMM_OK;
-}
-
-int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
-{
-    safetensors s = {0};
-    json index = {0};
-    memset(m, 0, sizeof *m);
-    int code = read_weights(m, &s, &index, folder, err);
-    close_safetensors(&s);
-    json_close(&index);
-    if (code) ttmm_model_free(m);
-    return code;
-}
-
-/* tokenizer.json, as Hugging Face's tokenizers write it, to a ttmm_tokenizer. What this file cannot express faithfully
- * is refused by name. */
-
-/* Replace the name of a token by the bytes that it stands for. Returns 0 if it has characters that stand for none; then
- * it stays as it is. */
-static int name_to_bytes(char *name, size_t *n)
-{
-    unsigned char byte_of[256 + 68];
-    size_t count = 0, length;
-    for (unsigned b = 0, other = 256; b < 256; b++) byte_of[is_printable(b) ? b : other++] = (unsigned char)b;
-    for (int write = 0; write < 2; write++) /* a character has no fewer bytes than it stands for */
-        for (size_t i = 0; i < *n; i += length) {
-            const uint32_t c = utf8_get((const unsigned char *)name + i, *n - i, &length);
-            if (c >= sizeof byte_of || (c < 256 && !is_printable(c))) return 0;
-            if (write) name[count++] = (char)byte_of[c];
-        }
-    *n = count;
-    return 1;
-}
-
-/* {"type": ...} */
-static int has_type(const json *j, int node, const char *type)
-{
-    return json_equal(j, json_find(j, node, "type"), type);
-}
-
-static int refuse_type(const json *j, const char *what, int node, const char *expected, ttmm_error *err)
-{
-    char shown[64];
-    return fail(err, TTMM_BAD_INPUT, "%s: %s is %s, expected %s; --ids still takes token ids", j->path, what,
-                json_shown(shown, j, either(json_find(j, node, "type"), node)), expected);
-}
-
-static int read_normalizer(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
-{
-    int code = TTMM_OK;
-    if (node < 0) return TTMM_OK;
-    if (has_type(j, node, "Sequence")) {
-        for (int i = json_child(j, json_find(j, node, "normalizers")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
-            code = read_normalizer(k, j, i, err);
-        return code;
-    }
-    k->nfc = has_type(j, node, "NFC");
-    return k->nfc ? TTMM_OK : refuse_type(j, "the normalizer", node, "NFC or none", err);
-}
-
-/* ByteLevel, with GPT-2's expression or none. */
-static int read_byte_level(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
-{
-    if (!has_type(j, node, "ByteLevel")) return refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err);
-    if (json_find(j, node, "add_prefix_space") < 0 || json_true(j, node, "add_prefix_space"))
-        return fail(err, TTMM_BAD_INPUT, "%s: add_prefix_space is not false, which is not supported", j->path);
-    const int regex = json_find(j, node, "use_regex") < 0 || json_true(j, node, "use_regex");
-    k->split = regex ? SPLIT_GPT2 : SPLIT_NONE;
-    return TTMM_OK;
-}
-
-static int read_pre_tokenizer(ttmm_tokenizer *k, const json *j, ttmm_error *err)
-{
-#define WORDS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-    static const char *const expression[] = {
-        "", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-        WORDS "\\p{N}{1,3}" REST, WORDS "\\p{N}" REST};
-#undef WORDS
-#undef REST
-    const int node = json_find(j, 0, "pre_tokenizer");
-    if (!has_type(j, node, "Sequence")) return read_byte_level(k, j, node, err);
-    const int split = json_child(j, json_find(j, node, "pretokenizers"));
-    const int bytes = split < 0 ? -1 : j->node[split].next;
-    if (bytes < 0)
-        return split < 0 ? refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err)
-                         : read_byte_level(k, j, split, err);
-    if (!has_type(j, split, "Split")) return refuse_type(j, "the first pre_tokenizer", split, "Split", err);
-    int code = read_byte_level(k, j, bytes, err);
-    if (code) return code;
-    if (k->split != SPLIT_NONE || j->node[bytes].next >= 0)
-        return fail(err, TTMM_BAD_INPUT, "%s: the pre_tokenizer goes on after Split and ByteLevel without regex",
-                    j->path);
-    char text[512];
-    json_text(text, sizeof text, j, json_find(j, json_find(j, split, "pattern"), "Regex"));
-    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, split, "invert"))
-        for (k->split = SPLIT_QWEN2; k->split > SPLIT_NONE && strcmp(text, expression[k->split]) != 0;) k->split--;
-    return k->split
-               ? TTMM_OK
-               : fail(err, TTMM_BAD_INPUT,
-                      "%s: the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
-                      j->path, text[0] ? text : "something else than a regular expression");
-}
-
-/* TemplateProcessing: special tokens before and after a text. ByteLevel alters offsets only. */
-static int read_post_processor(ttmm_tokenizer *k, const json *j, int node, ttmm_error *err)
-{
-    int code = TTMM_OK;
-    if (node < 0 || has_type(j, node, "ByteLevel")) return TTMM_OK;
-    if (has_type(j, node, "Sequence")) {
-        for (int i = json_child(j, json_find(j, node, "processors")); i >= 0 && code == TTMM_OK; i = j->node[i].next)
-            code = read_post_processor(k, j, i, err);
-        return code;
-    }
-    if (!has_type(j, node, "TemplateProcessing"))
-        return refuse_type(j, "the post_processor", node, "TemplateProcessing, ByteLevel or none", err);
-    const int tokens = json_find(j, node, "special_tokens");
-    int after = 0;
-    for (int i = json_child(j, json_find(j, node, "single")); i >= 0; i = j->node[i].next) {
-        const int name = json_find(j, json_find(j, i, "SpecialToken"), "id");
-        char key[256];
-        if (name < 0) {
-            after = 1; /* the text */
-            continue;
-        }
-        json_name(key, sizeof key, j, name);
-        const int ids = json_find(j, json_find(j, tokens, key), "ids");
-        for (int id = json_child(j, ids); id >= 0; id = j->node[id].next) {
-            uint64_t token;
-            int *n = after ? &k->n_after : &k->n_before;
-            if (*n == MOST_AROUND || !json_integer(j, id, &token) || token >= k->n || k->length[token] == 0)
-                return fail(err, TTMM_BAD_INPUT, "%s: the post_processor's ids of %s are not up to %d tokens", j->path,
-                            key, MOST_AROUND);
-            (after ? k->after : k->before)[(*n)++] = (int)token;
-        }
-        if (ids < 0) return fail(err, TTMM_BAD_INPUT, "%s: the post_processor has no ids for %s", j->path, key);
-    }
-    return TTMM_OK;
-}
-
-/* A merge, "left right" or ["left", "right"], into the table. Returns 0 if it is not of two tokens whose union is a
- * token, too.    left: scratch */
-static int read_merge(ttmm_tokenizer *k, const json *j, int node, int rank, char *left)
-{
-    const int pair = json_type(j, node) == '[', first = pair ? json_child(j, node) : node;
-    const int second = pair && first >= 0 ? j->node[first].next : -1;
-    size_t n = json_text(left, j->bytes, j, first);
-    char *blank = pair ? left + n : memchr(left, ' ', n);
-    if (blank == NULL) return 0;
-    char *right = blank + 1;
-    size_t m = pair ? json_text(right, j->bytes, j, second) : n - (size_t)(right - left);
-    n = (size_t)(blank - left);
-    if (n == 0 || m == 0 || !name_to_bytes(left, &n) || !name_to_bytes(right, &m)) return 0;
-    memmove(left + n, right, m);
-    const int l = *find_word(k, left, n), r = *find_word(k, left + n, m), whole = *find_word(k, left, n + m);
-    if (l < 0 || r < 0 || whole < 0) return 0;
-    *find_merge(k, l, r) = (merge_rule){l, r, whole, rank};
-    return 1;
-}
-
-static int read_merges(ttmm_tokenizer *k, const json *j, int merges, char *scratch, ttmm_error *err)
-{
-    int rank = 0;
-    for (size_t i = 0; i < k->merge_room; i++) k->merge[i].left = -1;
-    for (int i = json_child(j, merges); i >= 0; i = j->node[i].next, rank++)
-        if (!read_merge(k, j, i, rank, scratch))
-            return fail(err, TTMM_BAD_INPUT, "%s: merge %d is not of two tokens whose union is a token, too", j->path,
-                        rank);
-    return TTMM_OK;
-}
-
-static void lay_out_tokenizer(ttmm_tokenizer *k, size_t text_bytes, arena *a)
-{
-    k->text = take(a, text_bytes, 1);
-    k->at = take(a, k->n, sizeof *k->at), k->length = take(a, k->n, sizeof *k->length);
-    k->special = take(a, k->n, 1);
-    k->word = take(a, k->word_room, sizeof *k->word);
-    k->merge = take(a, k->merge_room, sizeof *k->merge);
-    k->added = take(a, k->n_added, sizeof *k->added);
-    lay_out_unicode(&k->unicode, a);
-}
-
-static size_t table_room(size_t n) /* a power of 2, half of it stays empty */
-{
-    size_t room = 16;
-    while (room < 2 * n) room *= 2;
-    return room;
-}
-
-/* The id of a token, which must be one of the model's; else TTMM_BAD_INPUT. */
-static int read_id(const ttmm_tokenizer *k, const json *j, int name, int node, ttmm_error *err)
-{
-    uint64_t id;
-    char shown[64];
-    if (json_integer(j, node, &id) && id < k->n) return (int)id;
-    return fail(err, TTMM_BAD_INPUT, "%s: the id of token %s is not in 0 .. %zu, the model's vocabulary", j->path,
-                json_shown(shown, j, name), k->n - 1);
-}
-
-/* The tokens of the vocabulary. *used: the bytes of k->text that are taken. */
-static int read_vocabulary(ttmm_tokenizer *k, size_t *used, const json *j, int vocab, ttmm_error *err)
-{
-    for (size_t i = 0; i < k->word_room; i++) k->word[i] = -1;
-    for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
-        const int id = read_id(k, j, i, j->node[i].next, err);
-        if (id < 0) return id;
-        char *text = k->text + *used;
-        k->at[id] = *used, k->length[id] = json_text(text, j->bytes, j, i);
-        if (name_to_bytes(text, &k->length[id])) *find_word(k, text, k->length[id]) = id;
-        *used += k->length[id];
-    }
-    for (unsigned b = 0; b < 256; b++) {
-        const char byte = (char)(unsigned char)b;
-        if ((k->byte[b] = *find_word(k, &byte, 1)) < 0)
-            return fail(err, TTMM_BAD_INPUT, "%s: the vocabulary has no token for the byte %u", j->path, b);
-    }
-    return TTMM_OK;
-}
-
-/* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. */
-static int read_added(ttmm_tokenizer *k, size_t *used, const json *j, int node, ttmm_error *err)
-{
-    static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
-    const int content = json_find(j, node, "content");
-    const int id = read_id(k, j, either(content, node), json_find(j, node, "id"), err);
-    if (id < 0) return id;
-    for (size_t r = 0; r < 3; r++)
-        if (json_true(j, node, refused[r]))
-            return fail(err, TTMM_BAD_INPUT, "%s: added token %d has %s set, which is not supported", j->path, id,
-                        refused[r]);
-    if (json_type(j, content) != '"')
-        return fail(err, TTMM_BAD_INPUT, "%s: added token %d has no content", j->path, id);
-    char *text = k->text + *used;
-    const size_t n = json_text(text, j->bytes, j, content);
-    if (n == 0) return TTMM_OK;
-    char *form = memcpy(text + n, text, n);
-    added_token *a = &k->added[k->n_added++];
-    *a = (added_token){form, n, id, json_true(j, node, "normalized")};
-    if (a->normalised && k->nfc) normalise_text(&form, &a->length, &k->unicode, a->text, n);
-    if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-    if (form != a->text) {
-        memcpy(text + n, form, a->length);
-        free(form);
-    }
-    k->begins[(unsigned char)a->text[0]] = 1;
-    k->at[id] = *used, k->length[id] = n, k->special[id] = (char)json_true(j, node, "special");
-    name_to_bytes(text, &k->length[id]);
-    *used += n + a->length;
-    return TTMM_OK;
-}
-
-/* The parts of the file in which nothing but one form is understood. */
-static int check_tokenizer(const json *j, ttmm_error *err)
-{
-    static const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix",
-                                          "end_of_word_suffix"};
-    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
-    const int decoder = json_find(j, 0, "decoder");
-    const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && json_find(j, model, "merges") >= 0;
-    if (!untyped && !has_type(j, model, "BPE")) /* GPT-2's own file is untyped */
-        return refuse_type(j, "the model", model, "BPE", err);
-    if (decoder >= 0 && !has_type(j, decoder, "ByteLevel"))
-        return refuse_type(j, "the decoder", decoder, "ByteLevel", err);
-    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        const int node = json_find(j, model, refused[i]);
-        if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, ""))
-            return fail(err, TTMM_BAD_INPUT, "%s: %s is set, which is not supported", j->path, refused[i]);
-    }
-    if (json_type(j, vocab) != '{')
-        return fail(err, TTMM_BAD_INPUT, "%s: the model's vocab is missing or not an object", j->path);
-    const int merges = json_find(j, model, "merges"), added = json_find(j, 0, "added_tokens");
-    if (merges >= 0 && json_type(j, merges) != '[') return json_refuse(j, "merges", merges, "a list", err);
-    if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
-    return TTMM_OK;
-}
-
-static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
-{
-    const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
-    const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
-    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .n = (size_t)c->vocab};
-    int code = check_tokenizer(j, err);
-    if (code) return code;
-    like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
-    like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
-    like.ignore_merges = json_true(j, model, "ignore_merges");
-    /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
-    const size_t text_bytes = mul_size(4, j->bytes);
-    size_t used = 0;
-    arena a = {0};
-    take(&a, 1, sizeof like);
-    lay_out_tokenizer(&like, text_bytes, &a);
-    if ((code = allocate(&a, &like.block, a.used, "the tokenizer", err)) != TTMM_OK) return code;
-    ttmm_tokenizer *k = *tokenizer = take(&a, 1, sizeof *k);
-    *k = like;
-    lay_out_tokenizer(k, text_bytes, &a);
-    k->n_added = 0;
-    code = read_normalizer(k, j, json_find(j, 0, "normalizer"), err);
-    if (code == TTMM_OK) code = read_vocabulary(k, &used, j, vocab, err);
-    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
-        code = read_added(k, &used, j, i, err);
-    if (code == TTMM_OK) code = read_merges(k, j, merges, k->text + used, err);
-    if (code == TTMM_OK) code = read_pre_tokenizer(k, j, err);
-    if (code == TTMM_OK) code = read_post_processor(k, j, json_find(j, 0, "post_processor"), err);
-    return code;
-}
-
-int ttmm_tokenizer_read(ttmm_tokenizer **k, const char *folder, ttmm_error *err)
-{
-    ttmm_config c = {.vocab = TTMM_BYTES};
-    json j;
-    *k = NULL;
-    int code = ttmm_exists(folder, "config.json") ? ttmm_config_read(&c, folder, err) : TTMM_OK;
-    if (code) return code;
-    if (!ttmm_exists(folder, "tokenizer.json"))
-        return c.vocab == TTMM_BYTES
-                   ? TTMM_OK
-                   : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
-    code = json_open(&j, folder, "tokenizer.json", err);
-    if (code == TTMM_OK) code = read_tokenizer_json(k, &j, &c, err);
-    json_close(&j);
-    if (code) ttmm_tokenizer_free(*k), *k = NULL;
-    return code;
-}
-
-static void module_name(char name[96], int i) /* of matrix i: model.layers.0.self_attn.q_proj */
-{
-    snprintf(name, 96, tensor_table[i % TTMM_MATRICES].name, i / TTMM_MATRICES);
-    *strrchr(name, '.') = 0; /* without .weight */
-}
-
-static void adapter_name(char name[160], int i, int side) /* of its A (0) or B (1), PEFT's */
-{
-    char module[96];
-    module_name(module, i);
-    snprintf(name, 160, "base_model.model.%s.lora_%c.weight", module, side ? 'B' : 'A');
-}
-
-size_t ttmm_lora_tensors(const ttmm_lora *l) { return (size_t)l->n_layers * TTMM_MATRICES * 2; }
-
-ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i)
-{
-    const ttmm_lora_matrix *m = &l->matrix[i / 2];
-    const size_t R = (size_t)m->rank;
-    ttmm_array a = {{0}, i % 2 ? m->out : R, i % 2 ? R : m->in, i % 2 ? m->b : m->a, NULL};
-    adapter_name(a.name, (int)(i / 2), (int)(i % 2));
-    return a;
-}
-
-static int write_adapter_config(const ttmm_lora *l, const char *folder, ttmm_error *err)
-{
-    char alpha[32];
-    output o;
-    int code = output_in(&o, folder, "adapter_config.json", err);
-    if (code) return code;
-    fprintf(o.f,
-            "{\n  \"peft_type\": \"LORA\",\n  \"task_type\": \"CAUSAL_LM\",\n  \"base_model_name_or_path\": null,\n"
-            "  \"r\": %d,\n  \"lora_alpha\": %s,\n  \"lora_dropout\": 0.0,\n  \"bias\": \"none\",\n"
-            "  \"use_rslora\": false,\n  \"use_dora\": false,\n  \"fan_in_fan_out\": false,\n"
-            "  \"inference_mode\": true,\n  \"target_modules\": "
-            "[\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]\n}\n",
-            l->matrix[0].rank, shortest(alpha, l->alpha));
-    return output_close(&o, err);
-}
-
-int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
-{
-    const size_t n = ttmm_lora_tensors(l);
-    char path[PATH_BYTES];
-    ttmm_array *tensor = malloc(n * sizeof *tensor);
-    int code = tensor ? ttmm_make_folder(folder, err)
-                      : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
-        tensor[i] = ttmm_lora_tensor_at(l, i);
-        if (l->matrix[i / 2].rank != l->matrix[0].rank || l->matrix[i / 2].scale != l->matrix[0].scale)
-            code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
-                        folder);
-    }
-    if (code == TTMM_OK) code = check_finite(l->data, l->n, TTMM_REAL, folder, err);
-    if (code == TTMM_OK) code = write_adapter_config(l, folder, err);
-    if (code == TTMM_OK) code = join_path(path, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) code = ttmm_arrays_write(tensor, n, path, note, err);
-    free(tensor);
-    return code;
-}
-
-/* The ranks of an adapter's matrices, by the shapes of its tensors; a matrix may have none: 0. Every tensor must be of
- * one of the matrices. */
-static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error *err)
-{
-    char name[2][160];
-    const stored *half[2]; /* A, B */
-    size_t known = 0;
-    for (int i = 0; i < matrices; i++) {
-        for (int side = 0; side < 2; side++) {
-            adapter_name(name[side], i, side);
-            half[side] = find_tensor(s, name[side]);
-        }
-        if (half[0] == NULL && half[1] == NULL) continue;
-        for (int side = 0; side < 2; side++)
-            if (half[side] == NULL) return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing", s->j.path, name[side]);
-        const size_t R = half[0]->dim[0], cols = half[1]->dim[1];
-        if (R < 1 || R > 4096 || cols != R)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s has %zu columns, its lora_A %zu rows: expected 1 to 4096",
-                        s->j.path, name[1], cols, R);
-        rank[i] = (int)R;
-        known += 2;
-    }
-    for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
-        int i = 0;
-        for (; i < 2 * matrices; i++) {
-            adapter_name(name[0], i / 2, i % 2);
-            if (strcmp(s->tensor[t].name, name[0]) == 0) break;
-        }
-        if (i == 2 * matrices)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
-                        s->j.path, s->tensor[t].name);
-    }
-    return known ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%s: holds no LoRA matrix", s->j.path);
-}
-
-/* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot; else
- * `common`. A key is a regular expression to PEFT; of these, ^ at the beginning (the whole name), $ at the end and \.
- * are understood. */
-static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
-{
-    const size_t all = strlen(module);
-    *alpha = common;
-    for (int k = json_child(j, json_find(j, 0, "alpha_pattern")); k >= 0; k = json_next_key(j, k)) {
-        char key[256], shown[64];
-        const size_t n = json_text(key, sizeof key, j, k);
-        const int whole = key[0] == '^';
-        size_t length = 0;
-        for (size_t i = (size_t)whole; i < n; i++)
-            if (!(key[i] == '\\' && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n)) key[length++] = key[i];
-        key[length] = 0;
-        if (n + 1 == sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
-            return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has the regular expression %s, which is not supported",
-                        j->path, json_shown(shown, j, k));
-        if (length > all || strcmp(module + all - length, key) != 0) continue;
-        if (length < all && (whole || module[all - length - 1] != '.')) continue;
-        if (json_number(j, j->node[k].next, alpha)) return TTMM_OK;
-        return fail(err, TTMM_BAD_INPUT, "%s: alpha_pattern has something else than a number for %s", j->path,
-                    json_shown(shown, j, k));
-    }
-    return TTMM_OK;
-}
-
-/* Of adapter_config.json, what holds for all matrices. */
-typedef struct {
-    int rank; /* 0: rank_pattern has others, too */
-    double alpha;
-    int rooted; /* 1: the scale is alpha / sqrt(rank)                                           (Kalajdzievski 2023) */
-} adapter_settings;
-
-static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
-{
-    static const char *const fixed[][2] = {
-        {"peft_type", "\"LORA\""},     {"use_dora", "false"},    {"use_qalora", "false"},
-        {"fan_in_fan_out", "false"},   {"lora_bias", "false"},   {"bias", "\"none\""},
-        {"layer_replication", "null"}, {"arrow_config", "null"}, {"alora_invocation_tokens", "null"}};
-    static const struct {
-        const char *key, *types, *expected;
-    } used[] = {
-        {"use_rslora", "tf", "true or false"}, {"rank_pattern", "{", "an object"}, {"alpha_pattern", "{", "an object"}};
-    uint64_t r;
-    if (!json_integer(j, json_find(j, 0, "r"), &r) || r < 1 || r > 4096)
-        return fail(err, TTMM_BAD_INPUT, "%s: r is missing or not a rank of 1 to 4096", j->path);
-    if (!json_number(j, json_find(j, 0, "lora_alpha"), &a->alpha))
-        return fail(err, TTMM_BAD_INPUT, "%s: lora_alpha is missing or not a number", j->path);
-    int code = check_fixed(j, fixed, sizeof fixed / sizeof *fixed, err);
-    if (code) return code;
-    if (json_child(j, json_find(j, 0, "modules_to_save")) >= 0)
-        return fail(err, TTMM_BAD_INPUT, "%s: modules_to_save is set, which is not supported", j->path);
-    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
-        const int node = json_find(j, 0, used[i].key);
-        if (node >= 0 && strchr(used[i].types, json_type(j, node)) == NULL)
-            return json_refuse(j, used[i].key, node, used[i].expected, err);
-    }
-    a->rank = json_child(j, json_find(j, 0, "rank_pattern")) < 0 ? (int)r : 0;
-    a->rooted = json_true(j, 0, "use_rslora");
-    return TTMM_OK;
-}
-
-static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, const json *j, safetensors *s,
-                               ttmm_error *err)
-{
-    const int rank = l->matrix[i].rank;
-    char module[96];
-    double alpha;
-    module_name(module, i);
-    if (a->rank && rank != a->rank)
-        return fail(err, TTMM_BAD_INPUT, "%s: r is %d, but %s has rank %d", j->path, a->rank, module, rank);
-    int code = alpha_of(&alpha, a->alpha, j, module, err);
-    const real scale = l->matrix[i].scale = (real)(alpha / (a->rooted ? sqrt((double)rank) : rank));
-    if (code == TTMM_OK && !(scale - scale == 0))
-        return fail(err, TTMM_BAD_INPUT, "%s: the alpha of %s is %g, too large", j->path, module, alpha);
-    for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
-        const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
-        code = read_tensor(s, half.name, (real *)half.data, TTMM_REAL, half.rows, half.cols, err);
-    }
-    return code;
-}
-
-int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
-{
-    const int matrices = c->n_layers * TTMM_MATRICES;
-    adapter_settings a = {0};
-    json j;
-    safetensors s = {0};
-    memset(l, 0, sizeof *l);
-    int *rank = calloc((size_t)matrices, sizeof *rank);
-    if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
-    int code = json_open(&j, folder, "adapter_config.json", err);
-    if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
-    if (code == TTMM_OK) code = open_safetensors_in(&s, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
-    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
-    for (int i = 0; i < matrices && code == TTMM_OK; i++)
-        if (rank[i]) code = read_adapter_matrix(l, i, &a, &j, &s, err);
-    close_safetensors(&s);
-    json_close(&j);
-    free(rank);
-    if (code) ttmm_lora_free(l);
-    return code;
-}
-
-/* The tensors of a corpus's file, to be written from c or read into it. Returns how many, at most CORPUS_TENSORS. */
-enum { CORPUS_TENSORS = 9 };
-static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
-{
-    size_t n = 0;
-    t[n++] = store("document_offsets", I64, c->n_documents + 1, 0, c->document);
-    t[n++] = store("sequence_offsets", I64, c->n_sequences + 1, 0, c->sequence);
-    t[n++] = store("tokens", I32, c->n_tokens, 0, c->token);
-    t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
-    t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
-    if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
-    if (c->dim && c->idf) t[n++] = store("idf", TTMM_REAL, c->dim, 0, c->idf);
-    if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
-    t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
-    return n;
-}
-
-int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err)
-{
-    char path[PATH_BYTES];
-    stored t[CORPUS_TENSORS];
-    size_t name_bytes = 0;
-    for (size_t i = 0; i < c->n_files; i++) name_bytes += strlen(c->file[i]) + 1;
-    const size_t n = corpus_tensors(t, c, name_bytes);
-    int code = ttmm_make_folder(folder, err);
-    if (code == TTMM_OK) code = join_path(path, folder, "corpus.safetensors", err);
-    return code ? code : write_safetensors(path, t, n, note, err);
-}
-
-/* Offsets must ascend from 0 to the number of tokens. */
-static int check_offsets(const size_t *offset, size_t n, size_t last, const char *path, const char *name,
-                         ttmm_error *err)
-{
-    for (size_t i = 0; i < n; i++)
-        if (offset[i] >= offset[i + 1])
-            return fail(err, TTMM_BAD_INPUT, "%s: %s does not ascend at %zu", path, name, i + 1);
-    if (offset[0] != 0 || offset[n] != last)
-        return fail(err, TTMM_BAD_INPUT, "%s: %s goes from %zu to %zu, expected 0 to %zu", path, name, offset[0],
-                    offset[n], last);
-    return TTMM_OK;
-}
-
-static int check_below(const int *x, size_t n, size_t most, const char *path, const char *name, ttmm_error *err)
-{
-    for (size_t i = 0; i < n; i++)
-        if ((size_t)x[i] >= most)
-            return fail(err, TTMM_BAD_INPUT, "%s: %s has %d at %zu, expected less than %zu", path, name, x[i], i, most);
-    return TTMM_OK;
-}
-
-/* What must be known before there is room for the rest: how many of everything, and the files' names. */
-static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes, ttmm_error *err)
-{
-    const char *needed[] = {"tokens", "document_offsets", "sequence_offsets", "file_names"};
-    size_t count[4] = {0};
-    for (size_t i = 0; i < 4; i++) {
-        const stored *t = find_tensor(s, needed[i]);
-        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
-            return fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing or not a list", s->j.path, needed[i]);
-        count[i] = t->dim[0];
-    }
-    c->n_tokens = count[0], c->n_documents = count[1] - 1, c->n_sequences = count[2] - 1, *name_bytes = count[3];
-    if (c->n_documents < 1 || c->n_sequences < 1) return fail(err, TTMM_BAD_INPUT, "%s: holds no documents", s->j.path);
-    char *names = malloc(*name_bytes);
-    if (names == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
-    int code = read_tensor(s, "file_names", names, U8, *name_bytes, 1, err);
-    for (size_t i = 0; i < *name_bytes && code == TTMM_OK; i++) c->n_files += names[i] == 0;
-    if (code == TTMM_OK && names[*name_bytes - 1] != 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: file_names does not end in a zero byte", s->j.path);
-    free(names);
-    return code;
-}
-
-int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
-{
-    safetensors s;
-    stored tensor[CORPUS_TENSORS];
-    size_t name_bytes = 0;
-    memset(c, 0, sizeof *c);
-    int code = open_safetensors_in(&s, folder, "corpus.safetensors", err);
-    if (code) return code;
-    const char *path = s.j.path;
-    code = read_corpus_sizes(c, &s, &name_bytes, err);
-    if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
-    const size_t n = c->n_sequences, m = c->n_documents;
-    const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
-    if (embeddings) {
-        const int idf = find_tensor(&s, "idf") != NULL;
-        const size_t dim = embeddings->dim[1];
-        if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor embeddings is [%zu, %zu], expected [%zu, %s]", path,
-                        embeddings->dim[0], dim, n, idf ? "2048" : "E");
-        if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
-    }
-    c->clustered = find_tensor(&s, "cluster") != NULL;
-    const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
-    for (size_t i = 0; i < tensors && code == TTMM_OK; i++) {
-        const stored *t = &tensor[i];
-        code = read_tensor(&s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
-    }
-    char *name = c->names;
-    for (size_t i = 0; i < c->n_files && code == TTMM_OK; i++, name += strlen(name) + 1) c->file[i] = name;
-    if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
-    if (code == TTMM_OK) code = check_offsets(c->document, m, c->n_tokens, path, "document_offsets", err);
-    if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
-    if (code == TTMM_OK) code = check_below(c->document_file, m, c->n_files, path, "document_file", err);
-    if (code == TTMM_OK) code = check_below(c->sequence_document, n, m, path, "sequence_document", err);
-    if (code == TTMM_OK && c->clustered) code = check_below(c->cluster, n, n, path, "cluster", err);
-    close_safetensors(&s);
-    if (code) ttmm_corpus_free(c);
-    return code;
-}
-
-int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err)
-{
-    safetensors s;
-    *array = NULL;
-    int code = open_safetensors(&s, path, err);
-    if (code) return code;
-    const stored *t = find_tensor(&s, name);
-    if (t == NULL && s.n == 1) t = &s.tensor[0];
-    if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
-        code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is missing, empty, or not a vector or matrix", path, name);
-    else {
-        *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
-        *array = malloc(mul_size(*rows * *cols, sizeof(real)));
-        code = *array ? read_numbers(&s, t, *array, TTMM_REAL, err)
-                      : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
-    }
-    close_safetensors(&s);
-    if (code) free(*array), *array = NULL;
-    return code;
-}
-
-/* The tensors of a checkpoint; weights is where they are, or where to read them to. */
-enum { CHECKPOINT_TENSORS = 4 };
-static void checkpoint_tensors(stored *t, const ttmm_trainer *trainer, const real *weights, const size_t *at)
-{
-    t[0] = store("weights", TTMM_REAL, trainer->n, 0, weights);
-    t[1] = store("first_moments", TTMM_REAL, trainer->n, 0, trainer->m);
-    t[2] = store("second_moments", TTMM_REAL, trainer->n, 0, trainer->v);
-    t[3] = store("step_and_tokens", I64, 2, 0, at);
-}
-
-int ttmm_trainer_save(const ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
-{
-    const size_t at[2] = {(size_t)t->step, t->tokens};
-    stored tensor[CHECKPOINT_TENSORS];
-    checkpoint_tensors(tensor, t, t->weights, at);
-    return write_safetensors(path, tensor, CHECKPOINT_TENSORS, settings, err);
-}
-
-int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, ttmm_error *err)
-{
-    const size_t size = strlen(settings) + 1024;
-    size_t at[2];
-    stored tensor[CHECKPOINT_TENSORS];
-    safetensors s;
-    FILE *f = fopen(path, "rb");
-    if (f == NULL && (errno == ENOENT || errno == ENOTDIR)) return 0;
-    if (f) fclose(f);
-    char *note = malloc(size);
-    int code = note ? ttmm_note(note, size, path, err) : fail(err, TTMM_NO_ROOM, "out of memory for a note");
-    if (code == TTMM_OK && strcmp(note, settings) != 0)
-        code = fail(err, TTMM_BAD_INPUT,
-                    "%s: is of a run with \"%.200s\", this one has \"%.200s\": finish that one or remove the file",
-                    path, note, settings);
-    free(note);
-    if (code == TTMM_OK) code = open_safetensors(&s, path, err);
-    if (code) return code;
-    checkpoint_tensors(tensor, t, t->grad, at); /* not into the weights before all is read */
-    for (size_t i = 0; i < CHECKPOINT_TENSORS && code == TTMM_OK; i++) {
-        const stored *to = &tensor[i], *from = find_tensor(&s, to->name);
-        if (from && from->dtype != to->dtype)
-            code = fail(err, TTMM_BAD_INPUT, "%s: tensor %s is of another type", path, to->name);
-        else code = read_tensor(&s, to->name, (void *)to->data, to->dtype, to->dim[0], 1, err);
-    }
-    close_safetensors(&s);
-    if (code == TTMM_OK && at[0] > (size_t)t->steps)
-        code = fail(err, TTMM_BAD_INPUT, "%s: is at step %zu of %ld", path, at[0], t->steps);
-    if (code) { /* as ttmm_trainer_start left them */
-        memset(t->m, 0, t->n * sizeof(real));
-        memset(t->v, 0, t->n * sizeof(real));
-        return code;
-    }
-    memcpy(t->weights, t->grad, t->n * sizeof(real));
-    t->step = (long)at[0], t->tokens = at[1];
-    return 1;
-}
-
-/* ==== 12. Scoring, sampling, tracing, comparing =================================================================== */
-
-double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from)
-{
-    const size_t start[2] = {0, T};
-    double nll = 0;
-    ttmm_forward(p, m, mix, token, start, 1);
-    ttmm_nll(p, m, p->losses);
-    for (size_t t = from; t < T; t++) nll += (double)p->losses[t - 1]; /* losses[t - 1] is that of predicting token t */
-    return nll;
-}
-
-double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
-                           size_t from, double *probability)
-{
-    const size_t start[2] = {0, T};
-    const real one = 1;
-    double nll = 0;
-    for (size_t t = 0; t < T; t++) probability[t] = 0;
-    for (size_t k = 0; k < mix->n; k++) {
-        const ttmm_mix alone = {1, &mix->lora[k], &one};
-        ttmm_forward(p, m, &alone, token, start, 1);
-        ttmm_nll(p, m, p->losses);
-        for (size_t t = from; t < T; t++)
-            probability[t] += (double)mix->weight[k] * ttmm_exp(-(double)p->losses[t - 1]);
-    }
-    for (size_t t = from; t < T; t++) nll -= ttmm_log(probability[t]);
-    return nll;
-}
-
-void ttmm_add_probabilities(real *out, const real *logits, size_t V, real weight)
-{
-    const real most = largest(logits, V);
-    double total = 0;
-    for (size_t v = 0; v < V; v++) total += (double)exp_real(logits[v] - most);
-    for (size_t v = 0; v < V; v++) out[v] += weight * (real)((double)exp_real(logits[v] - most) / total);
-}
-
-typedef struct {
-    real p;
-    int token;
-} candidate;
-
-static int by_probability(const void *a, const void *b) /* the likeliest first; equal ones: lower token first */
-{
-    const candidate *x = a, *y = b;
-    return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
-}
-
-size_t ttmm_sample_scratch(size_t V) { return V * sizeof(candidate); }
-
-int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch)
-{
-    if (s->temperature == 0) return (int)first_largest(logits, V);
-    candidate *c = scratch;
-    const real most = largest(logits, V);
-    double total = 0, kept = 0;
-    for (size_t v = 0; v < V; v++) {
-        c[v].p = (real)ttmm_exp((double)(logits[v] - most) / s->temperature);
-        c[v].token = (int)v;
-    }
-    qsort(c, V, sizeof *c, by_probability);
-    const size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V;
-    size_t keep = 0;
-    for (size_t k = 0; k < n; k++) total += (double)c[k].p;
-    for (; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
-    double point = ttmm_uniform(g) * kept;
-    for (size_t i = 0; i + 1 < keep; i++)
-        if ((point -= (double)c[i].p) < 0) return c[i].token;
-    return c[keep - 1].token;
-}
-
-/* A trace. */
-
-static void name_gradient(ttmm_array *a, const int *expert)
-{
-    char name[sizeof a->name];
-    memcpy(name, a->name, sizeof name);
-    if (expert) snprintf(a->name, sizeof a->name, "grad.experts.%d.%.120s", *expert, name);
-    else snprintf(a->name, sizeof a->name, "grad.%.120s", name);
-}
-
-/* An adapter of the ranks of `like`, all zero. */
-static int new_gradients(ttmm_lora *l, const ttmm_config *c, const ttmm_lora *like, ttmm_error *err)
-{
-    int *ranks = calloc((size_t)c->n_layers * TTMM_MATRICES, sizeof *ranks);
-    if (ranks == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
-    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) ranks[i] = like->matrix[i].rank;
-    int code = allocate_lora(l, c, ranks, 0, like->alpha, err);
-    free(ranks);
-    return code;
-}
-
-/* Differentiate the loss of p's last pass, and list the gradients as arrays from t->array[t->n] on. */
-static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *expert,
-                           ttmm_error *err)
-{
-    int code = TTMM_OK;
-    if (mix && mix->n) {
-        t->dl = calloc(mix->n, sizeof *t->dl);
-        if (t->dl == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
-        for (t->n_dl = 0; t->n_dl < mix->n && code == TTMM_OK; t->n_dl++)
-            code = new_gradients(&t->dl[t->n_dl], &m->config, mix->lora[t->n_dl], err);
-    } else code = ttmm_model_new(&t->dm, &m->config, err);
-    if (code) return code;
-    ttmm_backward(p, m, mix, t->dl ? NULL : &t->dm, t->dl);
-    for (size_t k = 0; k < t->n_dl; k++)
-        for (size_t i = 0; i < ttmm_lora_tensors(&t->dl[k]); i++) {
-            ttmm_array *a = &t->array[t->n];
-            *a = ttmm_lora_tensor_at(&t->dl[k], i);
-            if (t->dl[k].matrix[i / 2].rank == 0) continue;
-            name_gradient(a, expert ? expert + k : NULL);
-            t->n++;
-        }
-    for (size_t i = 0; t->dl == NULL && i < ttmm_n_tensors(&m->config); i++) {
-        ttmm_array *a = &t->array[t->n++];
-        *a = ttmm_model_tensor_at(&t->dm, i);
-        name_gradient(a, NULL);
-    }
-    return TTMM_OK;
-}
-
-int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
-                   size_t T, int cached, int gradients, ttmm_error *err)
-{
-    const size_t V = (size_t)m->config.vocab, step = cached ? 1 : T, values = ttmm_n_traced(&m->config);
-    ttmm_pass_size size = {.tokens = step, .sequences = 1, .cache = cached ? T : 0, .logits = 1, .trace = 1};
-    size_t most = ttmm_n_tensors(&m->config);
-    ttmm_pass *p = NULL;
-    int *tokens = NULL;
-    real *logits = NULL, *nll = NULL, *loss = NULL, **value = NULL;
-    memset(t, 0, sizeof *t);
-    if (T < 2) return fail(err, TTMM_BAD_INPUT, "a trace needs at least 2 tokens, found %zu", T);
-    if (cached && gradients) return fail(err, TTMM_BAD_USE, "a trace through the cache has no gradients");
-    size.backward = gradients;
-    for (size_t k = 0; mix && k < mix->n; k++) {
-        size.rank = size.rank > ttmm_lora_rank(mix->lora[k]) ? size.rank : ttmm_lora_rank(mix->lora[k]);
-        most += ttmm_lora_tensors(mix->lora[k]);
-    }
-    int code = ttmm_pass_new(&p, &m->config, &size, err);
-    arena a = {0};
-    for (int write = 0; write < 2 && code == TTMM_OK; write++) {
-        if (write) code = allocate(&a, &t->block, a.used, "a trace", err);
-        if (code) break;
-        t->array = take(&a, values + 3 + most, sizeof *t->array);
-        value = take(&a, values, sizeof *value);
-        tokens = take(&a, T, sizeof *tokens), logits = take_reals(&a, mul_size(T, V));
-        nll = take_reals(&a, T), loss = take_reals(&a, 1);
-        for (size_t i = 0; i < values; i++) {
-            real *data = take_reals(&a, mul_size(T, ttmm_traced(p, i).cols));
-            if (write) value[i] = data;
-        }
-    }
-    for (size_t from = 0; from < T && code == TTMM_OK; from += step) {
-        const size_t start[2] = {0, step};
-        ttmm_forward(p, m, mix, token + from, start, 1);
-        for (size_t i = 0; i < values; i++) {
-            const ttmm_array now = ttmm_traced(p, i);
-            memcpy(value[i] + from * now.cols, now.data, step * now.cols * sizeof(real));
-        }
-        for (size_t i = 0; i < step; i++) memcpy(logits + (from + i) * V, ttmm_logits(p, m, i, 1), V * sizeof(real));
-    }
-    if (code == TTMM_OK) {
-        real *row = p->logits;
-        for (size_t i = 0; i + 1 < T; i++)
-            nll[i] = cross_entropy(memcpy(row, logits + i * V, V * sizeof *row), token[i + 1], V, 0);
-        loss[0] = (real)((double)sum(nll, T) / (double)(T - 1));
-        memcpy(tokens, token, T * sizeof *token);
-        t->array[t->n++] = (ttmm_array){"tokens", T, 0, NULL, tokens};
-        for (size_t i = 0; i < values; i++) {
-            t->array[t->n] = ttmm_traced(p, i);
-            t->array[t->n].rows = T;
-            t->array[t->n++].data = value[i];
-        }
-        t->array[t->n++] = (ttmm_array){"logits", T, V, logits, NULL};
-        t->array[t->n++] = (ttmm_array){"loss", 1, 0, loss, NULL};
-        if (gradients) code = trace_gradients(t, p, m, mix, expert, err);
-    }
-    ttmm_pass_free(p);
-    if (code) ttmm_trace_free(t);
-    return code;
-}
-
-void ttmm_trace_free(ttmm_trace *t)
-{
-    for (size_t k = 0; k < t->n_dl; k++) ttmm_lora_free(&t->dl[k]);
-    free(t->dl);
-    ttmm_model_free(&t->dm);
-    free(t->block);
-    memset(t, 0, sizeof *t);
-}
-
-static void describe(char shape[80], const stored *t)
-{
-    int n = snprintf(shape, 80, "%s [", dtype_table[t->dtype].name);
-    for (int d = 0; d < t->n_dims && n < 80; d++)
-        n += snprintf(shape + n, 80 - (size_t)n, "%s%zu", d ? ", " : "", t->dim[d]);
-    if (n < 79) snprintf(shape + n, 80 - (size_t)n, "]");
-}
-
-static int64_t integer_of(uint64_t raw, int dtype) { return dtype == I32 ? (int32_t)(uint32_t)raw : (int64_t)raw; }
-
-/* The numbers of two tensors of the same shape. */
-static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,
-                           double atol, double rtol, ttmm_error *err)
-{
-    const int integers = a->dtype >= I64 && b->dtype >= I64, coarser = a->dtype > b->dtype ? a->dtype : b->dtype;
-    const size_t count = count_of(a);
-    uint64_t raw_a[CHUNK], raw_b[CHUNK];
-    double largest_a = 0;
-    int finite = 1, same = 1;
-    int code = seek_tensor(sa, a, err);
-    if (code == TTMM_OK) code = seek_tensor(sb, b, err);
-    for (size_t k = 0; k < count && code == TTMM_OK;) {
-        const size_t n = count - k < CHUNK ? count - k : CHUNK;
-        if ((code = read_raw(sa, a, raw_a, n, err)) != TTMM_OK) break;
-        if ((code = read_raw(sb, b, raw_b, n, err)) != TTMM_OK) break;
-        for (size_t i = 0; i < n; i++, k++) {
-            const double x = decode_number(raw_a[i], a->dtype), y = decode_number(raw_b[i], b->dtype);
-            const double magnitude = fabs(x) > fabs(y) ? fabs(x) : fabs(y);
-            double off = fabs(x - y);
-            if (integers) { /* of 64 bits, where a double has 53 */
-                const int64_t u = integer_of(raw_a[i], a->dtype), v = integer_of(raw_b[i], b->dtype);
-                off = (double)(u > v ? (uint64_t)u - (uint64_t)v : (uint64_t)v - (uint64_t)u);
-            }
-            if (!(x - x == 0 && y - y == 0)) { /* the first is shown */
-                if (finite) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
-                finite = 0;
-            }
-            same = same && off == 0;
-            largest_a = fabs(x) > largest_a ? fabs(x) : largest_a;
-            if (!finite) continue;
-            if (k == 0 || off > d->max_abs) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
-            const double ulps = coarser < I64 ? off / ulp_of(magnitude, coarser) : off;
-            d->ulps = ulps > d->ulps ? ulps : d->ulps;
-        }
-    }
-    d->max_rel = d->max_abs == 0 ? 0 : d->max_abs / largest_a;
-    const int within = !integers && d->max_abs <= atol + rtol * largest_a;
-    d->verdict = !finite ? TTMM_NOT_FINITE : same ? TTMM_SAME : within ? TTMM_WITHIN : TTMM_PAST;
-    return code;
-}
-
-int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
-                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                 ttmm_error *err)
-{
-    safetensors sa = {0}, sb = {0};
-    *failures = 0;
-    int code = open_safetensors(&sa, path_a, err);
-    if (code == TTMM_OK) code = open_safetensors(&sb, path_b, err);
-    for (size_t i = 0; i < sa.n + sb.n && code == TTMM_OK; i++) {
-        const stored *a = i < sa.n ? &sa.tensor[i] : NULL;
-        const stored *b = a ? find_tensor(&sb, a->name) : &sb.tensor[i - sa.n];
-        ttmm_difference d = {0};
-        if (a == NULL && find_tensor(&sa, b->name)) continue;
-        d.name = a ? a->name : b->name;
-        if (a) describe(d.shape[0], a);
-        if (b) describe(d.shape[1], b);
-        if (a == NULL) d.verdict = TTMM_EXTRA;
-        else if (b == NULL) d.verdict = TTMM_MISSING;
-        else if (a->n_dims != b->n_dims || memcmp(a->dim, b->dim, sizeof a->dim) != 0) d.verdict = TTMM_SHAPE;
-        else code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, err);
-        if (code) break;
-        *failures += d.verdict >= TTMM_PAST;
-        report(context, &d);
-    }
-    close_safetensors(&sa);
-    close_safetensors(&sb);
-    return code;
+static const char *const *packed_table(int which)
+{
+    static const char *const *const table[] = {packed_letters, packed_numbers, packed_combining, packed_singles,
+                                               packed_pairs};
+    return table[which];
 }

@@ -11,6 +11,12 @@ for t in test/build/*-f32 test/build/*-f64; do
     [ $code = 0 ] || ! grep -q ' 0 failed$' test/build/log.txt || # a leak, say, found at the end
         echo "$t ended with status $code: 0 passed, 1 failed" | tee -a "$out"
 done
+# the kernels' definitions have the bits that are promised (with FAST=1 nothing is)
+if [ "$FAST" != 1 ]; then
+    test/build/plain-bits test/build/plain.tmp > test/build/log.txt 2>&1
+    if grep '^f32' test/bits.txt | cmp -s - test/build/log.txt; then echo "plain definitions: 1 passed, 0 failed"
+    else echo "plain definitions, against test/bits.txt: 0 passed, 1 failed"; fi | tee -a "$out"
+fi
 sh test/cli.sh | tee test/build/log.txt
 grep ' passed, ' test/build/log.txt >> "$out" || echo "test/cli.sh gave no count: 0 passed, 1 failed" | tee -a "$out"
 sed 's/.* \([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/' "$out" | awk '

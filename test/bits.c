@@ -24,6 +24,7 @@ static const ttmm_config shape = {.dim = 40,
 static const char *const text[] = {"data/train/cookbook.txt", "data/train/c.txt"};
 static const char question[] = "Melt the butter";
 
+typedef ttmm_real real;
 static ttmm_error err;
 static const char *precision = sizeof(real) == 4 ? "f32" : "f64";
 
@@ -180,7 +181,7 @@ static void route_and_merge(real *query, const real *centroid)
     size_t n;
     real similarity[K];
     must(ttmm_tokenize(&prompt, &n, NULL, question, strlen(question), &err));
-    ttmm_embed(query, prompt, n, corpus.idf);
+    ttmm_embed(query, NULL, prompt, n, corpus.idf);
     free(prompt);
     must(ttmm_route(&mix.n, expert, weight, similarity, query, centroid, K, E, &router, &err));
     for (size_t i = 0; i < mix.n; i++) chosen[i] = &lora[expert[i]], add(expert[i]), add((double)weight[i]);

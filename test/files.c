@@ -86,7 +86,7 @@ static int reads(const char *file)
     safetensors s = {0};
     int code = strstr(file, "adapter")  ? ttmm_lora_read(&l, &tiny, FOLDER, &err)
                : strstr(file, "corpus") ? ttmm_corpus_read(&c, FOLDER, TTMM_BYTES, &err)
-               : strstr(file, "bad")    ? open_safetensors(&s, at(file), &err)
+               : strstr(file, "bad")    ? open_safetensors(&s, NULL, at(file), &err)
                                         : ttmm_model_read(&m, FOLDER, &err);
     for (size_t i = 0; code == TTMM_OK && i < m.n; i++) code = m.data[i] - m.data[i] == 0 ? TTMM_OK : 1; /* finite */
     if (s.f) close_safetensors(&s);
@@ -117,7 +117,8 @@ static void refuses_numbers(const char *file, const char *list)
 {
     char item[500], name[200], number[40] = "";
     safetensors s;
-    while (DONE(writes(file)) && DONE(reads(file)) && next(&list, item) && DONE(open_safetensors(&s, at(file), &err))) {
+    while (DONE(writes(file)) && DONE(reads(file)) && next(&list, item) &&
+           DONE(open_safetensors(&s, NULL, at(file), &err))) {
         unsigned i;
         const int parts = sscanf(item, "%199s %u %39s", name, &i, number);
         const stored *t = find_tensor(&s, name);
@@ -226,7 +227,7 @@ static void tensors_round_trip(void)
     x[0] = (real)-0.0, x[1] = (real)(sizeof(real) == 4 ? 0x1p-149 : 0x1p-1074), x[2] = -3 * x[1];
     const stored t[4] = {store("reals", TTMM_REAL, N / 10, 10, x), store("sizes", I64, 3, 0, z),
                          store("ints", I32, 3, 0, k), store("bytes", U8, 4, 0, end + 28)};
-    DONE(write_safetensors(at("bad"), t, 4, "", &err));
+    DONE(write_safetensors(NULL, at("bad"), t, 4, "", &err));
     const contents *c = get("bad");
     for (int i = 0; i < 4; offset += bytes[i++]) { /* no gaps, none left at the end */
         snprintf(offsets, sizeof offsets, "'data_offsets':[%zu,%zu]", offset, offset + bytes[i]);
@@ -234,7 +235,7 @@ static void tensors_round_trip(void)
     }
     CHECK(c->at[0] % 8 == 0 && c->n == 8 + (unsigned char)c->at[0] + 256 * (size_t)c->at[1] + offset);
     CHECK(memcmp(c->at + c->n - 32, end, 32) == 0);
-    if (!DONE(open_safetensors(&s, at("bad"), &err))) return;
+    if (!DONE(open_safetensors(&s, NULL, at("bad"), &err))) return;
     CHECK(DONE(read_tensor(&s, "reals", back, TTMM_REAL, N / 10, 10, &err)) && memcmp(x, back, sizeof x) == 0);
     REFUSED(read_tensor(&s, "reals", back, I32, N / 10, 10, &err), "/bad: tensor reals", "I32");
     REFUSED(read_tensor(&s, "ints", back, I64, 3, 1, &err), "/bad: tensor ints", "-1"); /* no index */
@@ -615,10 +616,10 @@ static void checkpoints(void)
         put("x", 0, "", whole.at, n);
         REFUSED(ttmm_trainer_load(t[2], at("x"), "settings", &err), at("x"), "");
     }
-    t[0]->v[5] = (real)NAN;
+    t[0]->moment2[5] = (real)NAN;
     DONE(ttmm_trainer_save(t[0], at("x"), "settings", &err));
     REFUSED(ttmm_trainer_load(t[2], at("x"), "settings", &err), at("x"), "second_moments");
-    t[0]->v[5] = t[1]->v[5];
+    t[0]->moment2[5] = t[1]->moment2[5];
     for (int i = 0; i < 3; i++) {
         while (ttmm_trainer_step(t[i], &loss)) continue;
         CHECK(memcmp(m[0].data, m[i].data, m[0].n * sizeof(real)) == 0);

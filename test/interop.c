@@ -104,7 +104,7 @@ static size_t tokens_of(int token[64], const char *folder)
     safetensors s;
     size_t T = 0;
     snprintf(path, sizeof path, "%s/%s/expected.safetensors", HERE, folder);
-    if (!DONE(open_safetensors(&s, path, &err))) return 0;
+    if (!DONE(open_safetensors(&s, NULL, path, &err))) return 0;
     const stored *t = find_tensor(&s, "tokens");
     if (t && t->dim[0] <= 64 && DONE(read_tensor(&s, "tokens", token, I32, t->dim[0], 1, &err))) T = t->dim[0];
     close_safetensors(&s);
@@ -221,20 +221,32 @@ static size_t from_hex(char *out, const char *hex)
     return n;
 }
 
+/* The bytes of a text's tokens, a token without any as TTMM_END: byte [their number, which is returned] or NULL. */
+static size_t all_bytes(int *byte, const ttmm_tokenizer *k, const int *token, size_t n)
+{
+    size_t count = 0, length;
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char *text = ttmm_token_bytes(k, token[i], &length);
+        for (size_t b = 0; byte && b < length; b++) byte[count + b] = text[b];
+        if (byte && length == 0) byte[count] = TTMM_END;
+        count += length ? length : 1;
+    }
+    return count;
+}
+
 static size_t decode(char *out, const ttmm_tokenizer *k, const int *token, size_t n) /* special tokens left out */
 {
-    const size_t bytes = ttmm_to_bytes(NULL, k, token, n);
-    int *byte = malloc((bytes + 1) * sizeof *byte);
     ttmm_utf8 waiting = {{0}, 0};
-    size_t length = 0;
-    CHECK_EQUAL(ttmm_to_bytes(byte, k, token, n), bytes);
-    for (size_t i = 0; i < bytes; i++) {
-        CHECK(byte[i] >= 0 && byte[i] <= TTMM_END);
-        if (byte[i] != TTMM_END) length += ttmm_put_utf8(out + length, &waiting, byte[i]);
+    size_t length = 0, bytes;
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char *byte = ttmm_token_bytes(k, token[i], &bytes);
+        for (size_t b = 0; b < bytes; b++) {
+            const size_t put = ttmm_put_utf8(out + length, &waiting, byte[b]);
+            CHECK(put <= 7); /* a U+FFFD and a whole character at most: out [8] is enough */
+            length += put;
+        }
     }
-    length += ttmm_put_utf8(out + length, &waiting, -1);
-    free(byte);
-    return length;
+    return length + ttmm_put_utf8(out + length, &waiting, -1);
 }
 
 static void same_numbers(const char *where, const int *found, size_t n, const int *expected, size_t m)
@@ -322,8 +334,8 @@ static void ill_formed(void)
             const size_t bytes = strlen(text[t]);
             size_t n, m = 0, same = 0;
             int *token = NULL, byte[64];
-            if (DONE(ttmm_tokenize(&token, &n, k, text[t], bytes, &err)) && ttmm_to_bytes(NULL, k, token, n) < 64)
-                m = ttmm_to_bytes(byte, k, token, n);
+            if (DONE(ttmm_tokenize(&token, &n, k, text[t], bytes, &err)) && all_bytes(NULL, k, token, n) < 64)
+                m = all_bytes(byte, k, token, n);
             size_t from = m > bytes && byte[0] == TTMM_END; /* what a template puts there */
             while (same < bytes && from + same < m && byte[from + same] == (unsigned char)text[t][same]) same++;
             CHECK(same == bytes && m == from + bytes);
@@ -428,11 +440,15 @@ static void byte_vocabulary(void)
         int byte[700];
         if (!DONE(ttmm_tokenize(&token, &count, k[i], text, bytes, &err))) continue;
         same_numbers(i ? "read" : "NULL", token, count, expected, n);
-        CHECK_EQUAL(ttmm_to_bytes(byte, k[i], expected, n), n);
+        CHECK_EQUAL(all_bytes(byte, k[i], expected, n), n);
         same_numbers(i ? "read" : "NULL", byte, n, expected, n);
         free(token);
         if (DONE(ttmm_tokenize(&token, &count, k[i], "", 0, &err))) free(token);
         CHECK_EQUAL(count, 0);
+        for (int t = -2; t < 600; t++) {
+            const unsigned char *found = ttmm_token_bytes(k[i], t, &count);
+            CHECK(t >= 0 && t < TTMM_END ? count == 1 && *found == t : count == 0);
+        }
     }
     ttmm_tokenizer_free(k[1]), ttmm_model_free(&m);
     CHECK(DONE(ttmm_make_folder(at(FOLDER, "empty", ""), &err)) &&
@@ -745,7 +761,7 @@ static void tokenizers_refused(void)
             int *token;
             size_t n;
             if (DONE(ttmm_tokenize(&token, &n, k, "it's e\xcc\x81 12<|im_end|>\n", 22, &err))) {
-                CHECK(n > 3 && ttmm_to_bytes(NULL, k, token, n) > 3);
+                CHECK(n > 3 && all_bytes(NULL, k, token, n) > 3);
                 free(token);
             }
             ttmm_tokenizer_free(k), accepted++;

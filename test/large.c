@@ -18,6 +18,7 @@
 
 #include "../ttmm.h"
 
+typedef ttmm_real real;
 static ttmm_error err;
 
 static void must(int code)

@@ -153,9 +153,9 @@ static void sums(void)
     }
 }
 
-/* forward_product and dot_block (by dot_tile) give each output the bits of its dot product, put there or added, at any
+/* matmul_nt and matmul_nt_block (by nt_tile, nt_short or the plain definition) give each output the bits of its dot product, put there or added, at any
  * shape, on any number of threads; they touch nothing between the rows of outputs. */
-static void forward_products(void)
+static void products(void)
 {
     for (int i = 0; i < 300; i++) {
         const size_t N = upto(70), out = upto(70), in = upto(70), gap = i % 2 ? upto(4) - 1 : 0;
@@ -168,14 +168,14 @@ static void forward_products(void)
             if (k % ldy < out) expected[k] = add ? expected[k] + y : y;
         }
         ttmm_set_threads(1 + i / 4 % 3);
-        if (block) dot_block(found, ldy, x, ld, w, ld, N, out, in, add);
-        else forward_product(found, x, w, N, out, in, add);
+        if (block) matmul_nt_block(found, ldy, x, ld, w, ld, N, out, in, add);
+        else matmul_nt(found, x, w, N, out, in, add);
         SAME(found, expected, N * ldy);
         release();
     }
 }
 
-/* row_product and row_block (by row_tile) are the naive loop, c_ij = c0_ij + sum_k a_ik b_kj with k ascending, every
+/* matmul_nn, matmul_tn and matmul_nn_block are the naive loop, c_ij = c0_ij + sum_k a_ik b_kj with k ascending, every
  * product and sum rounded: same bits, a transposed or not, in place or not, on any number of threads. */
 static void sums_of_rows(void)
 {
@@ -193,8 +193,9 @@ static void sums_of_rows(void)
                 expected[j] = expected[j] + product;
             }
         ttmm_set_threads(1 + i / 8 % 3);
-        if (block) row_block(found, c0, ld, a, step, k_step, b, ld, rows, cols, K);
-        else row_product(found, c0, a, transposed, b, rows, cols, K);
+        if (block) matmul_nn_block(found, c0, ld, a, step, k_step, b, ld, rows, cols, K);
+        else if (transposed) matmul_tn(found, c0, a, b, rows, cols, K);
+        else matmul_nn(found, c0, a, b, rows, cols, K);
         SAME(found, expected, rows * ld);
         release();
     }
@@ -267,7 +268,7 @@ static double layer(int back)
                               (thread_scratch){extra, it.room, ttmm_threads()});
         break;
     case SWIGLU:
-        if (back) swiglu_backward(dx[0], memcpy(dx[1], dy, n * sizeof(real)), x[0], x[1], n);
+        if (back) swiglu_backward(dx[0], dx[1], dy, x[0], x[1], n);
         else swiglu_forward(y, x[0], x[1], n);
         break;
     case CROSS_ENTROPY:
@@ -309,7 +310,7 @@ static void layer_gradients(void)
         world_new(i, i % 2 ? ATTENTION_ROWS + upto(9) : 9);
         const ttmm_config *c = &it.model.config;
         const size_t N = it.N, S = (size_t)c->head_dim, D = it.D = i == 1 ? 1 : upto(40), ND = N * D;
-        const size_t Q = N * dimension(c, 'H'), K = N * dimension(c, 'G');
+        const size_t Q = N * dimension(c, "HS"), K = N * dimension(c, "GS");
         if (ttmm_model_new(&it.dmodel, c, &err) || ttmm_lora_new(&it.dlora, c, 2, 1, &err)) exit(4);
         it.mix = i % 2 ? &it.both : NULL, it.both.n = 1, it.room = 2 * N * N + ATTENTION_ROWS * N;
         it.cosine = filled((N + 3) * S, NAN), it.sine = filled((N + 3) * S, NAN), it.extra = filled(3 * it.room, NAN);
@@ -539,7 +540,7 @@ static void forward_passes(void)
 
 int main(void)
 {
-    RUN(random_numbers), RUN(sums), RUN(forward_products);
+    RUN(random_numbers), RUN(sums), RUN(products);
     RUN(sums_of_rows), RUN(layer_gradients), RUN(model_gradients), RUN(forward_passes);
     return test_end("layers");
 }

@@ -125,7 +125,7 @@ static void add_traces(comparison *c, const ttmm_trace *a, const ttmm_trace *b)
             add_difference(c, layer, x, y);
             for (size_t r = 0; r < x->rows; r++) {
                 const real *p = x->data + r * x->cols, *q = y->data + r * y->cols;
-                c->changed += first_largest(p, x->cols) != first_largest(q, y->cols);
+                c->changed += ttmm_argmax(p, x->cols) != ttmm_argmax(q, y->cols);
                 c->kl += divergence(p, q, x->cols);
             }
         } else if (strstr(x->name, ".out")) add_difference(c, layer++, x, y);
@@ -252,7 +252,7 @@ int main(int argc, char **argv)
             ttmm_mix mix = {1, &only, &block[b].scale};
             if (T < 2) continue;
             if (block[b].scale == 0) {
-                ttmm_embed(query, token, T < 50 ? T : 50, trained.idf);
+                ttmm_embed(query, NULL, token, T < 50 ? T : 50, trained.idf);
                 check(ttmm_route(&mix.n, index, weight, similarity, query, centroid, K, E, &router, &error));
                 for (size_t k = 0; k < mix.n; k++) chosen[k] = &expert[index[k]];
                 mix.lora = chosen, mix.weight = weight;

@@ -238,7 +238,7 @@ static double define_run(training *s, const ttmm_recipe *r, const size_t *order,
     const size_t steps = (n + r->batch - 1) / r->batch;
     const ttmm_mix one = {1, (const ttmm_lora *const[]){&s->lora}, &ONE}, *mix = t->lora ? &one : NULL;
     double loss = 0;
-    memset(t->m, 0, t->n * sizeof(real)), memset(t->v, 0, t->n * sizeof(real));
+    memset(t->moment1, 0, t->n * sizeof(real)), memset(t->moment2, 0, t->n * sizeof(real));
     for (size_t step = 0; step < steps; step++) {
         size_t B = 0;
         for (; B < r->batch && step * r->batch + B < n; B++) {
@@ -256,7 +256,8 @@ static double define_run(training *s, const ttmm_recipe *r, const size_t *order,
             const int gain = !mix && (w.kind == TTMM_ATTN_NORM || w.kind == TTMM_MLP_NORM || w.kind == TTMM_FINAL_NORM);
             const ttmm_adamw o = {ttmm_rate(&r->schedule, (long)step, (long)steps), r->beta1, r->beta2, r->eps,
                                   gain ? 0 : r->decay};
-            ttmm_adamw_step(t->weights + at, t->grad + at, t->m + at, t->v + at, count, &o, (long)step + 1, scale);
+            ttmm_adamw_step(t->weights + at, t->grad + at, t->moment1 + at, t->moment2 + at, count, &o, (long)step + 1,
+                            scale);
         }
     }
     return loss;
@@ -456,7 +457,7 @@ static const real *embed(const char *text, const real *idf) /* until the next ca
     int *token;
     size_t n;
     must(ttmm_tokenize(&token, &n, NULL, text, strlen(text), &err));
-    ttmm_embed(x[turn = (turn + 1) % 3], token, n, idf);
+    ttmm_embed(x[turn = (turn + 1) % 3], NULL, token, n, idf);
     free(token);
     return x[turn];
 }
@@ -485,9 +486,9 @@ static void embedding(void)
     }
     const real *one = embed("the cat sat", NULL), *two = embed("a cat sits", NULL), *far = embed("f(u, v)", NULL);
     CHECK(inner(one, two, E) > 0.2L + inner(one, far, E) && inner(one, two, E) > 0.2L + inner(two, far, E));
-    ttmm_embed(x, token, 5, NULL);
+    ttmm_embed(x, NULL, token, 5, NULL);
     CHECK(same(x, embed("abc", NULL), E));
-    ttmm_embed(x, token + 3, 2, NULL);
+    ttmm_embed(x, NULL, token + 3, 2, NULL);
     CHECK(inner(x, x, E) == 0 && inner(embed("", NULL), embed("", NULL), E) == 0);
 }
 
@@ -747,7 +748,7 @@ static void scoring(void)
             if (k < 2) mean[t] += (big)weight[k] * chance;
         }
         for (int v = 0; v < V; v++) out[v] = 1, out[V + v] = (real)(1 + softmax(logits, v) / 4);
-        ttmm_add_probabilities(out, logits, V, (real)0.25);
+        add_probabilities(out, logits, V, (real)0.25);
         CHECK_NEAR(difference(out, out + V, V), 0, TOL(2e-7, 1e-15));
     }
     ttmm_nll(pass, &base, nll);

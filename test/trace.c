@@ -138,6 +138,7 @@ static void trace_order(void)
 {
     static const char *const names[] = {"attn_norm", "q",    "k",  "v",       "attn", "attn_out",
                                         "mlp_norm",  "gate", "up", "mlp_out", "out"};
+    static const char *const widths[] = {"D", "HS", "GS", "GS", "HS", "D", "D", "F", "F", "D", "D"};
     const ttmm_config *c = &it.model.config;
     const size_t n_values = 11 * (size_t)c->n_layers, D = (size_t)c->dim;
     ttmm_trace t;
@@ -146,7 +147,7 @@ static void trace_order(void)
         CHECK_TEXT(shown(&t, 0), shape("tokens", it.T, 0)), CHECK_TEXT(shown(&t, 1), shape("embed", it.T, D));
         for (i = 0; i < n_values; i++)
             CHECK_TEXT(shown(&t, 2 + i),
-                       shape(text("layers.%zu.%s", i / 11, names[i % 11]), it.T, dimension(c, "DHGGHDDFFDD"[i % 11])));
+                       shape(text("layers.%zu.%s", i / 11, names[i % 11]), it.T, dimension(c, widths[i % 11])));
         CHECK_TEXT(shown(&t, i + 2), shape("final_norm", it.T, D)), CHECK_TEXT(shown(&t, i + 4), shape("loss", 1, 0));
         CHECK_TEXT(shown(&t, i + 3), shape("logits", it.T, (size_t)c->vocab));
         for (i = 0; n % 2 && i < parameters(n / 2); i++) {
@@ -194,20 +195,20 @@ static void trace_values(void)
         for (int l = 0; l < c->n_layers; l++) {
 #define IS(name) value(&t, text("layers.%d." name, l))
 #define FOLLOWS(name, from, width) SAME(name, IS(name), from, T *dimension(c, width))
-            FOLLOWS("attn_norm", norm(x, l, TTMM_ATTN_NORM), 'D');
-            FOLLOWS("q", product(IS("attn_norm"), l, TTMM_Q), 'H');
-            FOLLOWS("k", product(IS("attn_norm"), l, TTMM_K), 'G');
-            FOLLOWS("v", product(IS("attn_norm"), l, TTMM_V), 'G');
+            FOLLOWS("attn_norm", norm(x, l, TTMM_ATTN_NORM), "D");
+            FOLLOWS("q", product(IS("attn_norm"), l, TTMM_Q), "HS");
+            FOLLOWS("k", product(IS("attn_norm"), l, TTMM_K), "GS");
+            FOLLOWS("v", product(IS("attn_norm"), l, TTMM_V), "GS");
             attention_forward(made, IS("q"), IS("k"), IS("v"), start, 1, 0, c, (thread_scratch){extra, 0, 1});
-            FOLLOWS("attn", made, 'H'), FOLLOWS("attn_out", product(IS("attn"), l, TTMM_O), 'D');
+            FOLLOWS("attn", made, "HS"), FOLLOWS("attn_out", product(IS("attn"), l, TTMM_O), "D");
             for (size_t i = 0; i < T * D; i++) middle[i] = x[i] + IS("attn_out")[i];
-            FOLLOWS("mlp_norm", norm(middle, l, TTMM_MLP_NORM), 'D');
-            FOLLOWS("gate", product(IS("mlp_norm"), l, TTMM_GATE), 'F');
-            FOLLOWS("up", product(IS("mlp_norm"), l, TTMM_UP), 'F');
+            FOLLOWS("mlp_norm", norm(middle, l, TTMM_MLP_NORM), "D");
+            FOLLOWS("gate", product(IS("mlp_norm"), l, TTMM_GATE), "F");
+            FOLLOWS("up", product(IS("mlp_norm"), l, TTMM_UP), "F");
             swiglu_forward(act, IS("gate"), IS("up"), T * (size_t)c->intermediate);
-            FOLLOWS("mlp_out", product(act, l, TTMM_DOWN), 'D');
+            FOLLOWS("mlp_out", product(act, l, TTMM_DOWN), "D");
             for (size_t i = 0; i < T * D; i++) x[i] = middle[i] + IS("mlp_out")[i];
-            FOLLOWS("out", x, 'D');
+            FOLLOWS("out", x, "D");
         }
         SAME("final_norm", value(&t, "final_norm"), norm(x, 0, TTMM_FINAL_NORM), T * D);
         ttmm_trace_free(&t);

@@ -1,4 +1,4 @@
-"""Prints the Unicode tables of ttmm.c, section 7: what is a letter or a number, and what NFC needs.
+"""Prints the Unicode tables of ttmm.c, at its end: what is a letter or a number, and what NFC needs.
 
     pip install unicodedataplus && python3 test/unicode.py
 

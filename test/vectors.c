@@ -243,7 +243,7 @@ static void other_shapes(void)
         char file[60];
         snprintf(file, sizeof file, "%s/expected.safetensors", name[i]);
         must(ttmm_model_read(&m, at(VECTORS_FOLDER, name[i]), &err));
-        must(open_safetensors(&s, at(VECTORS_FOLDER, file), &err));
+        must(open_safetensors(&s, NULL, at(VECTORS_FOLDER, file), &err));
         const size_t length = find_tensor(&s, "tokens")->dim[0];
         CHECK(length <= sizeof token / sizeof *token);
         must(read_tensor(&s, "tokens", token, I32, length, 1, &err));
@@ -307,7 +307,7 @@ static void clusters_and_sift(void)
     safetensors s;
     int label[N], chosen[M], cluster[N], number[K], seen = 0;
     real centroid[K * E + SLACK], scratch[N * (M + 2)];
-    must(open_safetensors(&s, VECTORS_FOLDER "/methods.safetensors", &err));
+    must(open_safetensors(&s, NULL, VECTORS_FOLDER "/methods.safetensors", &err));
     must(read_tensor(&s, "cluster.label", label, I32, N, 1, &err));
     must(read_tensor(&s, "sift.index", chosen, I32, M, 1, &err));
     close_safetensors(&s);
