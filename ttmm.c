@@ -10,9 +10,9 @@
  *                                    16 config.json, checkpoints, adapters       17 tokenizers and Unicode
  *                                    18 comparing; the command line
  *
- * Who stops at the end of Part I has seen every formula of the method and every derivative. Part II gives the bits of
- * Part I's definitions faster, Part III reads and writes what others use. A function calls what stands above it or what
- * ttmm.h declares; the few exceptions are declared at the beginning of Part I.
+ * Whoever stops at the end of Part I has seen every formula of the method and every derivative. Part II computes the
+ * same bits faster, Part III reads and writes what others use. A function calls what stands above it or what ttmm.h
+ * declares; of what it calls below there is a declaration above, with the section where it stands.
  *
  * It is a reference, not a framework: no graph, no GPU, no quantisation, one family of models (Llama and Qwen2).
  *
@@ -34,21 +34,26 @@
  *                                                     a(x) = w_k / (size of cluster k) for x in cluster k.
  *
  * Both are one step along an average of the same gradients, over sequences near the prompt. TTT's average has the
- * weight 1 / |N| inside a ball around the prompt and 0 outside; TTMM's is constant on each cluster and falls with the
- * distance between the prompt and the cluster's centre. If texts with similar embeddings have similar gradients, |g(x)
- * - g(y)| <= c |phi(x) - phi(y)|, then the two steps differ by no more than e c times the distances within the sets
- * averaged over: so more, smaller clusters with several of them active come closer. One expert alone is TTT on a
- * neighbourhood whose border was drawn without the prompt; averaging a few smooths that border. For many and larger
- * steps this is an idea, not a proof, as g changes on the way; there the experiment decides (README, test/RESULTS.md).
- * What is paid: K trainings before, K adapters on the disk; per prompt an embedding, K inner products, and one sum W +
- * w s B A per active expert.
+ * weight 1 / |N| inside a ball around the prompt and 0 outside; TTMM's is constant on each cluster, and w_k falls with
+ * the distance between the prompt and the cluster's centre. If texts with similar embeddings have similar gradients,
+ *
+ *   |g(x) - g(y)| <= c |phi(x) - phi(y)|,   then the two steps differ by at most
+ *   e c times the mean of |phi(x) - phi(y)| over x in N, y in the active clusters (each weighted as above).
+ *
+ * So clusters should be small, and those that take part near the prompt. Why several? One expert is TTT on a
+ * neighbourhood whose border was drawn without the prompt. Where the prompt lies near that border, half of what
+ * surrounds it is in the next cluster; the average of both experts has it. This is an idea, not a proof: it holds for
+ * one small step of all weights, while experts are trained by many large ones, with AdamW, in a low rank (there even the
+ * first step is g projected onto the rows of the adapter's random A). Whether it carries over, the experiment decides
+ * (README, test/RESULTS.md). The price: K trainings before, K adapters on the disk; per prompt an embedding, K inner
+ * products, and one sum W + w s B A per active expert.
  *
  *
  * THE PIPELINE                                         (in brackets: the section)
  *
  *     train time, once (train.c)                            test time, for each prompt (run.c, ttmm_answer)
  *
- *     text                                                  prompt, its first 50 tokens: the prefix
+ *     text                                                  prompt, its first tokens (50): the prefix
  *      |  cut into documents, sequences x_i [14]                |
  *      +--------------------+                                   |  embed [2]
  *      | pre-train [5-7]    | embed [2]                         v
@@ -78,9 +83,9 @@
  *     The sequences of a batch lie end to end, without padding; start[b] is where sequence b begins, start[B] = N:
  *         token     a b c d e | f g | h i j        B = 3 sequences, N = 10 tokens
  *         position  0 1 2 3 4 | 0 1 | 0 1 2        start = 0, 5, 7, 10
- *     Only rotation and attention see the borders; all other layers work on N rows. The logits of a row do not depend
- *     on what else is in the batch. With a cache B is 1, and each layer keeps the keys and values of all positions so
- *     far:
+ *     Only rotation, attention and the loss see the borders; all else works on N rows. The logits of a row do not
+ *     depend on what else is in the batch. With a cache B is 1, and each layer keeps the keys and values of all
+ *     positions so far:
  *         rows of k and v   [ kept from the calls before: past | those of this call: N | still free ]
  *     so a call computes N rows of everything else, and a query at position p sees the keys 0 .. p.
  *
@@ -88,7 +93,7 @@
  * FROM THE PAPER TO THE CODE
  *
  *     train time: clustering of the embeddings, bisecting k-means; phi_k, the normalised mean      ttmm_cluster
- *                 an expert per cluster: LoRA, AdamW                     linear_forward and _backward, ttmm_trainer_step
+ *                 an expert per cluster: LoRA, AdamW                    linear_forward, _backward, ttmm_trainer_step
  *     test time:  the merging coefficients, sparse cross-attention                                 ttmm_route
  *                 merging: theta = sum_k w_k theta_k                                               ttmm_merge
  *                 the whole procedure                                                              ttmm_answer
@@ -109,22 +114,19 @@
  *
  * WHERE THIS CODE DEVIATES FROM THE PAPER, AND WHY
  *
- *     - Texts are embedded by hashed byte n-grams instead of a sentence encoder (all-mpnet-base-v2): it needs no model,
- *     is
- *       a page of code. Embeddings from outside are taken, too.
- *     - beta is that of the authors' package ttmerge, the SQUARE ROOT of the beta in the paper's cross-attention:
- *     beta^2
- *       divides the similarity. 0.2 is ttmerge's; for the built-in embedding run uses 0.12 (test/choose.sh).
+ *     - Texts are embedded by hashed byte n-grams instead of a sentence encoder (all-mpnet-base-v2): that needs no
+ *       model and is a page of code. Embeddings from outside are taken, too.
+ *     - beta is that of the authors' package ttmerge, the square root of the beta in the paper's cross-attention:
+ *       beta^2 divides the similarity. 0.2 is ttmerge's; for the built-in embedding run uses 0.12 (test/choose.sh).
  *     - TTT sees the nearest neighbour last, not first: the last steps count most, and farther neighbours would undo
- *       the nearest. It goes over the neighbours several epochs, as so small a model learns little in one.
+ *       the nearest. It goes over them for several epochs, as so small a model learns little in one.
  *     - Of two equal similarities the lower index counts first, everywhere: results must not depend on chance.
  *
  * WHY THE BITS ARE THE SAME EVERYWHERE
  *
  *     - IEEE-754 + - * / and sqrt are correctly rounded: the float nearest to the true result, on every machine. Only
- *     the
- *       order of operations is free, so it is fixed here: a sum of reals over a contiguous axis has 16 lanes (section
- *       1), any other sum goes in ascending order, and no product is fused with a sum (-ffp-contract=off).
+ *       the order of operations is free, so it is fixed here: a sum of reals over a contiguous axis has 16 lanes
+ *       (section 1), any other sum goes in ascending order, and no product is fused with a sum (-ffp-contract=off).
  *     - exp, log, sin and cos are written here from these (section 10), because every libm has its own.
  *     - Threads and blocks decide which outputs are computed when, never the order inside one output.
  *     - `make FAST=1` permits fused products: faster, the same mathematics, other last bits. */
@@ -176,7 +178,14 @@ typedef ttmm_real real;
  * PART I: THE METHOD
  * ================================================================================================================== */
 
-/* From Parts II and III, which follow. */
+/* The letters of shapes: B sequences of a batch with N tokens in all, T tokens of one sequence; D the model's width, L
+ * layers, H query heads, G key/value heads, S numbers a head, F the MLP's width, V vocabulary; R rank; K experts; E
+ * length of an embedding, n sequences of a corpus. x' is x transposed. `real` is float, in the double build double.
+ *
+ * Numbers that can be checked by hand stand above many functions, rounded to four decimals where they are not exact
+ * (ln 2 = 0.6931, ln 3 = 1.0986); test/worked.c asserts their results. */
+
+/* From below. */
 static inline real exp_real(real x);                         /* 10: exp, rounded once */
 static inline real sqrt_real(real x);                        /* 10 */
 static void sin_cos(double *sine, double *cosine, double x); /* 10 */
@@ -281,7 +290,7 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n) /* numbers under 2^64 mod n are dra
  * use vectors of 2, 4, 8 or 16 lanes for this as it stands.
  *
  * Example, n = 18: x_0 = 2^24, x_1 = 1, x_8 = -2^24, x_16 = x_17 = 2, the others 0; all y are 1. The exact sum is 5.
- * Floats beyond 2^24 are even: 2^24 + 1 rounds to 2^24, 2^24 + 3 to 2^24 + 4 (halfway: to the even significand).
+ * From 2^24 to 2^25 floats are even: 2^24 + 1 rounds to 2^24, 2^24 + 3 to 2^24 + 4 (halfway: to the even significand).
  *   lanes       lane 0 = x_0 + x_16 = 2^24 + 2,   lane 1 = x_1 + x_17 = 3,   lane 8 = x_8 = -2^24
  *   halved      lane 0 += lane 8: 2;   lane 0 += lane 1: 5
  *   ascending   2^24 + 1 = 2^24;   - 2^24: 0;   + 2 + 2: 4, and the 1 is lost
@@ -358,7 +367,7 @@ static void matmul_nn(real *c, const real *c0, const real *a, const real *b, siz
 static void matmul_tn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner);
 
 /* One block of outputs, on one thread. Rows are ldc, lda and ldb numbers apart. In nn element (i, k) of a is at
- * a[i * row_step + k * k_step]: with the two steps exchanged a is used transposed. */
+ * a[i * row_step + k * k_step]: with the two steps exchanged a is used transposed, and this is tn. */
 static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
                             size_t cols, size_t inner, int add);
 static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
@@ -386,14 +395,14 @@ static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, 
 }
 #endif
 
-/* A loop runs on several threads if it has at least so many multiply-adds, or a quarter of so many exponentials: 10
- * microseconds of work, a few times what it takes to wake the other threads. */
+/* A loop runs on several threads if it has more than so many multiply-adds (or a fraction of so many where one costs
+ * more, as an exponential does): 10 microseconds of work, a few times what it takes to wake the other threads. */
 enum { WORTH_THREADS = 40000 };
 
 /* ==== 2. Embedding ================================================================================================ */
 
-/* x / |x|, or 0 if x cannot be normalised: it is zero or not finite. Divided by the largest magnitude first, so that no
- * square overflows or vanishes. */
+/* x becomes x / |x|. Returns 1, or 0 with x as it was if that cannot be: it is zero or not finite. Divided by the
+ * largest magnitude first, so that no square overflows or vanishes. */
 static int normalise(real *x, size_t n)
 {
     real most = 0;
@@ -434,7 +443,7 @@ static void hash_ngrams(real *count, const ttmm_tokenizer *tokenizer, const int 
     }
 }
 
-/* phi = x / |x|,   x_b = sign(c_b) log(1 + |c_b|) idf_b.      out [E] overwritten    idf [E], or NULL: ones
+/* phi = x / |x|,   x_b = sign(c_b) log(1 + |c_b|) idf_b.      out [E]: overwritten;   idf [E], or NULL: ones
  * The logarithm keeps a word that comes 50 times from drowning the rest.
  *
  * Example: "aab" has the n-grams a (twice) and b; aa and ab; aab; none of four bytes. They fall into five buckets, a
@@ -472,7 +481,7 @@ int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_erro
     return TTMM_OK;
 }
 
-/* Inner products with a query: on unit vectors the cosines.      out [n] overwritten    query [E]    x [n, E] */
+/* Inner products with a query: on unit vectors the cosines.      out [n]: overwritten;   query [E];   x [n, E] */
 static void similarities(real *out, const real *query, const real *x, size_t n, size_t E)
 {
     OMP(omp parallel for if (n * E > WORTH_THREADS))
@@ -516,8 +525,8 @@ static void first_means(clustering *w, const real *x, size_t rows, size_t E, ttm
     memcpy(w->mean + E, x + w->member[second] * E, E * sizeof *w->mean);
 }
 
-/* Every row to the side of the nearer mean c, by |x - c|^2 = 1 - 2 x.c + |c|^2; equally near: side 0. Returns whether
- * any changed sides. */
+/* Every row to the side of the nearer mean c, by |x - c|^2 = 1 - 2 x.c + |c|^2 (rows have length 1); equally near: side
+ * 0. Returns whether any changed sides. */
 static int assign_sides(clustering *w, const real *x, size_t rows, size_t E)
 {
     const real *mean = w->mean, square[2] = {dot(mean, mean, E), dot(mean + E, mean + E, E)};
@@ -534,7 +543,7 @@ static int assign_sides(clustering *w, const real *x, size_t rows, size_t E)
     return moved;
 }
 
-/* Each mean to the average of its rows. Over columns, a share for each thread: in each, rows are added ascending. */
+/* Each mean to the average of its rows. Threads share the columns; in every column the rows are added ascending. */
 static void move_means(clustering *w, const real *x, const size_t *count, size_t rows, size_t E)
 {
     const size_t threads = (size_t)ttmm_threads(), share = (E + threads - 1) / threads;
@@ -554,7 +563,7 @@ static void move_means(clustering *w, const real *x, const size_t *count, size_t
 
 /* Lloyd's algorithm with two means, from one start: assign every row to the nearer mean, move each mean to the average
  * of its rows, until no row changes sides, at most 100 times.
- *   w->side [rows] overwritten    inertia [2] overwritten: each side's sum of squared distances to its mean */
+ *   w->side [rows]: overwritten;   inertia [2]: overwritten with each side's sum of squared distances to its mean */
 static void two_means(clustering *w, double *inertia, const real *x, size_t rows, size_t E, ttmm_rng *g)
 {
     enum { MOST_ROUNDS = 100 }; /* far more than it takes to settle; a guard against rounding that goes in circles */
@@ -585,13 +594,13 @@ static void split_cluster(clustering *w, int *cluster, size_t from, size_t k, co
                           uint64_t seed)
 {
     enum { STARTS = 8 };
-    size_t rows = 0, equal = 1;
+    size_t rows = 0, same = 1; /* same: rows at the beginning that are equal to the first */
     double best[2] = {0, 0}, now[2];
     for (size_t i = 0; i < n; i++)
         if (cluster[i] == (int)from) w->member[rows++] = i;
-    while (equal < rows && memcmp(x + w->member[equal] * E, x + w->member[0] * E, E * sizeof *x) == 0) equal++;
+    while (same < rows && memcmp(x + w->member[same] * E, x + w->member[0] * E, E * sizeof *x) == 0) same++;
     for (size_t i = 0; i < rows; i++) w->best_side[i] = i >= (rows + 1) / 2; /* stays, if all rows are equal */
-    for (uint64_t start = 0; start < STARTS && equal < rows; start++) {
+    for (uint64_t start = 0; start < STARTS && same < rows; start++) {
         ttmm_rng g = ttmm_stream(seed, "cluster", k * STARTS + start);
         two_means(w, now, x, rows, E, &g);
         if (start > 0 && !(now[0] + now[1] < best[0] + best[1])) continue;
@@ -609,6 +618,7 @@ static void split_cluster(clustering *w, int *cluster, size_t from, size_t k, co
 /* Bisecting k-means (Steinbach et al. 2000; the paper, train time; scikit-learn's BisectingKMeans): all rows are one
  * cluster; that of the largest inertia is split in two until there are K. Then the centroids,
  *   phi_k = normalise(mean of the members' embeddings).
+ *   cluster [n]: overwritten;   centroid [K, E]: overwritten;   x [n, E]: rows of length 1
  *
  * Example: x_0 = (0.8, 0.6), x_1 = (-1, 0), x_2 = (0.6, 0.8), x_3 = (-0.8, 0.6). The inertia of m unit rows, sum
  * |x - mean|^2, is m (1 - |mean|^2): the mean is the shorter, the more they disagree.
@@ -651,12 +661,16 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
 /* ==== 4. Routing and merging ====================================================================================== */
 
 /* Sparse cross-attention between the query q and the centroids (the paper, test time; ttmerge 0.0.4):
- *   s_k = q.phi_k,   c_k = exp(-(1 - s_k) / beta^2),   w = c / sum(c);   keep w_k > tau, at most `max` of them, largest
- *   first;   rescale the kept to sum 1.   With `active` > 0: the `active` nearest instead, whatever tau and max.
- * beta has no unit: it is a distance between unit vectors, beyond which an expert hardly counts. It is ttmerge's, the
- * square root of the one in the paper. A small beta gives one expert, a large one the plain average. The threshold tau
- * is compared with w, before the rescaling. The loop computes c_k / max_j c_j, which has the same w and no underflow.
- * None above tau (only if tau >= 1 / K): the base model answers.
+ *   1 s_k = q.phi_k      2 c_k = exp(-(1 - s_k) / beta^2)      3 w = c / sum(c)
+ *   4 keep w_k > tau, at most the `max` largest      5 rescale the kept to sum 1
+ * With `active` > 0 step 4 keeps the `active` nearest instead, whatever tau and max. Experts come out in ascending
+ * order. beta has no unit: it is the width of a Gaussian in the distance |q - phi_k|, the square root of the paper's
+ * beta. An expert whose similarity is 5 beta^2 below the best one's has less than a hundredth of its weight; so a small
+ * beta gives one expert, a large one the plain average. tau is compared with w before the rescaling. If no w_k is above
+ * tau (only where tau >= 1 / K) none is chosen: the base model answers.
+ *   expert, weight [K]: the first *chosen overwritten;   similarity [K]: overwritten with s;   query [E]: normalised in
+ *   place;   centroid [K, E]: rows of length 1
+ * The code computes c_k / max_j c_j, which has the same w and no underflow.
  *
  * Example: similarities 0.9, 0.8, 0.2 and tau = 0.01. Relative to the largest, c is 1, exp(-0.1 / beta^2),
  * exp(-0.7 / beta^2):
@@ -691,15 +705,17 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real
     return TTMM_OK;
 }
 
-/* Dense merging: W' = W + sum_k w_k s_k B_k A_k in the seven matrices of every layer, s_k = alpha_k / r_k, experts
+/* Dense merging: V = W + sum_k w_k s_k B_k A_k in the seven matrices of every layer, s_k = alpha_k / R_k, experts
  * ascending. It is the updates B A that are averaged, not A and B. One product per matrix: the updates of all experts
  * stand side by side, so that each weight is read and written once,
- *   W' = W + [w_1 s_1 B_1 ... w_n s_n B_n] [A_1; ...; A_n],   the columns (k, rank) ascending.
- * Merging no experts gives from's bits back: a base is restored from its copy, never by subtracting what was added.
+ *   V = W + [w_1 s_1 B_1 ... w_n s_n B_n] [A_1; ...; A_n],   the columns (k, rank) ascending.
+ * `from` is only read, and all that LoRA does not touch must be in `to` already. Merging no experts gives from's bits
+ * back: so a base is restored, never by subtracting what was added.
+ *   scratch [ttmm_merge_scratch]: b [out, all ranks], a [all ranks, in]
  *
  * Example: W = (1 2; 3 4); rank 1 and alpha 2, so that scale = alpha / R = 2; weight 0.25 for A = (1 -1), B = (2; 1),
  * and 0.75 for A = (0 1), B = (1; -1). For x = (2, 1):
- *   dense      W' = W + 0.5 (2 -2; 1 -1) + 1.5 (0 1; 0 -1) = (2 2.5; 3.5 2),   W' x = (6.5, 9)
+ *   dense      V = W + 0.5 (2 -2; 1 -1) + 1.5 (0 1; 0 -1) = (2 2.5; 3.5 2),   V x = (6.5, 9)
  *   low-rank   W x = (4, 10), both A x = 1:   (4, 10) + 0.5 (2, 1) + 1.5 (1, -1) = (6.5, 9)
  * In general the last digits differ, as the sums have another order. */
 void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, real *scratch)
@@ -714,17 +730,17 @@ void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, rea
         for (size_t k = 0; k < mix->n; k++) {
             const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
             const size_t R = (size_t)l->rank;
-            const real s = mix->weight[k] * l->scale;
+            const real factor = mix->weight[k] * l->scale;
             memcpy(a + column * in, l->a, R * in * sizeof *a);
             for (size_t o = 0; o < out; o++)
-                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = s * l->b[o * R + r];
+                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = factor * l->b[o * R + r];
             column += R;
         }
         matmul_nn(ttmm_weight(to, layer, kind), ttmm_weight(from, layer, kind), b, a, out, in, ranks);
     }
 }
 
-/* Numbers of scratch for that: a and b of the widest matrix. */
+/* How many numbers of scratch that takes: a and b of the widest matrix. */
 size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
 {
     size_t ranks = 0, widest = 0;
@@ -779,6 +795,7 @@ static size_t kind_size(const ttmm_config *c, int kind) { return mul_size(kind_r
 static int is_vector(int kind) { return tensor_table[kind].cols[0] == 0; } /* gains and biases */
 static int has_bias(const ttmm_config *c, int kind) { return c->biases && kind <= TTMM_V; }
 
+/* In m->data the kinds of layer 0 follow each other, then those of layer 1 ..., then what stands outside layers. */
 real *ttmm_weight(const ttmm_model *m, int layer, int kind)
 {
     return m->data + m->offset[kind] + (kind < TTMM_LAYER_KINDS ? (size_t)layer * m->stride : 0);
@@ -804,14 +821,14 @@ void ttmm_model_init(ttmm_model *m, uint64_t seed)
  * the loss. A function says whether it overwrites an output or adds into it. Where threads share a sum over positions
  * t, each takes columns of its own, 16 at a time, so that t ascends inside every sum. */
 
-/* Embedding matrix: x_t = E[token_t].        x [N, D] overwritten    embed [V, D] */
+/* Embedding matrix: x_t = E[token_t].        x [N, D]: overwritten;   embed [V, D] */
 static void embedding_forward(real *x, const real *embed, const int *token, size_t N, size_t D)
 {
     for (size_t t = 0; t < N; t++) memcpy(x + t * D, embed + (size_t)token[t] * D, D * sizeof(real));
 }
 
 /* A row of E is used by every position whose token it is, so their gradients add up:
- *   dE[v] = sum of dx_t over the t with token_t = v.        dembed [V, D] added into    dx [N, D] */
+ *   dE[v] = sum of dx_t over the t with token_t = v.        dembed [V, D]: added into;   dx [N, D] */
 static void embedding_backward(real *dembed, const real *dx, const int *token, size_t N, size_t D)
 {
     OMP(omp parallel for if (N * D > WORTH_THREADS))
@@ -823,12 +840,10 @@ static void embedding_backward(real *dembed, const real *dx, const int *token, s
 }
 
 /* RMSNorm: y = g x / r,  r = sqrt(mean(x^2) + eps).                                     (Zhang & Sennrich 2019, eq. 4)
- *   y [N, D] overwritten    inv_r [N] overwritten: 1 / r, kept for the backward pass    x [N, D]    g [D] the gain
+ *   y [N, D]: overwritten;   inv_r [N]: overwritten with 1 / r, for the backward pass;   x [N, D];   g [D] the gain
  *
  * Example: x = (3, 4), g = (1, 1), eps = 0:   r = sqrt((9 + 16) / 2) = 3.5355,   1 / r = 0.2828,
- *   y = u = (0.8485, 1.1314).   With dy = (1, 0):   mean_i(g dy u) = 0.8485 / 2 = 0.4243,   u mean = (0.36, 0.48),
- *   dx = ((1, 0) - (0.36, 0.48)) / 3.5355 = (0.1810, -0.1358),   dg = dy u = (0.8485, 0).
- * dx.x = 0.5431 - 0.5431 = 0, as it must be (see below). */
+ *   y = x / r = (0.8485, 1.1314). */
 static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, size_t N, size_t D, double eps)
 {
     OMP(omp parallel for if (N * D > WORTH_THREADS))
@@ -844,7 +859,11 @@ static void rmsnorm_forward(real *y, real *inv_r, const real *x, const real *g, 
  *   dL/dx_j = g_j dy_j / r  -  sum_i (g_i dy_i x_i / r^2) x_j / (D r)
  *           = ( g_j dy_j  -  u_j mean_i(g_i dy_i u_i) ) / r.
  * With eps = 0 dx is orthogonal to x: a longer x has the same y, so the loss cannot change in that direction.
- *   dx [N, D] added into    dg [D] added into, or NULL    dy [N, D] */
+ *   dx [N, D]: added into;   dg [D]: added into, or NULL;   dy [N, D]
+ *
+ * Example, the same x, dy = (1, 0):   mean_i(g dy u) = 0.8485 / 2 = 0.4243,   u mean = (0.36, 0.48),
+ *   dx = ((1, 0) - (0.36, 0.48)) / 3.5355 = (0.1810, -0.1358),   dg = dy u = (0.8485, 0),
+ *   dx.x = 0.5431 - 0.5431 = 0. */
 static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, const real *g, const real *inv_r,
                              size_t N, size_t D)
 {
@@ -863,7 +882,7 @@ static void rmsnorm_backward(real *dx, real *dg, const real *dy, const real *x, 
     }
 }
 
-/* Bias: y_t += b,   db = sum_t dy_t.        y, dy [N, out]    b, db [out] added into */
+/* Bias: y_t += b,   db = sum_t dy_t.        y [N, out], db [out]: added into */
 static void bias_forward(real *y, const real *b, size_t N, size_t out)
 {
     OMP(omp parallel for if (N * out > WORTH_THREADS))
@@ -882,8 +901,8 @@ static void bias_backward(real *db, const real *dy, size_t N, size_t out)
  * A query at p and a key at p' are both turned, so their product depends on p - p' only.
  *
  * For contexts longer than the model was first trained for, frequencies are divided by a factor: all of them (linear;
- * Chen et al. 2023), or (llama3) those that turn fewer than `low` times in the context of before, and those that turn
- * up to `high` times in part. */
+ * Chen et al. 2023), or (llama3) by how often they turn in the original context, turns = original f_i / (2 pi):
+ *   kept = (turns - low) / (high - low), cut to 0 .. 1,   and f_i becomes f_i (kept + (1 - kept) / factor). */
 static double rotary_frequency(const ttmm_config *c, size_t i)
 {
     const double f = ttmm_exp(-2.0 * (double)i / (double)c->head_dim * ttmm_log(c->rope_theta));
@@ -894,7 +913,7 @@ static double rotary_frequency(const ttmm_config *c, size_t i)
     return kept >= 1 ? f : kept <= 0 ? f / c->rope_factor : (1 - kept) * f / c->rope_factor + kept * f;
 }
 
-/* cosine, sine [positions, S/2] overwritten: of p f_i, computed in double */
+/* cosine, sine [positions, floor(S/2)]: overwritten with those of p f_i, computed in double */
 static void rotary_table(real *cosine, real *sine, size_t positions, const ttmm_config *c)
 {
     const size_t half = (size_t)c->head_dim / 2;
@@ -934,14 +953,14 @@ static void rotary(real *x, const real *cosine, const real *sine, size_t first, 
         }
 }
 
-/* Attention (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). The query at position i of a sequence
- * sees the keys 0 .. i:
+/* Attention (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). It is causal: the query at position
+ * i of a sequence sees the keys 0 .. i of its own sequence:
  *   s_ij = q_i.k_j / sqrt(S),   P_ij = exp(s_ij - max_j s_ij) / sum_j exp(s_ij - max_j s_ij),   o_i = sum_j P_ij v_j,
  * for each of H heads; query head h reads key/value head floor(h / (H / G)). 1/sqrt(S) keeps the variance of s at 1 if
  * that of q and k is; the maximum is taken off so that no exp overflows.
  *
  * The probabilities of `rows` queries of one head, the first at position `first`; 0 for the keys after a query's own.
- *   P [rows, ldp] overwritten up to column first + rows    q, k: rows ldq and ldk apart */
+ *   P [rows, ldp]: overwritten up to column first + rows;   q, k: rows ldq and ldk apart */
 static void attention_probabilities(real *P, size_t ldp, const real *q, size_t ldq, const real *k, size_t ldk,
                                     size_t first, size_t rows, size_t S)
 {
@@ -970,17 +989,14 @@ typedef struct { /* scratch of attention: each thread has its own */
 } thread_scratch;
 
 /* o_i = sum_j P_ij v_j, j ascending, for each head of each sequence b of T_b = start[b + 1] - start[b] queries.
- *   o, q [N, H, S]    k, v [N, G, S]    scratch [threads, ATTENTION_ROWS, past + T]
+ *   o [N, H, S]: overwritten;   q [N, H, S];   k, v [N, G, S];   scratch [threads, ATTENTION_ROWS, past + T]
  * With a cache B is 1 and past > 0: the queries are at positions past .. past + T - 1, k and v are [past + T, G, S].
  *
  * Example: one head, S = 4, T = 3. In all vectors only the first component is not 0, so single numbers stand for them:
  * q = 0, 0, 2;   k = ln 2, 0, 0;   v = 8, 4, 0;   1 / sqrt(S) = 1/2.
  *   query 0   sees key 0 only     P = 1               o = 8, whatever q is
  *   query 1   s = 0, 0            P = 1/2, 1/2        o = 4 + 2 = 6
- *   query 2   s = ln 2, 0, 0      P = 1/2, 1/4, 1/4   o = 4 + 1 + 0 = 5
- * With do = 0, 0, 1, query 2 gives   dv = P = 1/2, 1/4, 1/4;   dP = v = 8, 4, 0;   sum_j P_j dP_j = o = 5;
- *   ds = P (dP - 5) = 1.5, -0.25, -1.25   (their sum is 0: a number added to all scores changes nothing)
- *   dq = 1.5 ln 2 / 2 = 0.5199,   dk = ds * 2 / 2 = ds */
+ *   query 2   s = ln 2, 0, 0      P = 1/2, 1/4, 1/4   o = 4 + 1 + 0 = 5 */
 static void attention_forward(real *o, const real *q, const real *k, const real *v, const size_t *start, size_t B,
                               size_t past, const ttmm_config *c, thread_scratch scratch)
 {
@@ -1001,18 +1017,23 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
     }
 }
 
-/* With P recomputed (it is cheaper than keeping it), for each query i and the keys j <= i:
+/* With P recomputed (it is cheaper than keeping it), for each query i and the keys j <= i; dP, ds ... are dL/dP, dL/ds:
  *   o_i = sum_j P_ij v_j           gives   dv_j = sum_i P_ij do_i,   dP_ij = do_i.v_j;
- *   P_i = softmax(s_i), for which dP_ij/ds_ik = P_ij ([j = k] - P_ik), gives   ds_ij = P_ij (dP_ij - sum_k P_ik dP_ik);
+ *   P_i = softmax(s_i): the derivative of P_ij by s_im is P_ij ([j = m] - P_im), so
+ *                                  gives   ds_ij = P_ij (dP_ij - sum_m P_im dP_im);
  *   s_ij = q_i.k_j / sqrt(S)       gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
  * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
- *   dq [N, H, S], dk, dv [N, G, S] added into    do_ [N, H, S]    scratch [threads, 2, ATTENTION_ROWS, T]
- * The queries go in blocks, ascending; each adds its part to the keys and values before it. */
+ *   dq [N, H, S], dk, dv [N, G, S]: added into;   do_ [N, H, S];   scratch [threads, 2, ATTENTION_ROWS, T]
+ * The queries go in blocks, ascending; each adds its part to the keys and values before it.
+ *
+ * Example, the same three queries, do = 0, 0, 1. Query 2 gives dv = P = 1/2, 1/4, 1/4;   dP = v = 8, 4, 0;
+ *   sum_j P_j dP_j = o = 5;   ds = P (dP - 5) = 1.5, -0.25, -1.25: a number added to all scores changes nothing, so
+ *   their sum is 0;   dq = 1.5 ln 2 / 2 = 0.5199,   dk = ds * 2 / 2 = ds */
 static void attention_backward(real *dq, real *dk, real *dv, const real *do_, const real *q, const real *k,
                                const real *v, const size_t *start, size_t B, const ttmm_config *c,
                                thread_scratch scratch)
 {
-    enum { WORTH_IT = 1024 }; /* a key/value head's work is at least T times that of a row */
+    enum { WORTH_IT = 1024 }; /* numbers in all queries; the work is some T times as much */
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
     const real scale = (real)(1 / sqrt((double)S));
     OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > WORTH_IT))
@@ -1027,8 +1048,9 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
                 matmul_nt_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
                 for (size_t r = 0; r < rows; r++) {
                     const size_t seen = i + r + 1;
-                    real *p = P + r * T, *d = ds + r * T, mean = dot(p, d, seen);
-                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale;
+                    real *p = P + r * T, *d = ds + r * T;
+                    const real mean = dot(p, d, seen);
+                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale; /* ds / sqrt(S) */
                     for (size_t j = seen; j < keys; j++) d[j] = 0;
                 }
                 matmul_nn_block(dq + at, dq + at, H * S, ds, T, 1, k + kv, G * S, rows, S, keys);
@@ -1038,13 +1060,7 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
     }
 }
 
-/* SwiGLU: y = silu(gate) up,   silu(z) = z s(z),   s(z) = 1 / (1 + exp(-z)).       (Shazeer 2020, eq. 5)    all [n]
- *
- * Example, up = 2, dy = 1:   gate     s     silu = dup   silu'    y = 2 silu   dgate = 2 silu'
- *                            0        1/2    0           0.5       0           1
- *                            ln 3     3/4    0.8240      0.9560    1.6479      1.9120
- *                            -ln 3    1/4   -0.2747      0.0440   -0.5493      0.0880
- * Since silu(z) - silu(-z) = z, the two derivatives at z and -z add up to 1. */
+/* SwiGLU: y = silu(gate) up,   silu(z) = z s(z),   s(z) = 1 / (1 + exp(-z)).        (Shazeer 2020, eq. 5)   all [n] */
 static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
 {
     OMP(omp parallel for if (n > WORTH_THREADS / 4))
@@ -1052,7 +1068,13 @@ static void swiglu_forward(real *y, const real *gate, const real *up, size_t n)
 }
 
 /* dup = dy silu(gate);   as ds/dz = s (1 - s), dsilu/dz = s + z s (1 - s):   dgate = dy up s (1 + gate (1 - s)).
- *   dgate, dup overwritten */
+ *   dgate, dup [n]: overwritten
+ *
+ * Example, up = 2, dy = 1:   gate     s     silu = dup   silu'    y = 2 silu   dgate = 2 silu'
+ *                            0        1/2    0           0.5       0           1
+ *                            ln 3     3/4    0.8240      0.9560    1.6479      1.9120
+ *                            -ln 3    1/4   -0.2747      0.0440   -0.5493      0.0880
+ * Since silu(z) - silu(-z) = z, the two derivatives at z and -z add up to 1. */
 static void swiglu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, size_t n)
 {
     OMP(omp parallel for if (n > WORTH_THREADS / 4))
@@ -1086,7 +1108,7 @@ static real cross_entropy(real *x, int y, size_t V, real scale)
 
 /* ==== 6. LoRA; the whole passes =================================================================================== */
 
-/* An adapter before training (Hu et al. 2021, section 4.1): A uniform in (-1/sqrt(in), 1/sqrt(in)) as PEFT draws it, B
+/* An adapter before training (Hu et al. 2021, section 4.1): A uniform in [-1/sqrt(in), 1/sqrt(in)) as PEFT draws it, B
  * = 0, so that B A = 0 and the model is the base. Both at 0 would stay there: dA needs B, dB needs A. */
 void ttmm_lora_init(ttmm_lora *l, uint64_t seed, uint64_t stream)
 {
@@ -1108,7 +1130,7 @@ size_t ttmm_lora_rank(const ttmm_lora *l)
     return (size_t)most;
 }
 
-/* u = s A x, what an adapter's B sees: u [N, R] overwritten    x [N, in]    s = weight scale */
+/* u = s A x, what an adapter's B sees.    u [N, R]: overwritten;   x [N, in];   s = weight scale */
 static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
 {
     const size_t R = (size_t)l->rank;
@@ -1117,9 +1139,10 @@ static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, r
 }
 
 /* Linear layer with the adapters that take part:   y = W x + b + sum_k B_k u_k,   u_k = weight_k scale_k A_k x; b of q,
- * k and v where the model has it. This is merging beside the weights: the same function as with W + sum_k weight_k
- * scale_k B_k A_k in place of W, by (in + out) R instead of in out multiply-adds a token and adapter.
- *   y [N, out] overwritten    x [N, in]    W [out, in]    u [N, R] scratch */
+ * k and v where the model has it. This is what "beside the weights" means: the same function as that of the merged
+ * matrix, at (in + out) R multiply-adds a token and adapter on top of W x's in out. Merging costs in out R an adapter
+ * once, and nothing a token.
+ *   y [N, out]: overwritten;   x [N, in];   W [out, in];   u [N, R]: scratch */
 static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
                            int kind, size_t N)
 {
@@ -1137,8 +1160,8 @@ static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m,
 /* y_t = W x_t is linear in both:   dx_t = W' dy_t,   dW = sum_t dy_t x_t'.
  * Through an adapter, y_t += B u_t with u_t = s A x_t (computed again: cheaper than keeping it), s = weight scale:
  *   dB = sum_t dy_t u_t',   dv_t = s B' dy_t  (v_t = A x_t),   dA = sum_t dv_t x_t',   dx_t += A' dv_t.
- *   dx [N, in] added into    dm: dW added into, or NULL: frozen    dl [adapters of mix]: dA, dB added into, or NULL
- *   u [N, R] scratch
+ *   dx [N, in]: added into;   dm: dW added into, or NULL: frozen;   dl [adapters of mix]: dA, dB added into, or NULL;
+ *   u [N, R]: scratch
  *
  * Example, an adapter's first step: W = (1 2; 3 4), A = (1 -1), B = (0; 0), s = 2, x = (2, 1), dy = (1, -1).
  *   u = s A x = 2,   dB = dy u = (2; -2),   dv = s B' dy = 0,   dA = dv x' = (0 0),   dx = W' dy = (-2, -2)
@@ -1270,6 +1293,7 @@ int ttmm_rewind(ttmm_pass *p, size_t length)
 
 size_t ttmm_cached(const ttmm_pass *p) { return p->past + p->N; }
 
+/* Of `rows` rows from `first` on: W_head final_norm, [rows, V]. */
 const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows)
 {
     const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab;
@@ -1279,8 +1303,8 @@ const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t 
 }
 
 /* Loss at every position of the last forward pass, as many rows of logits at a time as there is room for: nll [N], 0 at
- * each sequence's last token, after which nothing is predicted. With scale not 0, each batch of rows is differentiated
- * while it is there: dfinal_norm [N, D] (in p->dnorm) and, with dm, the head's gradient. */
+ * each sequence's last token, after which nothing is predicted. With scale not 0, each piece is differentiated while it
+ * is there: dfinal_norm [N, D] (in p->dnorm) and, with dm, the head's gradient. */
 static void all_losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale, ttmm_model *dm)
 {
     const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab, most = p->size.logits;
@@ -1314,8 +1338,9 @@ void ttmm_nll(ttmm_pass *p, const ttmm_model *m, real *nll) { all_losses(p, m, n
 
 /* The forward pass backwards. A sum y = x + f(x) hands dy to both: dx = dy, plus what comes back through f; so one
  * array dx is the gradient of a layer's output, then of its middle, then of its input, and each half of a layer adds to
- * it. Where a value goes into several layers (attn_norm into q, k and v) their gradients add up. The loss is a mean
- * over N - B predictions; a tied head and embedding matrix is one tensor, into which both add. */
+ * it: down, SwiGLU, gate and up, MLP norm; then o, attention, the rotation, q, k and v, attention norm. Where a value
+ * goes into several products (attn_norm into q, k and v) their gradients add up. The loss is a mean over the N - B
+ * predictions; a tied head and embedding matrix is one tensor, into which both add. */
 double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttmm_model *dm, ttmm_lora *dl)
 {
     const ttmm_config *c = &p->config;
@@ -1376,7 +1401,8 @@ static double power(double x, long n) /* x^n by squaring, n >= 0 */
  * m and v are running means of the gradient and its square; as both begin at 0, 1 - b^t corrects them: it is the sum of
  * the weights that they have given so far. Decay is apart from the gradient, so v does not scale it.
  *
- * Example: w = 1, lr = 0.1, b1 = 0.9, b2 = 0.999, eps = 0. The first step is lr whatever the gradient's size, since
+ * Example: w = 1, lr = 0.1, b1 = 0.9, b2 = 0.999, eps = 0. The first step is lr against g != 0, whatever its size,
+ * since
  * m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|:   g = 0.5 and g = 0.005 both lead to w = 0.9, and with decay 0.2 to
  * 1 - 0.1 * 0.2 - 0.1 = 0.88. After g = 0.5 a second step
  *   with g = 0.5    goes as far again: w = 0.8
@@ -1398,12 +1424,12 @@ void ttmm_adamw_step(real *w, const real *grad, real *m, real *v, size_t n, cons
 }
 
 /* The learning rate at step s = 0 .. steps - 1: lr (s + 1) / W in the first W = round(warmup steps) steps; after them,
- * with x = (s - W) / (steps - W), from lr down towards last lr: along (1 + cos(pi x)) / 2, or along 1 - x.
+ * with x = (s - W) / (steps - W) and shape = (1 + cos(pi x)) / 2 or 1 - x,   lr (last + (1 - last) shape).
  *
  * Example: 10 steps, warmup 0.2 (W = 2), lr 1, last 0.1.     step     0     1   2   4        6      9
  *                                                            linear   0.5   1   1   0.775    0.55   0.2125
  *                                                            cosine   0.5   1   1   0.8682   0.55   0.1343
- * Step 4: x = 2/8,   cos(pi / 4) = 0.7071,   0.1 + 0.9 * 1.7071 / 2 = 0.8682. The rate `last` itself is not reached. */
+ * Step 4: x = 2/8,   cos(pi / 4) = 0.7071,   0.1 + 0.9 * 1.7071 / 2 = 0.8682. last lr is not quite reached. */
 double ttmm_rate(const ttmm_schedule *s, long step, long steps)
 {
     const long warm = (long)(s->warmup * (double)steps + 0.5);
@@ -1438,11 +1464,12 @@ struct ttmm_trainer {
     int *token;                    /* the batch */
     size_t *start;
     long step, steps, epoch;
-    size_t visits; /* of sequences in the run, each counted every epoch; SIZE_MAX: as the steps take */
+    size_t visits; /* epochs * n_sequences; SIZE_MAX if the run is measured in steps */
     size_t tokens; /* seen */
     uint64_t stream;
 };
 
+/* A run of `steps` steps, or (epochs > 0) of so many epochs. */
 void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long steps, int epochs, uint64_t stream)
 {
     const size_t batch = t->recipe.batch;
@@ -1468,10 +1495,11 @@ static void begin_epoch(ttmm_trainer *t, long epoch)
     t->epoch = epoch;
 }
 
-/* Clipping (torch.nn.utils.clip_grad_norm_): the factor min(1, clip / (|g| + 1e-6)) that scales the gradients to a
- * global norm |g|, over all tensors together, of at most clip.
+/* Clipping (torch.nn.utils.clip_grad_norm_): gradients times min(1, clip / (|g| + 1e-6)), |g| the norm over all tensors
+ * together, have a norm of at most clip. With clip 0 they stay as they are.
  *
- * Example: the gradient (3, 4) has norm 5. clip = 1: factor 0.2, (0.6, 0.8), the same direction. clip = 10: factor 1. */
+ * Example: the gradient (3, 4) has norm 5. clip = 1: factor 0.2, (0.6, 0.8), the same direction. clip = 10: factor 1.
+ * */
 static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
 {
     double square = 0;
@@ -1527,7 +1555,8 @@ long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens)
 
 /* ==== 8. Test-time training ======================================================================================= */
 
-/* The `count` rows of the largest inner product with the query, nearest first; equal ones: lower index first. */
+/* The `count` rows of the largest inner product with the query, nearest first; equal ones: lower index first. Each
+ * once, so count <= n. */
 void ttmm_nearest(size_t *index, size_t count, const real *query, const real *embedding, size_t n, size_t E,
                   real *scratch)
 {
@@ -1539,15 +1568,17 @@ void ttmm_nearest(size_t *index, size_t count, const real *query, const real *em
 }
 
 /* SIFT (Huebotter et al. 2024, arXiv 2410.08020): nearest neighbours repeat each other; choose what is informative
- * about the query given what was chosen. Seen as a Gaussian process with kernel k(a, b) = a.b, of which looks with
- * noise lambda are taken, the query's variance given the chosen X is s2(q) = k(q,q) - k_X(q)' (K_X + lambda I)^-1
- * k_X(q); greedily take the x that lowers it most.
+ * about the query given what was chosen. Think of a Gaussian process over embeddings with covariance k(a, b) = a.b, and
+ * of training on x as a look at its value there, with noise lambda. Given looks at the set X, the variance left at the
+ * query q is s2(q) = k(q, q) - k_X(q)' (K_X + lambda I)^-1 k_X(q), k_X(q) being the vector of the k(x, q), K_X the
+ * matrix of the k(x, y), x and y in X. Greedily take the x that leaves least, perhaps one that was taken before.
  *
  * In closed form: let c(a, b) be the covariance of the values (not of noisy looks) given the looks so far, at first
- * a.b. A look at x lowers c(q, q) by c(q, x)^2 / (c(x, x) + lambda); after it
+ * a.b. A look at x lowers c(q, q), which is s2(q), by c(q, x)^2 / (c(x, x) + lambda); after it
  *   c(a, b) -= l_a l_b,   l_a = c(a, x) / sqrt(c(x, x) + lambda),
  * one column of a pivoted Cholesky factorisation. Kept for every sequence i: c(q, i), c(i, i), and its column entries
  * l_i; c(i, x) is i.x minus the products of their earlier entries.
+ *   index [count]: overwritten;   query [E];   embedding [n, E];   scratch [2 + count, n]
  *
  * Example: q = (1, 0), lambda = 0.01; x_0 = x_1 = (0.8, 0.6), one text twice; x_2 = (0.6, -0.8), at a right angle.
  *   at first     x_0, x_1: 0.8^2 / 1.01 = 0.6337;   x_2: 0.6^2 / 1.01 = 0.3564.   Takes x_0.
@@ -1590,14 +1621,16 @@ size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c)
     return mul_size(c->n_sequences, o->sift ? add_size(o->neighbours, 2) : 1);
 }
 
-/* The baseline (Hardt & Sun 2024, arXiv 2305.18466): a fresh adapter, one step per neighbour and epoch, the
- * nearest LAST: what is trained last is remembered best; in the other order the farther neighbours undo the nearest. */
+/* The baseline (Hardt & Sun 2024, arXiv 2305.18466): a fresh adapter, one step per neighbour and epoch, the nearest
+ * (SIFT: the first chosen) last: what is trained last is remembered best; in the other order the farther neighbours
+ * undo the nearest. For that the trainer's recipe has batch 1 and no shuffling. */
 void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_t *index, real *scratch)
 {
     const ttmm_corpus *c = t->corpus;
+    const double lambda = 0.01; /* as in the SIFT paper */
     const size_t count = o->neighbours;
     double loss;
-    if (o->sift) ttmm_sift(index, count, query, c->embedding, c->n_sequences, c->dim, 0.01, scratch);
+    if (o->sift) ttmm_sift(index, count, query, c->embedding, c->n_sequences, c->dim, lambda, scratch);
     else ttmm_nearest(index, count, query, c->embedding, c->n_sequences, c->dim, scratch);
     for (size_t i = 0; i < count / 2; i++) {
         const size_t swap = index[i];
@@ -1626,14 +1659,15 @@ static int by_probability(const void *a, const void *b) /* the likeliest first; 
 
 size_t ttmm_sample_scratch(size_t V) { return V * sizeof(candidate); }
 
-/* p = softmax(logits / temperature), of the top_k likeliest, of these the fewest that make up top_p of their sum
- * (nucleus sampling, Holtzman et al. 2020): the point u sum(p), u uniform, falls on one of them.
+/* p = softmax(logits / temperature), of the top_k likeliest (0: all), of these the fewest that make up top_p of their
+ * sum (nucleus sampling, Holtzman et al. 2020): the point u sum(p), u uniform, falls on one of them. Temperature 0: the
+ * likeliest.
  *
  * Example: logits ln 4, ln 3, ln 2, ln 1; top_k = 3, top_p = 0.75.
  *   temperature 1     p ~ 4, 3, 2:    0.75 * 9 = 6.75 is reached by 4 + 3:      tokens 0 and 1, with 4/7 and 3/7
  *   temperature 1/2   p ~ 16, 9, 4:   0.75 * 29 = 21.75 is reached by 16 + 9:   tokens 0 and 1, with 0.64 and 0.36
- * One uniform number is used: below 4/7 (0.64) it means token 0. top_k counts in top_p: of all four, 4 + 3 + 2 + 1, the
- * first two would not make 7.5, and token 2 could come too. */
+ * One uniform number is used: below 4/7 (0.64) it means token 0. top_p is taken of what top_k has left: of all four, 4
+ * + 3 + 2 + 1, the first two would not make 7.5, and token 2 could come too. */
 int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch)
 {
     if (s->temperature == 0) return (int)ttmm_argmax(logits, V);
@@ -1662,6 +1696,7 @@ int ttmm_is_end(const ttmm_config *c, int token)
 
 /* Decoding. */
 
+/* Tokens into the cache, as many at a time as p has room for; returns the logits [V] of the last. */
 const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
     size_t n = 0;
@@ -1699,7 +1734,7 @@ static const real *feed_ensemble(real *mean, ttmm_pass *const *pass, const ttmm_
     return mean;
 }
 
-/* A prompt goes through in pieces of 256 tokens: enough to fill the kernels, and little memory however long it is. */
+/* A prompt is taken in pieces of 256 tokens: enough to fill the kernels, and little memory however long it is. */
 ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank)
 {
     enum { PIECE = 256 };
@@ -1728,8 +1763,8 @@ static int new_decoder(decoding_room *w, size_t members, const ttmm_config *c, c
                        ttmm_error *err);
 static void free_decoder(decoding_room *w);
 
-/* Prompt, then token after token: the logits of the last one give the next, through the key/value cache, so that each
- * token costs one row. */
+/* The prompt, then token after token: the logits of the last one give the next, through the key/value cache, so that
+ * each token costs one row. */
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
                 const ttmm_decoding *d, ttmm_error *err)
 {
@@ -1762,8 +1797,12 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
     return code;
 }
 
-/* Answering a prompt, the whole of test time, in five steps: 1 embed the prefix, 2 route, 3 have the chosen experts, 4
- * merge them (or put them beside the weights), 5 decode. */
+/* Answering a prompt, the whole of test time, in five steps: 1 embed the prefix; 2 route; 3 load the chosen experts; 4
+ * combine them; 5 decode. There are three ways to combine:
+ *   TTMM_DENSE      merge them into the weights: one model, whose tokens cost what the base's cost
+ *   TTMM_LOWRANK    leave them beside the weights: the same function, no merging, dearer tokens
+ *   TTMM_ENSEMBLE   let each decode alone, and average their probabilities: as many models as experts
+ * and TTMM_FASTER is one of the first two. The functions are the steps; ttmm_answer is all of them. */
 
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const real *given, ttmm_error *err)
 {
@@ -1790,9 +1829,11 @@ int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const real *given, 
 }
 
 /* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out in multiply-adds,
- * once; a token beside the weights takes out + in. With both sums over the matrices, merging pays from sum(out in) /
- * sum(out + in) tokens on: 61 for the default shape, 1,381 for Llama-3.2-1B. That is for the prompt's tokens, which go
- * through at the speed of merging; those that follow wait for memory, and take about 16 times as long (run bench). */
+ * once; a token beside the weights takes out + in. So beside is faster if
+ *   prompt + 16 tokens < sum(out in) / sum(out + in), over the matrices: 61 for the default shape of train base, 1,381
+ *   for
+ * Llama-3.2-1B. The 16 is measured (run bench): a prompt's tokens are computed as fast as merging, while those that are
+ * decoded wait for memory. */
 static int faster_beside(const ttmm_config *c, size_t prompt, size_t tokens)
 {
     double products = 0, sides = 0;
@@ -1824,8 +1865,9 @@ int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T
     return code ? code : ttmm_decode(n, x->answering, &x->beside, how, prompt, T, d, err); /* 5 */
 }
 
-/* Scoring: how well the tokens from `from` on are predicted, each from those before it.
- *   perplexity = exp(nll / tokens),   bits per byte = nll / (ln 2 bytes).
+/* Scoring: how well the tokens from `from` >= 1 on are predicted, each from those before it: the sum of -log
+ * p(token_t),
+ * nll. From it   perplexity = exp(nll / tokens),   bits per byte = nll / (ln 2 bytes).
  *
  * Example: two tokens with p = 1/2 and 1/8:   sum = ln 2 + ln 8 = 2.7726,   perplexity exp(2.7726 / 2) = 4, as if each
  * were one of four equally likely ones. If they stand for three bytes: 4 bits / 3 = 1.3333 bits per byte, which can be
@@ -1841,7 +1883,8 @@ double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const 
 }
 
 /* The ensemble (the paper's upper reference for merging): the probability of a token is the weighted mean of the
- * probabilities that the models W + scale_k B_k A_k give it. Better than merging, at as many passes as experts. */
+ * probabilities that the models W + scale_k B_k A_k give it. Better than merging, at as many passes as experts, of
+ * which there is at least one. */
 double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
                            size_t from, double *probability)
 {
