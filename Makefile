@@ -35,7 +35,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(if $(filter 1,$(PLAIN)),-DTTMM_PLAIN) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method worked files trace vectors interop faults
+TESTS = functions layers method worked library files trace vectors interop faults
 
 all: train run
 
@@ -69,7 +69,7 @@ $(B)/run-faults $(B)/train-faults: $(B)/%-faults: %.c test/fault.h ttmm.c ttmm.h
 
 test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
-	@FAST=$(FAST) sh test/all.sh
+	@CC="$(CC)" FAST=$(FAST) sh test/all.sh
 
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
@@ -163,7 +163,7 @@ clean:
 help:
 	@echo "make            build ./train and ./run"
 	@echo "make demo       train on data/train, print the paper's table on data/test (under 4 minutes on 2 cores)"
-	@echo "make figure     data/figure.svg and data/figure.tsv, the README's figure: after make demo, five minutes"
+	@echo "make figure     data/figure.svg and data/figure.tsv, the README's figure: after make demo, some minutes"
 	@echo "make test       the tests, in float and in double"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"

@@ -890,16 +890,16 @@ static void print_table(void)
     const double ttt_time = method_ttt->there ? median_seconds(method_ttt) : 0;
     size_t all_tokens = 0, tokens;
     for (size_t i = 0; i < eval.n; i++) all_tokens += eval.prompt[i].scored;
-    printf("%-12s %6s %11s %10s %14s %9s %13s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
-           "speed-up", "decode tok/s");
+    printf("%-12s %6s %11s %10s %14s %9s %13s %8s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
+           "speed-up", "decode tok/s", "prompts");
     for (const eval_method *m = methods; m < methods_end; m++) {
         if (!m->there) continue;
         const double nll = total_nll(m, m, &tokens), ppl = ttmm_exp(nll / (double)tokens), time = median_seconds(m);
         const double bpb = nll / (double)tokens * ((double)all_tokens / (double)eval.bytes) / ttmm_log(2);
         char faster[32] = "";
         if (time > 0 && ttt_time > 0) snprintf(faster, sizeof faster, "%.0f x", ttt_time / time);
-        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f\n", m->name, m->active, ppl, bpb, 1e3 * time, faster,
-               m->decode_rate);
+        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f %8zu\n", m->name, m->active, ppl, bpb, 1e3 * time,
+               faster, m->decode_rate, m->prompts);
         if (tsv)
             fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", m->name, m->active, ppl, bpb, nll,
                     tokens, m->prompts, time, m->decode_rate);
@@ -921,7 +921,7 @@ static void verb_eval(void)
                "mostly on it for %.1f %%\n",
                100 * (double)eval.partly / (double)eval.n, 100 * (double)eval.mostly / (double)eval.n);
     if (!method_ttt->there || method_ttt->prompts == eval.n) return;
-    printf("ttt was run on %zu of the %zu prompts; perplexities on these:", method_ttt->prompts, eval.n);
+    printf("ttt was run on %zu of the %zu prompts; perplexities on these:\n ", method_ttt->prompts, eval.n);
     for (const eval_method *m = methods; m < methods_end; m++)
         if (m->there) {
             const double nll = total_nll(m, method_ttt, &tokens);

@@ -43,10 +43,10 @@
  * So clusters should be small, and those that take part near the prompt. Why several? One expert is TTT on a
  * neighbourhood whose border was drawn without the prompt. Where the prompt lies near that border, half of what
  * surrounds it is in the next cluster; the average of both experts has it. This is an idea, not a proof: it holds for
- * one small step of all weights, while experts are trained by many large ones, with AdamW, in a low rank (there even the
- * first step is g projected onto the rows of the adapter's random A). Whether it carries over, the experiment decides
- * (README, test/RESULTS.md). The price: K trainings before, K adapters on the disk; per prompt an embedding, K inner
- * products, and one sum W + w s B A per active expert.
+ * one small step of all weights, while experts are trained by many large ones, with AdamW, in a low rank (there even
+ * the first step is g projected onto the rows of the adapter's random A). Whether it carries over, the experiment
+ * decides (README, test/RESULTS.md). The price: K trainings before, K adapters on the disk; per prompt an embedding, K
+ * inner products, and one sum W + w s B A per active expert.
  *
  *
  * THE PIPELINE                                         (in brackets: the section)

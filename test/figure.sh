@@ -1,6 +1,6 @@
 #!/bin/sh
 # figure.sh - the figure of README.md: perplexity and time before the first token against the number of active experts.
-#   make figure      or, after make demo,  sh test/figure.sh [MODEL]       four minutes on 2 cores; default: demo/model
+#   make figure      or, after make demo,  sh test/figure.sh [MODEL]       some minutes; default: demo/model
 #   sh test/figure.sh draw                                                 only draws data/figure.tsv as it is
 #
 # data/figure.tsv: what `run eval MODEL data/test/*.txt --active N` writes in its row ttmm, for each N, and once in its rows
