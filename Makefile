@@ -6,6 +6,9 @@
 
 CC = cc
 B = test/build
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j2 # two files at a time
+endif
 
 # Flags that a compiler may not have are tried on a small program, in a file of the build folder (never on a device: tcc
 # removes its output first). Compiled only, as a cross linker may need more than a flag to work; linked where the flag
