@@ -118,6 +118,7 @@ static struct {
     real *centroid;            /* [K, E] */
     ttmm_lora *expert;         /* [K], loaded when they are first chosen (matrix is NULL before) */
     ttmm_mixture with;         /* the base with its experts */
+    real *query;               /* [E] that is given, or NULL */
 } model;
 
 static int *prompt; /* [prompt_tokens] */
@@ -166,27 +167,32 @@ static int has_experts(void)
            ttmm_exists(model.folder, "experts/0/adapter_config.json");
 }
 
-/* The query of --query, or NULL: it is the built-in embedding of the prompt's first tokens, if that can be computed. */
-static real *load_query(void)
+/* Without --query a prompt's embedding is the built-in one, of its first tokens: can that be computed? */
+static void check_embedding(void)
+{
+    if (model.corpus.idf == NULL)
+        FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
+    if (model.no_tokenizer)
+        FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: the prompt's embedding must come by --query",
+             model.folder);
+    if (model.with.E != TTMM_EMBED_DIM)
+        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder,
+             model.with.E, TTMM_EMBED_DIM);
+}
+
+/* model.query: that of --query, or NULL. */
+static void load_query(void)
 {
     const size_t E = model.with.E;
     size_t rows, cols;
-    real *query = NULL;
-    if (option.query) {
-        check(ttmm_array_read(&query, &rows, &cols, option.query, "embedding", &err));
-        if (rows * cols != E)
-            FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the %s", option.query, rows * cols, E,
-                 model.centroid ? "centroids" : "text's embeddings");
-    } else if (model.corpus.idf == NULL) {
-        FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
-    } else if (model.no_tokenizer) {
-        FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: the prompt's embedding must come by --query",
-             model.folder);
-    } else if (E != TTMM_EMBED_DIM) {
-        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the built-in embedding %d", model.folder, E,
-             TTMM_EMBED_DIM);
+    if (option.query == NULL) {
+        check_embedding();
+        return;
     }
-    return query;
+    check(ttmm_array_read(&model.query, &rows, &cols, option.query, "embedding", &err));
+    if (rows * cols != E)
+        FAIL(TTMM_BAD_INPUT, "%s: the query has %zu numbers, expected %zu as the %s", option.query, rows * cols, E,
+             model.centroid ? "centroids" : "text's embeddings");
 }
 
 /* --merge, or what is done without it. */
@@ -227,20 +233,19 @@ static ttmm_mix all_experts(void)
     return (ttmm_mix){x->K, x->lora, x->weight};
 }
 
-/* All that routing needs; experts are merged into the base in place: this process answers one prompt. Returns the query
- * that is given, or NULL. */
-static real *load_routing(void)
+/* All that routing needs; experts are merged into the base in place: this process answers one prompt. */
+static void load_routing(void)
 {
     if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
     load_centroids();
     begin_mixture(&model.base, option.active);
-    return load_query();
+    load_query();
 }
 
 static void choose_experts(void)
 {
-    const real *query = load_routing();
-    check(ttmm_choose(&model.with, prompt, prompt_tokens, query, &err));
+    load_routing();
+    check(ttmm_choose(&model.with, prompt, prompt_tokens, model.query, &err));
 }
 
 static struct {
@@ -490,7 +495,8 @@ static void generate_with_ttt(void)
 {
     load_corpus();
     begin_mixture(&model.base, 0);
-    check(ttmm_query(&model.with, prompt, prompt_tokens, load_query(), &err));
+    load_query();
+    check(ttmm_query(&model.with, prompt, prompt_tokens, model.query, &err));
     load_ttt();
     const double began = ttmm_seconds();
     ttmm_ttt_train(ttt.trainer, &ttt.how, model.with.query, ttt.neighbour, ttt.scratch);
@@ -501,10 +507,10 @@ static void generate_with_ttt(void)
 
 static void generate_with_experts(void)
 {
-    const real *query = load_routing();
     const ttmm_decoding d = decoding();
     size_t n;
-    check(ttmm_answer(&n, &model.with, how_to_merge(TTMM_FASTER), prompt, prompt_tokens, query, &d, &err));
+    load_routing();
+    check(ttmm_answer(&n, &model.with, how_to_merge(TTMM_FASTER), prompt, prompt_tokens, model.query, &d, &err));
     end_answer();
 }
 
@@ -707,10 +713,8 @@ static void load_methods(void)
         [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
     for (eval_method *m = methods; m < methods_end; m++) m->there = there[m->how];
     if (corpus) load_corpus();
-    if ((corpus || experts) && model.corpus.idf == NULL && !option.query)
-        FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: those of the prompts must come by --query",
-             model.folder);
     if (experts) load_centroids();
+    if ((corpus || experts) && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
     if (there[FINETUNED]) check(ttmm_lora_read(&adapter, &model.base.config, folder, &err));
     if (there[TTT]) load_ttt();
