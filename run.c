@@ -799,7 +799,8 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
         for (size_t t = 0; t < tokens; t++) {
             if (t == WARM) began = ttmm_seconds();
             for (size_t k = 0; k < members; k++) {
-                const ttmm_mix alone = {1, mix ? mix->lora + k : NULL, &one};
+                ttmm_mix alone = {1, NULL, &one};
+                if (members > 1) alone.lora = mix->lora + k;
                 ttmm_feed(eval.member[k], m, members > 1 ? &alone : mix, token + t, 1);
             }
         }

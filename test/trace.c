@@ -630,9 +630,14 @@ static void compare_refused(void)
     }
 }
 
-/* Traces in files: the cached one is the same as the full one, another sequence's in nothing. */
+/* Traces in files: the cached one is the same as the full one (FAST: nearly), another sequence's in nothing. */
 static void compare_traces(void)
 {
+#ifdef TTMM_FAST
+    const double rtol = IS_DOUBLE ? 1e-12 : 1e-4;
+#else
+    const double rtol = 0;
+#endif
     for (size_t n = 0, failures; n < 2 * ADAPTERS + 2; n++) {
         ttmm_trace full = traced(n / 2, 0, 1);
         MUST(ttmm_arrays_write(full.array, full.n, at("a"), "a note", &err));
@@ -640,7 +645,7 @@ static void compare_traces(void)
         ttmm_trace other = traced(n / 2, 1, 0);
         for (size_t i = 0; i < it.T; i++) it.token[i] ^= (int)(n % 2);
         MUST(ttmm_arrays_write(other.array, other.n, at("b"), "", &err));
-        MUST(ttmm_compare(at("a"), at("b"), 0, 0, ignore, NULL, &failures, &err));
+        MUST(ttmm_compare(at("a"), at("b"), 0, rtol, ignore, NULL, &failures, &err));
         CHECK_EQUAL(failures, n % 2 ? full.n : parameters(n / 2));
         ttmm_trace_free(&full), ttmm_trace_free(&other);
     }
