@@ -26,7 +26,8 @@ static struct {
 #define TRAINED " generate eval "
 #define TIMED " generate eval bench "
 static const ttmm_option options[] = {
-    {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED, "width of the kernel (0.12; with outside embeddings 0.2)"},
+    {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED,
+     "width of the kernel, the square root of the paper's beta (0.12; with outside embeddings 0.2)"},
     {"tau", 'f', &option.tau, 0, 1, ROUTED, "experts of a lower weight are left out (0.01)"},
     {"max", 'n', &option.max, 1, 1e6, ROUTED, "at most so many experts (50)"},
     {"active", 'n', &option.active, 1, 1e6, " generate route merge trace ",

@@ -1130,6 +1130,16 @@ size_t ttmm_lora_rank(const ttmm_lora *l)
     return (size_t)most;
 }
 
+size_t ttmm_mix_rank(const ttmm_mix *mix)
+{
+    size_t most = 0;
+    for (size_t k = 0; k < mix->n; k++) {
+        const size_t rank = ttmm_lora_rank(mix->lora[k]);
+        most = rank > most ? rank : most;
+    }
+    return most;
+}
+
 /* u = s A x, what an adapter's B sees.    u [N, R]: overwritten;   x [N, in];   s = weight scale */
 static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
 {
@@ -1740,16 +1750,6 @@ ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank)
     enum { PIECE = 256 };
     return (ttmm_pass_size){
         .tokens = tokens < PIECE ? tokens : PIECE, .sequences = 1, .cache = positions, .logits = 1, .rank = rank};
-}
-
-size_t ttmm_mix_rank(const ttmm_mix *mix)
-{
-    size_t most = 0;
-    for (size_t k = 0; k < mix->n; k++) {
-        const size_t rank = ttmm_lora_rank(mix->lora[k]);
-        most = rank > most ? rank : most;
-    }
-    return most;
 }
 
 typedef struct { /* what decoding works with */

@@ -1,11 +1,13 @@
 /* ttmm.h - test-time model merging in C99: the public face of ttmm.c. It has the same parts and sections:
  *
- *   Part I, the method            1 errors, random numbers   2 embedding   3 clusters   4 routing and merging
- *                                 5 the transformer   6 LoRA; passes   7 optimiser, trainer   8 test-time training
- *                                 9 answering a prompt; scoring, sampling
- *   Part II, exact and fast       10 exp, log, sin, cos   11 what bounds the machine   12 memory; tracing
- *   Part III, the outside world   13 platform and files   14 text, corpus   15 safetensors   16 models and adapters
- *                                 17 tokenizers   18 comparing; the command line
+ *   Part I, the method               1 errors, memory, random numbers; sums and products       2 embedding
+ *                                    3 clusters       4 routing and merging       5 the transformer's layers
+ *                                    6 LoRA; the whole passes       7 optimiser, trainer       8 test-time training
+ *                                    9 answering a prompt; scoring, sampling
+ *   Part II, exact and fast          10 exp, log, sin, cos       11 kernels       12 memory; tracing
+ *   Part III, the outside world      13 platform and files       14 text, documents, corpus       15 JSON, safetensors
+ *                                    16 config.json, checkpoints, adapters       17 tokenizers and Unicode
+ *                                    18 comparing; the command line
  *
  * Here stands the contract of each function: what goes in and out, the shapes, who owns it, what can fail. What it
  * computes, with formula, derivation, source and example, stands above its code in ttmm.c.
@@ -76,7 +78,7 @@ typedef struct ttmm_tokenizer ttmm_tokenizer; /* 17: NULL stands for the byte vo
 
 /* ==== PART I: THE METHOD ========================================================================================== */
 
-/* ---- 1. Errors, random numbers ----------------------------------------------------------------------------------- */
+/* ---- 1. Errors, memory, random numbers; sums and products -------------------------------------------------------- */
 
 /* A code is the negative of the exit code of train and run. */
 enum {
@@ -103,8 +105,8 @@ typedef struct {
     uint64_t state;
 } ttmm_rng;
 
+uint64_t ttmm_next(ttmm_rng *g); /* 64 random bits */
 ttmm_rng ttmm_stream(uint64_t seed, const char *purpose, uint64_t index);
-uint64_t ttmm_next(ttmm_rng *g);              /* 64 random bits */
 double ttmm_uniform(ttmm_rng *g);             /* in [0, 1), a multiple of 2^-53 */
 double ttmm_normal(ttmm_rng *g);              /* mean 0, variance 1 */
 uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
@@ -151,10 +153,10 @@ int ttmm_route(size_t *chosen, int *expert, ttmm_real *weight, ttmm_real *simila
 /* Dense merging: to = from + the weighted updates of mix, in the seven matrices of every layer; the other tensors are
  * left alone. to and from may be the same model; with mix->n = 0, `to` gets from's bits back: a base is restored from a
  * copy, never by subtraction.      scratch [ttmm_merge_scratch(&from->config, mix)] */
-size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix);
 void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, ttmm_real *scratch);
+size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix);
 
-/* ---- 5. The transformer ------------------------------------------------------------------------------------------ */
+/* ---- 5. The transformer's layers --------------------------------------------------------------------------------- */
 
 /* How the frequencies of the rotary positions are scaled, in config.json "rope_type". */
 enum { TTMM_ROPE_DEFAULT, TTMM_ROPE_LINEAR, TTMM_ROPE_LLAMA3 };
@@ -208,7 +210,6 @@ struct ttmm_model {
 
 ttmm_real *ttmm_weight(const ttmm_model *m, int layer, int kind); /* the tensor's first number */
 void ttmm_model_init(ttmm_model *m, uint64_t seed);               /* as pre-training begins */
-int ttmm_is_end(const ttmm_config *c, int token);                 /* 1 if a text is over after it */
 
 /* ---- 6. LoRA; the whole passes ----------------------------------------------------------------------------------- */
 
@@ -259,8 +260,8 @@ typedef struct {
  * outside 0 .. V-1. m must have the config that p was made for. */
 int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, const size_t *start,
                  size_t B);
-size_t ttmm_cached(const ttmm_pass *p);          /* positions in the cache */
 int ttmm_rewind(ttmm_pass *p, size_t positions); /* keep the first ones; TTMM_BAD_USE if there are not so many */
+size_t ttmm_cached(const ttmm_pass *p);          /* positions in the cache */
 
 /* The logits of rows first .. first + rows - 1 of the last forward pass, [rows, V], valid until the next call on p;
  * NULL if there are no such rows, or more than size.logits. */
@@ -327,8 +328,8 @@ typedef struct {
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences
  * of t's corpus, the nearest (SIFT: the first chosen) last; t's recipe has batch 1 and shuffle 0.
  *   index [neighbours] overwritten: in the order of training    scratch [ttmm_ttt_scratch(o, corpus)] */
-void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const ttmm_real *query, size_t *index, ttmm_real *scratch);
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c);
+void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const ttmm_real *query, size_t *index, ttmm_real *scratch);
 
 /* ---- 9. Answering a prompt; scoring, sampling -------------------------------------------------------------------- */
 
@@ -343,8 +344,34 @@ typedef struct {
 size_t ttmm_sample_scratch(size_t V);
 int ttmm_sample(const ttmm_real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g, void *scratch);
 
+int ttmm_is_end(const ttmm_config *c, int token); /* 1 if a text is over after it */
+
+/* The tokens after those in p's cache, as many at a time as p has room for; returns the logits of the last [V], NULL if
+ * they do not fit. And the size of a pass for decoding: `tokens` of a prompt at most, `positions` in all. */
+const ttmm_real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T);
+ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank);
+
+/* How experts are combined: merged into the weights, beside the weights, each alone with their probabilities averaged;
+ * or the faster one of the first two. */
+enum { TTMM_DENSE, TTMM_LOWRANK, TTMM_ENSEMBLE, TTMM_FASTER };
+
+typedef struct {
+    size_t tokens; /* at most so many */
+    ttmm_sampler sampler;
+    uint64_t seed;
+    int (*token)(void *context, int token);               /* called with each token; not 0: that was enough */
+    void (*chosen)(void *context, const ttmm_mixture *x); /* of ttmm_answer, or NULL: called when experts are chosen */
+    void *context;
+} ttmm_decoding;
+
+/* Decode from a prompt, with the weights of m and the adapters of mix beside them or (how: TTMM_ENSEMBLE) each alone.
+ *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
+ * TTMM_BAD_INPUT: the prompt is too long, or has a token outside the vocabulary. */
+int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
+                const ttmm_decoding *d, ttmm_error *err);
+
 /* A base model with its experts: what answers prompts. The caller sets the first part, which stays its own, and calls
- * ttmm_mixture_new for the rest. */
+ * ttmm_mixture_new (section 12) for the rest. */
 struct ttmm_mixture {
     const ttmm_model *base;
     ttmm_model *merged;              /* experts are merged into it: a copy of base, or (one prompt only) base itself */
@@ -369,41 +396,14 @@ struct ttmm_mixture {
     void *block;
 };
 
-int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err);
-void ttmm_mixture_free(ttmm_mixture *x);
-int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err); /* any mix, into x->merged */
-
-/* How experts are combined: merged into the weights, beside the weights, each alone with their probabilities averaged;
- * or the faster one of the first two. */
-enum { TTMM_DENSE, TTMM_LOWRANK, TTMM_ENSEMBLE, TTMM_FASTER };
-
-typedef struct {
-    size_t tokens; /* at most so many */
-    ttmm_sampler sampler;
-    uint64_t seed;
-    void (*chosen)(void *context, const ttmm_mixture *x); /* or NULL: called when the experts are chosen */
-    int (*token)(void *context, int token);               /* called with each token; not 0: that was enough */
-    void *context;
-} ttmm_decoding;
-
-/* Answer a prompt: embed its prefix (or take the query `given` [E]), route, merge, decode.
- *   n overwritten: how many tokens were decoded, the last perhaps an end token    prompt [T], T < the context
- * TTMM_BAD_INPUT: the prompt is too long or has a token outside the vocabulary, or the query has no direction. */
-int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T, const ttmm_real *given,
-                const ttmm_decoding *d, ttmm_error *err);
-
-/* Its steps, for those who need one of them: the query alone; query, route and experts (x->mix); merging, or not
- * (x->answering, x->beside); decoding, with any model and adapters. */
+/* Answering a prompt, step by step: the query, of the prefix or as `given` [E] (x->query); query, route and experts
+ * (x->mix); merging, or not (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the query has no
+ * direction; TTMM_BAD_USE: none is given and x->idf is NULL. */
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_combine(ttmm_mixture *x, int how, ttmm_error *err);
-int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
+int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T, const ttmm_real *given,
                 const ttmm_decoding *d, ttmm_error *err);
-
-/* The tokens after those in p's cache, as many at a time as p has room for; returns the logits of the last [V], NULL if
- * they do not fit. And the size of a pass for decoding: `tokens` of a prompt at most, `positions` in all. */
-const ttmm_real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T);
-ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank);
 
 /* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. NaN if p has no room for it. */
 double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from);
@@ -425,7 +425,7 @@ double ttmm_log(double x);
 double ttmm_sin(double x);
 double ttmm_cos(double x);
 
-/* ---- 11. What bounds the machine --------------------------------------------------------------------------------- */
+/* ---- 11. Kernels ------------------------------------------------------------------------------------------------- */
 
 /* Measured in about a second: multiplications and additions a second, in vectors of its width, without memory (one
  * rounding each; FAST=1: fused; PLAIN=1: one number at a time), and bytes read from memory a second. With all threads.
@@ -454,10 +454,10 @@ typedef struct {
 } ttmm_array;
 
 int ttmm_config_check(const ttmm_config *c, ttmm_error *err); /* TTMM_BAD_INPUT names the field */
+size_t ttmm_n_weights(const ttmm_config *c);                  /* numbers in a model; SIZE_MAX if too many */
 size_t ttmm_n_tensors(const ttmm_config *c);
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);     /* i < ttmm_n_tensors(c) */
 ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i); /* the same with its numbers, a gain or bias a vector */
-size_t ttmm_n_weights(const ttmm_config *c);                    /* numbers in a model; SIZE_MAX if too many */
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
@@ -479,6 +479,11 @@ size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttm
 int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
                      ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
+
+/* The second part of a mixture, of which the caller has set the first. */
+int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err);
+void ttmm_mixture_free(ttmm_mixture *x);
+int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err); /* any mix, into x->merged */
 
 /* What the last forward pass of p (with size.trace) computed, in its order: embed; of each layer i attn_norm, q, k, v,
  * attn, attn_out, mlp_norm, gate, up, mlp_out, out, named layers.i.attn_norm ...; final_norm. All [N, width]; q and k
@@ -589,15 +594,15 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const ttmm_real *rows, size_t dim
  * writes there the settings it used. */
 enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(ttmm_real) == 8 ? TTMM_F64 : TTMM_F32 };
 
+/* The note of any file written here, or "".    note [size] overwritten, cut to size - 1 bytes */
+int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err);
+
 /* Names must differ; numbers need not be finite. */
 int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const char *note, ttmm_error *err);
 
 /* One array of reals in a safetensors file: the tensor of that name, or the only one there is. *array, *rows and *cols
  * are overwritten; a vector has one row. free(*array). */
 int ttmm_array_read(ttmm_real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
-
-/* The note of any file written here, or "".    note [size] overwritten, cut to size - 1 bytes */
-int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err);
 
 /* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences of one
  * cluster (-1: of all). */
@@ -636,6 +641,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
 
 /* ---- 17. Tokenizers and Unicode ---------------------------------------------------------------------------------- */
 
+void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
+
 /* The bytes of a token's text: returns where they are, *n: how many. *n = 0: a special token, or none of the
  * vocabulary. They are the tokenizer's; of NULL they stay. */
 const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n);
@@ -643,7 +650,6 @@ const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token
 /* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3 and Qwen2.5; others are refused by name. NULL, which is
  * the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary. */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
-void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
 
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 
