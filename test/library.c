@@ -182,7 +182,7 @@ static int next_token(const int *text, size_t n, const ttmm_mix *mix, int how)
     must(ttmm_pass_new(&pass, &config, &size, &err));
     for (size_t k = 0; k < (how == TTMM_ENSEMBLE ? mix->n : 1); k++) {
         const real one = 1;
-        const ttmm_mix alone = {1, mix->lora + k, &one};
+        const ttmm_mix alone = {1, mix->n ? mix->lora + k : NULL, &one};
         ttmm_forward(pass, &base, how == TTMM_ENSEMBLE ? &alone : mix, text, (const size_t[]){0, n}, 1);
         const real *logits = ttmm_logits(pass, &base, n - 1, 1);
         double total = 0;
