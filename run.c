@@ -11,7 +11,7 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
-    int epochs, seed, threads, quiet, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
+    int epochs, seed, threads, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
@@ -85,7 +85,7 @@ static const ttmm_option options[] = {
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
-    {"quiet", 'b', &option.quiet, 0, 1, EVERY, "no notes, no progress"},
+    {"quiet", 'b', &quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
 static const char **argument; /* what is no option on the command line */
@@ -351,7 +351,7 @@ static void load_prompt(const char *given)
     } else if (given) {
         n = strlen(given);
     } else {
-        if (ttmm_is_terminal(stdin) && !option.quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
+        if (ttmm_is_terminal(stdin) && !quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
         read = read_stream(&n, stdin, name);
     }
     if (option.ids) {
@@ -435,8 +435,9 @@ static struct {
     int last;
 } answer;
 
-static void begin_answer(void)
+static void print_prompt(void *context)
 {
+    (void)context;
     for (size_t t = 0; t < prompt_tokens && !option.print_ids; t++) put_token(prompt[t]);
     answer.began = ttmm_seconds();
 }
@@ -453,12 +454,10 @@ static int print_token(void *context, int token)
 static void print_experts(void *context, const ttmm_mixture *x)
 {
     (void)context;
-    if (!option.quiet) {
-        fprintf(stderr, x->mix.n ? "experts" : "no expert has a weight above tau: the base model answers");
-        for (size_t i = 0; i < x->mix.n; i++) fprintf(stderr, " %d (%.2f)", x->expert[i], (double)x->weight[i]);
-        fprintf(stderr, "\n");
-    }
-    begin_answer();
+    if (quiet) return;
+    fprintf(stderr, x->mix.n ? "experts" : "no expert has a weight above tau: the base model answers");
+    for (size_t i = 0; i < x->mix.n; i++) fprintf(stderr, " %d (%.2f)", x->expert[i], (double)x->weight[i]);
+    fprintf(stderr, "\n");
 }
 
 static ttmm_decoding decoding(void)
@@ -467,6 +466,7 @@ static ttmm_decoding decoding(void)
                            .sampler = {option.temperature, option.top_p, option.top_k},
                            .seed = (uint64_t)option.seed,
                            .chosen = print_experts,
+                           .begin = print_prompt,
                            .token = print_token};
 }
 
@@ -475,7 +475,7 @@ static void end_answer(void)
     const size_t room = (size_t)model.base.config.context - prompt_tokens;
     if (!option.print_ids) put_token(-1);
     printf("\n");
-    if (!option.quiet)
+    if (!quiet)
         fprintf(stderr, "%zu tokens, %.0f a second%s\n", answer.n, (double)answer.n / (ttmm_seconds() - answer.began),
                 answer.n > 0 && ttmm_is_end(&model.base.config, answer.last) ? "; the text ended"
                 : answer.n == room && room < option.tokens                   ? "; the context is full"
@@ -487,7 +487,6 @@ static void generate_with(const ttmm_mix *mix)
 {
     const ttmm_decoding d = decoding();
     size_t n;
-    begin_answer();
     check(ttmm_decode(&n, &model.base, mix, TTMM_LOWRANK, prompt, prompt_tokens, &d, &err));
     end_answer();
 }
@@ -501,8 +500,7 @@ static void generate_with_ttt(void)
     load_ttt();
     const double began = ttmm_seconds();
     ttmm_ttt_train(ttt.trainer, &ttt.how, model.with.query, ttt.neighbour, ttt.scratch);
-    if (!option.quiet)
-        fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
+    if (!quiet) fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
     generate_with(&ttt_alone);
 }
 
@@ -532,8 +530,7 @@ static void verb_generate(void)
     } else if (!option.no_experts && has_experts()) {
         generate_with_experts();
     } else {
-        if (!option.no_experts && !option.quiet)
-            fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
+        if (!option.no_experts && !quiet) fprintf(stderr, "%s has no experts: the base model answers\n", model.folder);
         generate_with(&nothing);
     }
 }
@@ -570,8 +567,7 @@ static void verb_merge(void)
     check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
-    if (!option.quiet)
-        fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
+    if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
 
 /* ---- trace, compare ---------------------------------------------------------------------------------------------- */
@@ -617,7 +613,7 @@ static void verb_trace(void)
     memcpy(all + n, t.array, t.n * sizeof *all);
     n += t.n;
     check(ttmm_arrays_write(all, n, option.output, "", &err));
-    if (!option.quiet) fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, n, prompt_tokens);
+    if (!quiet) fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, n, prompt_tokens);
     free(all);
     ttmm_trace_free(&t);
 }
@@ -771,7 +767,7 @@ static void load_eval(const char *const *file, size_t n_files)
     eval.sorted = allocate(eval.n, sizeof *eval.sorted, "the table");
     eval.probability = allocate(T, sizeof *eval.probability, "the table");
     eval.count = allocate(model.corpus.n_files, sizeof *eval.count, "the table");
-    if (option.quiet) return;
+    if (quiet) return;
     fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
             option.prefix, model.with.K, model.corpus.n_sequences);
     if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
@@ -854,7 +850,7 @@ static void run_method(eval_method *m)
         m->prompts++;
         m->active += (double)x->mix.n;
         if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(p);
-        if (!option.quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
+        if (!quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
             fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
             shown = ttmm_seconds();
         }

@@ -19,7 +19,7 @@ static struct {
     int rank, epochs;
     double lr, warmup, alpha, expert_lr;
     const char *only, *embeddings, *tsv;
-    int seed, threads, quiet;
+    int seed, threads;
 } option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
             .warmup = 0.05, .rank = 8, .epochs = 5, .expert_batch = 2, .expert_lr = 1e-2, .seed = 1};
 /* clang-format on */
@@ -53,7 +53,7 @@ static const ttmm_option options[] = {
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
-    {"quiet", 'b', &option.quiet, 0, 1, EVERY, "errors only"},
+    {"quiet", 'b', &quiet, 0, 1, EVERY, "errors only"},
 };
 enum { MANY = 1 << 30 };
 static const ttmm_verb verbs[] = {
@@ -118,12 +118,12 @@ static void print_summary(void)
     for (const finished *s = summary; s < summary + n_summary; s++) {
         total += s->seconds;
         if (tsv) fprintf(tsv, "%s\t%.3f\t%.6f\t%zu\n", s->stage, s->seconds, s->loss, s->tokens);
-        if (option.quiet) continue;
+        if (quiet) continue;
         fprintf(stderr, "%-9s %7.1f s", s->stage, s->seconds);
         if (s->tokens) fprintf(stderr, "  loss %.3f  %7.0f tok/s", s->loss, (double)s->tokens / s->seconds);
         fprintf(stderr, "  %s\n", s->what);
     }
-    if (!option.quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
+    if (!quiet && n_summary > 1) fprintf(stderr, "%-9s %7.1f s\n", "total", total);
     if (tsv) close_output(tsv, option.tsv);
 }
 
@@ -152,7 +152,7 @@ static int is_made(const char *file, const char *settings)
 
 static void say_done(const char *stage)
 {
-    if (!option.quiet) fprintf(stderr, "%-9s done before\n", stage);
+    if (!quiet) fprintf(stderr, "%-9s done before\n", stage);
 }
 
 typedef struct { /* one run of a trainer, and the stage that it is part of */
@@ -196,7 +196,7 @@ static void progress(job *j, double fraction, double loss, size_t tokens)
     const double now = ttmm_seconds(), spent = now - j->began, done = (j->done + fraction) / j->all;
     const double left = spent * (1 - done) / done, rate = (double)(j->tokens + tokens) / (spent > 0 ? spent : 1);
     const int terminal = ttmm_is_terminal(stderr);
-    if (option.quiet || (terminal && done < 1 && now - j->shown < 0.5)) return;
+    if (quiet || (terminal && done < 1 && now - j->shown < 0.5)) return;
     if (!terminal && (int)(10 * done) == (int)j->shown) return;
     j->shown = terminal ? now : (int)(10 * done);
     fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", j->what,
@@ -214,7 +214,7 @@ static void run_trainer(job *j)
     check(resumed);
     catch_signals(on_interrupt); /* other stages are short and write atomically: there the default will do */
     step = ttmm_trainer_at(j->trainer, &steps, &before);
-    if (resumed && !option.quiet) {
+    if (resumed && !quiet) {
         clear_line();
         fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
     }
@@ -323,7 +323,7 @@ static void stage_base(const ttmm_corpus *text)
     check(ttmm_model_new(&m, &c, &err));
     ttmm_model_init(&m, (uint64_t)option.seed);
     check(ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err));
-    if (!option.quiet)
+    if (!quiet)
         fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %zu\n", m.n, n, c.context,
                 steps, option.batch);
     ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
@@ -408,7 +408,7 @@ static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const ch
     snprintf(path, sizeof path, "%s/centroids.safetensors", model);
     check(ttmm_arrays_write(&a, 1, path, settings, &err));
     free(centroid);
-    if (!option.quiet) print_cluster_sizes(c, K);
+    if (!quiet) print_cluster_sizes(c, K);
 }
 
 static void stage_cluster(void)
@@ -531,7 +531,7 @@ static void stage_adapters(int whole)
     if (a.trained)
         note_stage(stage, a.j.began, a.losses / (double)a.trained, a.j.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
-    if (a.before && !option.quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, a.before, a.to - a.from + 1);
+    if (a.before && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, a.before, a.to - a.from + 1);
     free(a.member);
     ttmm_trainer_free(a.j.trainer);
     ttmm_lora_free(&a.lora);
@@ -558,7 +558,7 @@ int main(int argc, char **argv)
     ttmm_tokenizer *tokenizer = NULL; /* a base is trained on bytes */
     if (strcmp(verb, "index") == 0) check(ttmm_tokenizer_read(&tokenizer, model, &err));
     if (n > 1) check(ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err));
-    if (!option.quiet)
+    if (!quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
     open_tsv();

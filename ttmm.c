@@ -683,13 +683,14 @@ int ttmm_route(size_t *chosen, int *expert, real *weight, real *similarity, real
 {
     const double width = r->beta * r->beta;
     double total = 0, kept = 0;
+    *chosen = 0;
+    if (K == 0) return TTMM_OK;
     if (!normalise(query, E))
         return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
     similarities(similarity, query, centroid, K, E);
     const double most = (double)largest(similarity, K);
     for (size_t k = 0; k < K; k++) total += ttmm_exp(((double)similarity[k] - most) / width);
     const size_t limit = r->active ? (r->active < K ? r->active : K) : (r->max < K ? r->max : K);
-    *chosen = 0;
     for (size_t k = 0; k < K; k++) { /* rank: how many experts come before k; the first `limit` may take part */
         const double w = ttmm_exp(((double)similarity[k] - most) / width) / total;
         size_t rank = 0;
@@ -1261,7 +1262,7 @@ int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const i
     const ttmm_config *c = &p->config;
     const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
-    const size_t past = p->size.cache ? ttmm_cached(p) : 0; /* keys and values already in the cache */
+    const size_t past = ttmm_cached(p); /* keys and values that are there already */
     p->N = N, p->B = B, p->past = past;
     memcpy(p->token, token, N * sizeof *token);
     memcpy(p->start, start, (B + 1) * sizeof *start);
@@ -1297,11 +1298,11 @@ int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const i
 int ttmm_rewind(ttmm_pass *p, size_t length)
 {
     if (length > ttmm_cached(p)) return TTMM_BAD_USE;
-    p->past = length, p->N = 0;
+    p->past = length, p->N = p->B = 0;
     return TTMM_OK;
 }
 
-size_t ttmm_cached(const ttmm_pass *p) { return p->past + p->N; }
+size_t ttmm_cached(const ttmm_pass *p) { return p->size.cache ? p->past + p->N : 0; }
 
 /* Of `rows` rows from `first` on: W_head final_norm, [rows, V]. */
 const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t rows)
@@ -1686,8 +1687,10 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
     const size_t n = s->top_k > 0 && s->top_k < V ? s->top_k : V;
     double total = 0, kept = 0;
     size_t keep = 0;
-    for (size_t v = 0; v < V; v++)
-        c[v] = (candidate){(real)ttmm_exp((double)(logits[v] - most) / s->temperature), (int)v};
+    for (size_t v = 0; v < V; v++) {
+        const real p = (real)ttmm_exp((double)(logits[v] - most) / s->temperature);
+        c[v] = (candidate){p >= 0 ? p : 0, (int)v}; /* NaN has no place in an order */
+    }
     qsort(c, V, sizeof *c, by_probability);
     for (size_t k = 0; k < n; k++) total += (double)c[k].p;
     for (; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
@@ -1710,6 +1713,7 @@ int ttmm_is_end(const ttmm_config *c, int token)
 const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
     size_t n = 0;
+    if (T > p->size.cache - ttmm_cached(p)) return NULL;
     for (size_t from = 0; from < T; from += n) {
         const size_t start[2] = {0, n = T - from < p->size.tokens ? T - from : p->size.tokens};
         if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK) return NULL;
@@ -1779,14 +1783,17 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
     const ttmm_pass_size size = ttmm_decoding_size(T, T + most, ttmm_mix_rank(mix));
     ttmm_rng g = ttmm_stream(d->seed, "sample", 0);
     decoding_room w;
-    int code = new_decoder(&w, ensemble ? mix->n : 1, c, &size, err), next = 0, over = 0;
+    int next = 0, over = 0;
+    int code = new_decoder(&w, ensemble ? mix->n : 1, c, &size, err);
+    if (code == TTMM_OK && d->begin) d->begin(d->context);
     while (code == TTMM_OK && *n < most && !over) {
         const int *token = *n ? &next : prompt;
         const size_t count = *n ? 1 : T;
         const real *logits = ensemble ? feed_ensemble(w.mean, w.pass, m, mix, token, count)
                                       : ttmm_feed(w.pass[0], m, mix, token, count);
         if (logits == NULL) {
-            code = fail(err, TTMM_BAD_INPUT, "the prompt has a token that is not in 0 .. %d", c->vocab - 1);
+            code = fail(err, TTMM_BAD_INPUT, "a token is not in 0 .. %d, or an adapter is of another model",
+                        c->vocab - 1);
             break;
         }
         next = ttmm_sample(logits, V, &d->sampler, &g, w.scratch);
@@ -1821,6 +1828,7 @@ int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const real *given, 
     if (code == TTMM_OK)
         code = ttmm_route(&n, x->expert, x->weight, x->similarity, x->query, x->centroid, x->K, x->E, &x->router, err);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        err->code = TTMM_BAD_USE; /* if load says nothing else */
         x->lora[i] = x->load(x->context, (size_t)x->expert[i], err);
         code = x->lora[i] ? TTMM_OK : err->code;
     }
@@ -1891,6 +1899,7 @@ double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mi
     const size_t start[2] = {0, T};
     const real one = 1;
     double nll = 0;
+    if (mix->n == 0) return NAN;
     for (size_t t = 0; t < T; t++) probability[t] = 0;
     for (size_t k = 0; k < mix->n; k++) {
         const ttmm_mix alone = {1, &mix->lora[k], &one};
@@ -2398,6 +2407,10 @@ int ttmm_config_check(const ttmm_config *c, ttmm_error *err)
                         field[i].most);
     if (c->n_heads % c->n_kv_heads != 0)
         return fail(err, TTMM_BAD_INPUT, "heads is %d, expected a multiple of kv-heads, %d", c->n_heads, c->n_kv_heads);
+    if (c->n_ends < 0 || c->n_ends > TTMM_ENDS)
+        return fail(err, TTMM_BAD_INPUT, "n_ends is %d, expected 0 to %d", c->n_ends, TTMM_ENDS);
+    if (c->rope < TTMM_ROPE_DEFAULT || c->rope > TTMM_ROPE_LLAMA3)
+        return fail(err, TTMM_BAD_INPUT, "rope is %d, expected one of TTMM_ROPE_...", c->rope);
     if (!(c->norm_eps >= 0 && c->norm_eps < 1))
         return fail(err, TTMM_BAD_INPUT, "rms_norm_eps is %g, expected 0 to 1", c->norm_eps);
     const struct {
@@ -2474,12 +2487,13 @@ ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i)
 
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
 {
+    const ttmm_config config = *c; /* c may be m's own */
     arena a = {0};
     void *block;
     int code = ttmm_config_check(c, err);
     memset(m, 0, sizeof *m);
     if (code) return code;
-    lay_out_model(m, c);
+    lay_out_model(m, &config);
     take_reals(&a, m->n);
     if ((code = allocate(&a, &block, "a model's weights", err)) != TTMM_OK) return code;
     m->block = block;
@@ -2614,25 +2628,32 @@ size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size)
     return a.used;
 }
 
-/* Sizes that do not fit together would make arrays that a pass writes beyond. */
-static int check_pass_size(const ttmm_pass_size *s, ttmm_error *err)
+/* Sizes that do not fit together would make arrays that a pass writes beyond; sin and cos are for angles up to 2^22. */
+static int check_pass_size(const ttmm_config *c, const ttmm_pass_size *s, ttmm_error *err)
 {
     const char *wrong = s->tokens < 1 || s->sequences < 1 || s->logits < 1 ? "has no tokens, no sequences or no logits"
                         : s->cache && s->backward                          ? "goes backward through a cache"
                         : s->cache && s->sequences > 1                     ? "has several sequences in one cache"
                                                                            : NULL;
-    return wrong ? fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong) : TTMM_OK;
+    if (wrong) return fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong);
+    const size_t positions = s->cache ? s->cache : s->longest ? s->longest : s->tokens;
+    for (size_t i = 0; i < (size_t)c->head_dim / 2; i++)
+        if (!(rotary_frequency(c, i) * (double)positions <= 0x1p22))
+            return fail(err, TTMM_BAD_INPUT, "rotary frequency %zu is %g: too fast for %zu positions", i,
+                        rotary_frequency(c, i), positions);
+    return TTMM_OK;
 }
 
 int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
 {
-    arena a = {.used = ttmm_pass_bytes(c, size)};
+    arena a = {0};
     void *block;
     *pass = NULL;
     int code = ttmm_config_check(c, err);
-    if (code == TTMM_OK) code = check_pass_size(size, err);
-    if (code == TTMM_OK) code = allocate(&a, &block, "the activations of a pass", err);
+    if (code == TTMM_OK) code = check_pass_size(c, size, err);
     if (code) return code;
+    a.used = ttmm_pass_bytes(c, size);
+    if ((code = allocate(&a, &block, "the activations of a pass", err)) != TTMM_OK) return code;
     ttmm_pass *p = *pass = take(&a, 1, sizeof *p);
     p->block = block, p->config = *c, p->size = *size;
     lay_out_pass(p, &a);
@@ -2808,6 +2829,10 @@ void ttmm_mixture_free(ttmm_mixture *x)
 int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
 {
     const size_t need = ttmm_merge_scratch(&x->base->config, mix);
+    for (size_t k = 0; k < mix->n; k++)
+        if (mix->lora[k]->n_layers != x->base->config.n_layers)
+            return fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", mix->lora[k]->n_layers,
+                        x->base->config.n_layers);
     if (need > x->scratch_size) {
         free(x->scratch);
         x->scratch = calloc(need, sizeof *x->scratch);
@@ -2930,7 +2955,8 @@ static int record_values(ttmm_trace *t, traced_numbers *x, ttmm_pass *p, const t
     const size_t V = (size_t)m->config.vocab, values = ttmm_n_traced(&m->config), start[2] = {0, step};
     for (size_t from = 0; from < T; from += step) {
         if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK)
-            return fail(err, TTMM_BAD_INPUT, "a token is not in 0 .. %d", m->config.vocab - 1);
+            return fail(err, TTMM_BAD_INPUT, "a token is not in 0 .. %d, or an adapter is of another model",
+                        m->config.vocab - 1);
         for (size_t i = 0; i < values; i++) {
             const ttmm_array now = ttmm_traced(p, i);
             memcpy(x->value[i] + from * now.cols, now.data, step * now.cols * sizeof(real));

@@ -20,7 +20,7 @@
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
  * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints (but
- * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but ttmm_set_threads). A *_new
+ * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but the number of threads). A *_new
  * or *_read function allocates what *_free releases; training and decoding steps allocate nothing. Objects that a
  * function is given stay their owner's. Two threads may work at once with objects of their own, and share a model or an
  * adapter that nobody writes. The same inputs give the same bits on every IEEE-754 machine, compiler, optimisation
@@ -36,9 +36,10 @@
 
 #ifdef TTMM_DOUBLE
 typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
-/* So that a library of one precision and a caller of the other do not link: here the functions that make objects, or
- * are given numbers, have other names. */
+/* So that a library of one precision and a caller of the other do not link: the functions that most objects and numbers
+ * come from or go to have other names here. */
 #define ttmm_adamw_step ttmm_adamw_step_f64
+#define ttmm_argmax ttmm_argmax_f64
 #define ttmm_array_read ttmm_array_read_f64
 #define ttmm_arrays_write ttmm_arrays_write_f64
 #define ttmm_cluster ttmm_cluster_f64
@@ -128,16 +129,17 @@ int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_erro
 
 /* Bisecting k-means.
  *   cluster [n] overwritten, in 0 .. K-1    centroid [K, E] overwritten: the clusters' normalised means
- *   x [n, E] unit rows.    TTMM_BAD_INPUT if K > n; rows that are all equal are split in halves by index. */
+ *   x [n, E] unit rows.    TTMM_BAD_INPUT if K is 0 or > n. Rows that are all equal are split in halves by index; a
+ * cluster whose rows cancel out has a centroid of zeros. */
 int ttmm_cluster(int *cluster, ttmm_real *centroid, const ttmm_real *x, size_t n, size_t E, size_t K, uint64_t seed,
                  ttmm_error *err);
 
 /* ---- 4. Routing and merging -------------------------------------------------------------------------------------- */
 
 typedef struct {
-    double beta;   /* > 0: the width of the kernel exp(-(1 - cos) / beta^2); the square root of the paper's beta */
-    double tau;    /* experts of a lower weight are left out */
-    size_t max;    /* at most so many experts */
+    double beta; /* beta^2 > 0: the width of the kernel exp(-(1 - cos) / beta^2); the square root of the paper's beta */
+    double tau;  /* experts of a lower weight are left out */
+    size_t max;  /* at most so many experts */
     size_t active; /* > 0: exactly so many, the nearest, whatever tau and max */
 } ttmm_router;
 
@@ -145,14 +147,15 @@ typedef struct {
  *   query [E] any length but zero; normalised in place   centroid [K, E] unit rows
  *   expert [K] overwritten: the chosen, ascending        weight [K] overwritten: theirs, >= 0, sum 1
  *   similarity [K] overwritten: cosine of the query and each centroid
- *   chosen     overwritten: how many were chosen; 0 means: use the base model.
+ *   chosen     overwritten: how many were chosen; 0 (as if K is 0) means: use the base model.
  * TTMM_BAD_INPUT if the query is zero or not finite. */
 int ttmm_route(size_t *chosen, int *expert, ttmm_real *weight, ttmm_real *similarity, ttmm_real *query,
                const ttmm_real *centroid, size_t K, size_t E, const ttmm_router *r, ttmm_error *err);
 
 /* Dense merging: to = from + the weighted updates of mix, in the seven matrices of every layer; the other tensors are
  * left alone. to and from may be the same model; with mix->n = 0, `to` gets from's bits back: a base is restored from a
- * copy, never by subtraction.      scratch [ttmm_merge_scratch(&from->config, mix)] */
+ * copy, never by subtraction. The adapters are of models of this shape.
+ *   scratch [ttmm_merge_scratch(&from->config, mix)] */
 void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, ttmm_real *scratch);
 size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix);
 
@@ -314,7 +317,7 @@ long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* ste
 void ttmm_nearest(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                   ttmm_real *scratch);
 
-/* The same chosen by SIFT. A sequence may be chosen again (lambda is the noise of one look at it); equal reductions:
+/* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it); equal reductions:
  * lower index first.    index [count] overwritten, in order of choice    scratch [n * (count + 2)] */
 void ttmm_sift(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                double lambda, ttmm_real *scratch);
@@ -346,8 +349,8 @@ int ttmm_sample(const ttmm_real *logits, size_t V, const ttmm_sampler *s, ttmm_r
 
 int ttmm_is_end(const ttmm_config *c, int token); /* 1 if a text is over after it */
 
-/* The tokens after those in p's cache, as many at a time as p has room for; returns the logits of the last [V], NULL if
- * they do not fit. And the size of a pass for decoding: `tokens` of a prompt at most, `positions` in all. */
+/* The tokens after those in p's cache, as many at a time as p has room for; returns the logits of the last [V]; NULL
+ * if there are none, p has no cache or no room for all of them, or one is outside the vocabulary. And the size of a pass for decoding: `tokens` of a prompt at most, `positions` in all. */
 const ttmm_real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T);
 ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank);
 
@@ -359,14 +362,15 @@ typedef struct {
     size_t tokens; /* at most so many */
     ttmm_sampler sampler;
     uint64_t seed;
-    int (*token)(void *context, int token);               /* called with each token; not 0: that was enough */
     void (*chosen)(void *context, const ttmm_mixture *x); /* of ttmm_answer, or NULL: called when experts are chosen */
+    void (*begin)(void *context);                         /* or NULL: called when the prompt's turn comes */
+    int (*token)(void *context, int token);               /* called with each token; not 0: that was enough */
     void *context;
 } ttmm_decoding;
 
 /* Decode from a prompt, with the weights of m and the adapters of mix beside them or (how: TTMM_ENSEMBLE) each alone.
  *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
- * TTMM_BAD_INPUT: the prompt is too long, or has a token outside the vocabulary. */
+ * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary. */
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
                 const ttmm_decoding *d, ttmm_error *err);
 
@@ -381,8 +385,9 @@ struct ttmm_mixture {
     const ttmm_real *idf;      /* [E] of the built-in embedding; NULL: queries are given */
     size_t prefix;             /* tokens of a prompt that are embedded */
     ttmm_router router;
-    const ttmm_lora *(*load)(void *context, size_t k, ttmm_error *err); /* expert k, kept by the caller; NULL: failed */
-    void *context;                                                      /* of load */
+    const ttmm_lora *(*load)(void *context, size_t k,
+                             ttmm_error *err); /* expert k, the caller's; NULL: failed, see err */
+    void *context;                             /* of load */
     /* Of the last prompt: */
     ttmm_real *query, *similarity, *weight; /* [E], [K], [K] */
     int *expert;                            /* [K] the numbers of those chosen ... */
@@ -397,7 +402,7 @@ struct ttmm_mixture {
 };
 
 /* Answering a prompt, step by step: the query, of the prefix or as `given` [E] (x->query); query, route and experts
- * (x->mix); merging, or not (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the query has no
+ * (x->mix); merging if how is TTMM_DENSE (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the query has no
  * direction; TTMM_BAD_USE: none is given and x->idf is NULL. */
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
@@ -405,10 +410,11 @@ int ttmm_combine(ttmm_mixture *x, int how, ttmm_error *err);
 int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T, const ttmm_real *given,
                 const ttmm_decoding *d, ttmm_error *err);
 
-/* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. NaN if p has no room for it. */
+/* Sum of -log p(token[t] | those before) over t = from .. T - 1; 1 <= from. NaN if p has no room for it, or a token is
+ * outside the vocabulary. */
 double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T, size_t from);
 
-/* The same for the ensemble of the adapters of mix.        probability [T] scratch */
+/* The same for the ensemble of the adapters of mix, NaN if there are none.        probability [T] scratch */
 double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
                            size_t from, double *probability);
 
@@ -464,11 +470,11 @@ void ttmm_model_free(ttmm_model *m);
 
 size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
-                  ttmm_error *err); /* all seven matrices; all zero */
+                  ttmm_error *err); /* all seven matrices; all zero. TTMM_BAD_INPUT: rank is not in 1 .. 4096 */
 void ttmm_lora_free(ttmm_lora *l);
 
 /* TTMM_BAD_USE: sizes that do not fit together, as a cache and backward, or no logits. */
-size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size); /* SIZE_MAX if it does not fit one */
+size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size); /* of a good config; SIZE_MAX if too many */
 int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err);
 void ttmm_pass_free(ttmm_pass *p);
 
@@ -717,10 +723,11 @@ void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_
 
 typedef ttmm_real real;
 static ttmm_error err;
+static int quiet; /* --quiet: no notes, no progress */
 
 static void clear_line(void) /* of progress */
 {
-    if (ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
+    if (!quiet && ttmm_is_terminal(stderr)) fprintf(stderr, "\r\033[K");
 }
 
 static void check(int code)

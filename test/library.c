@@ -133,6 +133,66 @@ static void calls_refused(void)
     ttmm_pass_free(p);
 }
 
+static const ttmm_lora *silent(void *context, size_t k, ttmm_error *e)
+{
+    (void)context, (void)k, (void)e;
+    return NULL;
+}
+
+/* What a caller may do at an edge: each has its defined answer. */
+static void edges(void)
+{
+    const ttmm_pass_size plain = {.tokens = 4, .sequences = 1, .logits = 1, .rank = RANK};
+    ttmm_config odd = config;
+    ttmm_pass *p;
+    odd.n_layers = -1;
+    REFUSED(ttmm_pass_new(&p, &odd, &plain, &err), "layers is -1", "");
+    odd = config, odd.n_ends = TTMM_ENDS + 1;
+    REFUSED(ttmm_config_check(&odd, &err), "n_ends is 9", "");
+    odd = config, odd.rope = 3;
+    REFUSED(ttmm_config_check(&odd, &err), "rope is 3", "");
+    odd = config, odd.rope = TTMM_ROPE_LINEAR, odd.rope_factor = 1e-7; /* angles that sin and cos do not take */
+    REFUSED(ttmm_pass_new(&p, &odd, &plain, &err), "too fast for 4 positions", "");
+    ttmm_model own = {.config = config}; /* a model made from its own config */
+    CHECK(DONE(ttmm_model_new(&own, &own.config, &err)) && own.n == base.n && own.config.dim == config.dim);
+    ttmm_model_free(&own);
+    must(ttmm_pass_new(&p, &config, &plain, &err));
+    CHECK(ttmm_feed(p, &base, NULL, prompt, 2) == NULL && ttmm_cached(p) == 0); /* no cache */
+    double memory[4];
+    const double nothing = ttmm_score_ensemble(p, &base, &(ttmm_mix){0}, prompt, 4, 1, memory);
+    CHECK(nothing != nothing);
+    CHECK(ttmm_forward(p, &base, NULL, prompt, (const size_t[]){0, 4}, 1) == TTMM_OK && ttmm_rewind(p, 0) == TTMM_OK);
+    real nll[4] = {7, 7, 7, 7};
+    ttmm_nll(p, &base, nll); /* of nothing */
+    CHECK(nll[3] == 7);
+    ttmm_pass_free(p);
+    ttmm_mixture x = {.base = &base,
+                      .merged = &merged,
+                      .load = silent,
+                      .K = 1,
+                      .E = E,
+                      .centroid = centroid,
+                      .idf = idf,
+                      .prefix = 4,
+                      .router = {0.5, 0, 1, 0}};
+    const ttmm_lora *adapter = &deeper;
+    const real one = 1;
+    must(ttmm_mixture_new(&x, &err));
+    NOT_MADE(ttmm_mixture_merge(&x, &(ttmm_mix){1, &adapter, &one}, &err), "3 layers for a model of 2");
+    err.code = TTMM_OK;
+    CHECK_EQUAL(ttmm_choose(&x, prompt, T, NULL, &err), TTMM_BAD_USE);
+    CHECK(x.mix.n == 0);
+    x.K = 0;
+    CHECK(DONE(ttmm_choose(&x, prompt, T, NULL, &err)) && x.mix.n == 0); /* no experts: the base answers */
+    ttmm_mixture_free(&x);
+    const real logits[] = {(real)NAN, 2, (real)NAN, 1}, two[] = {1, 3, 3};
+    const ttmm_sampler s = {1, 1, 0};
+    double scratch[64];
+    ttmm_rng g = {1};
+    CHECK(ttmm_sample_scratch(4) <= sizeof scratch && (unsigned)ttmm_sample(logits, 4, &s, &g, scratch) < 4);
+    CHECK_EQUAL(ttmm_argmax(two, 3), 1);
+}
+
 /* ---- Answering a prompt ------------------------------------------------------------------------------------------ */
 
 static int loads;
@@ -159,7 +219,7 @@ static ttmm_mixture mixture(void)
 
 typedef struct {
     int token[CONTEXT], enough;
-    size_t n, chosen;
+    size_t n, chosen, begun;
 } heard;
 
 static int hear(void *context, int token)
@@ -168,6 +228,8 @@ static int hear(void *context, int token)
     h->token[h->n++] = token;
     return h->n == (size_t)h->enough;
 }
+
+static void hear_begin(void *context) { ((heard *)context)->begun++; }
 
 static void hear_experts(void *context, const ttmm_mixture *x) { ((heard *)context)->chosen = x->mix.n; }
 
@@ -203,12 +265,13 @@ static void answers(void)
     for (size_t w = 0; w < 4; w++) {
         ttmm_mixture x = mixture();
         heard h = {.enough = -1};
-        const ttmm_decoding d = {.tokens = 9, .chosen = hear_experts, .token = hear, .context = &h};
+        const ttmm_decoding d = {
+            .tokens = 9, .chosen = hear_experts, .begin = hear_begin, .token = hear, .context = &h};
         int text[CONTEXT];
         size_t n, routed;
         must(ttmm_mixture_new(&x, &err));
         DONE(ttmm_answer(&n, &x, ways[w], prompt, T, NULL, &d, &err));
-        CHECK(n == h.n && h.chosen == x.mix.n && x.mix.n > 1);
+        CHECK(n == h.n && h.chosen == x.mix.n && x.mix.n > 1 && h.begun == 1);
         CHECK(n == 9 || h.token[n - 1] == V - 1); /* an end token ends it */
         longest = n > longest ? n : longest;
         memcpy(text, prompt, sizeof prompt);
@@ -265,7 +328,7 @@ static void answers_of_none(void)
 int main(void)
 {
     make_world();
-    RUN(passes_refused), RUN(trainers_refused), RUN(calls_refused), RUN(answers), RUN(answers_of_none);
+    RUN(passes_refused), RUN(trainers_refused), RUN(calls_refused), RUN(edges), RUN(answers), RUN(answers_of_none);
     ttmm_model_free(&base), ttmm_model_free(&merged), ttmm_lora_free(&deeper);
     for (int k = 0; k < K; k++) ttmm_lora_free(&lora[k]);
     return test_end("test/library.c");
