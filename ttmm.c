@@ -2628,15 +2628,19 @@ size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size)
     return a.used;
 }
 
-/* Sizes that do not fit together would make arrays that a pass writes beyond; sin and cos are for angles up to 2^22. */
-static int check_pass_size(const ttmm_config *c, const ttmm_pass_size *s, ttmm_error *err)
+/* Sizes that do not fit together would make arrays that a pass writes beyond. */
+static int check_pass_size(const ttmm_pass_size *s, ttmm_error *err)
 {
     const char *wrong = s->tokens < 1 || s->sequences < 1 || s->logits < 1 ? "has no tokens, no sequences or no logits"
                         : s->cache && s->backward                          ? "goes backward through a cache"
                         : s->cache && s->sequences > 1                     ? "has several sequences in one cache"
                                                                            : NULL;
-    if (wrong) return fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong);
-    const size_t positions = s->cache ? s->cache : s->longest ? s->longest : s->tokens;
+    return wrong ? fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong) : TTMM_OK;
+}
+
+/* sin and cos are for angles up to 2^22. */
+static int check_angles(const ttmm_config *c, size_t positions, ttmm_error *err)
+{
     for (size_t i = 0; i < (size_t)c->head_dim / 2; i++)
         if (!(rotary_frequency(c, i) * (double)positions <= 0x1p22))
             return fail(err, TTMM_BAD_INPUT, "rotary frequency %zu is %g: too fast for %zu positions", i,
@@ -2650,14 +2654,19 @@ int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *
     void *block;
     *pass = NULL;
     int code = ttmm_config_check(c, err);
-    if (code == TTMM_OK) code = check_pass_size(c, size, err);
+    if (code == TTMM_OK) code = check_pass_size(size, err);
     if (code) return code;
     a.used = ttmm_pass_bytes(c, size);
     if ((code = allocate(&a, &block, "the activations of a pass", err)) != TTMM_OK) return code;
-    ttmm_pass *p = *pass = take(&a, 1, sizeof *p);
+    ttmm_pass *p = take(&a, 1, sizeof *p);
     p->block = block, p->config = *c, p->size = *size;
     lay_out_pass(p, &a);
+    if ((code = check_angles(c, p->positions, err)) != TTMM_OK) {
+        free(block);
+        return code;
+    }
     rotary_table(p->cosine, p->sine, p->positions, c);
+    *pass = p;
     return TTMM_OK;
 }
 
