@@ -173,6 +173,7 @@ struct ttmm_config {
     double rope_low, rope_high, rope_before; /* llama3: low_freq_factor, high_freq_factor, and
                                               * original_max_position_embeddings */
     int n_ends, end[TTMM_ENDS];              /* tokens after which a text is over: eos_token_id */
+    int bos, pad; /* bos_token_id, pad_token_id: the id plus 1, 0 null, -1 absent; only kept for the next reader */
 };
 
 /* The tensors of a model. The first seven, in every layer, are the matrices that LoRA adapts. */
@@ -648,7 +649,7 @@ void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 
 /* Two safetensors files, tensor by tensor; A is the reference. */
-enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA };
+enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA, TTMM_UNKNOWN };
 typedef struct {
     const char *name;  /* valid during the call of report, as all of this */
     int verdict;       /* of those above; from TTMM_PAST on it is a failure */
@@ -661,8 +662,9 @@ typedef struct {
     double a, b;       /* the numbers there */
 } ttmm_difference;
 
-/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, I64,
- * I32 and U8, and may differ. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
+/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, whole
+ * numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8 ...), or
+ * more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
  * integers must be equal; -0 equals 0. With a number that is not finite, what is reported is of the numbers before it.
  * *failures: how many tensors are not the same or within. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,

@@ -49,10 +49,11 @@ static void put(const char *path, const char *data, size_t n)
 static const struct {
     const char *folder;
     ttmm_config config;
-} known[] = {{"qwen2", {8, 2, 4, 2, 2, 12, 27, 64, 1, 1e-6, 1e6, 1, TTMM_ROPE_DEFAULT, 0, 0, 0, 0, 1, {26}}},
-             {"llama3", {8, 2, 2, 1, 8, 14, 23, 512, 0, 1e-5, 1e4, 0, TTMM_ROPE_LLAMA3, 8, 1, 4, 64, 3, {20, 22, 21}}},
-             {"linear", {8, 1, 4, 2, 6, 10, 19, 96, 0, 1e-3, 500, 0, TTMM_ROPE_LINEAR, 3, 0, 0, 0, 0, {0}}},
-             {"shards", {8, 2, 1, 1, 8, 6, 19, 512, 0, 1e-6, 5e3, 1, TTMM_ROPE_LLAMA3, 32, 2, 3, 128, 2, {2, 3}}}};
+} known[] = {
+    {"qwen2", {8, 2, 4, 2, 2, 12, 27, 64, 1, 1e-6, 1e6, 1, TTMM_ROPE_DEFAULT, 0, 0, 0, 0, 1, {26}, 0, 0}},
+    {"llama3", {8, 2, 2, 1, 8, 14, 23, 512, 0, 1e-5, 1e4, 0, TTMM_ROPE_LLAMA3, 8, 1, 4, 64, 3, {20, 22, 21}, 0, 0}},
+    {"linear", {8, 1, 4, 2, 6, 10, 19, 96, 0, 1e-3, 500, 0, TTMM_ROPE_LINEAR, 3, 0, 0, 0, 0, {0}, 0, 0}},
+    {"shards", {8, 2, 1, 1, 8, 6, 19, 512, 0, 1e-6, 5e3, 1, TTMM_ROPE_LLAMA3, 32, 2, 3, 128, 2, {2, 3}, 0, 0}}};
 enum { KNOWN = sizeof known / sizeof *known };
 
 static void same_config(const char *folder, const ttmm_config *c, const ttmm_config *e)
@@ -588,7 +589,7 @@ static void models_refused(void)
         {"{", "{'partial_rotary_factor': 0.5,", "partial_rotary_factor"},
         {"{", "{'eos_token_ids': [1, [2, {}]], 'auto_map': {'x': null}, 'is_composition': true, 'pad_token_id': -1,",
          0},
-        {"{", "{'quantization_config': null, 'partial_rotary_factor': 1.0, 'pretraining_tp': 1,", 0},
+        {"{", "{'quantization_config': null, 'partial_rotary_factor': 1.0, 'NaN': [NaN, Infinity, -Infinity],", 0},
         {"'eos_token_id':", "'eos_token_id': '</s>', 'was':", "eos_token_id"},
         {"'eos_token_id':", "'eos_token_id': [1, -2], 'was':", "eos_token_id"},
         {"'eos_token_id':", "'eos_token_id': [1, 2, 3, 4, 5, 6, 7, 8], 'was':", 0},
