@@ -4611,6 +4611,45 @@ int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
     return read_config(c, &says_tied, folder, err);
 }
 
+/* The file that counts in transformers' generate: its keys that are in the list and not null, and its end tokens past the
+ * vocabulary. */
+int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    static const char followed[] =
+        " do_sample temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff repetition_penalty "
+        "encoder_repetition_penalty no_repeat_ngram_size bad_words_ids min_length min_new_tokens max_length "
+        "max_new_tokens max_time stop_strings num_beams num_beam_groups diversity_penalty length_penalty penalty_alpha "
+        "renormalize_logits forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty suppress_tokens "
+        "begin_suppress_tokens sequence_bias token_healing guidance_scale watermarking_config dola_layers constraints "
+        "force_words_ids ";
+    const int generation = ttmm_exists(folder, "generation_config.json");
+    const char *file = generation ? "generation_config.json" : "config.json";
+    char name[60], word[64], shown[64];
+    size_t n = 0;
+    json j;
+    note[0] = 0;
+    int code = json_open(&j, folder, file, err);
+    for (int key = code ? -1 : json_child(&j, 0); key >= 0 && n < size; key = json_next_key(&j, key)) {
+        const int value = j.node[key].next;
+        json_text(name, sizeof name, &j, key);
+        snprintf(word, sizeof word, " %s ", name);
+        if (json_type(&j, value) == 'n' || strstr(followed, word) == NULL) continue;
+        n += (size_t)snprintf(note + n, size - n, "%s%s %s", n ? ", " : "passed over: ", name,
+                              json_shown(shown, &j, value));
+    }
+    const int ends = code ? -1 : json_find(&j, 0, "eos_token_id"), list = json_type(&j, ends) == '[';
+    for (int i = list ? json_child(&j, ends) : ends; i >= 0 && n < size; i = list ? j.node[i].next : -1) {
+        uint64_t id;
+        if (!json_integer(&j, i, &id) || id < (uint64_t)c->vocab) continue;
+        n += (size_t)snprintf(note + n, size - n, "%seos_token_id %s is past the vocabulary, %d, and ignored",
+                              n ? "; " : "", json_shown(shown, &j, i), c->vocab);
+    }
+    if (generation && ends < 0 && c->n_ends && !code && n < size)
+        snprintf(note + n, size - n, "%sno eos_token_id: that of config.json counts", n ? "; " : "");
+    json_close(&j);
+    return code;
+}
+
 /* That weights can be written as that type: they are finite, and stay so when rounded to it. */
 static int check_finite(const real *x, size_t n, int type, const char *folder, ttmm_error *err)
 {
