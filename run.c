@@ -655,7 +655,7 @@ static void verb_trace(void)
 static void print_difference(void *tensors, const ttmm_difference *d)
 {
     static const char *verdict[] = {"same",    "within", "PAST THE TOLERANCE", "NOT FINITE", "OTHER SHAPE",
-                                    "MISSING", "EXTRA",  "TYPE NOT KNOWN"};
+                                    "MISSING", "EXTRA",  "CANNOT BE READ"};
     const char *a = d->shape[0], *b = d->shape[1];
     if ((*(size_t *)tensors)++ == 0)
         printf("%-50s %-18s %10s %10s %10s %9s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
