@@ -3719,15 +3719,20 @@ static int json_same(const json *j, int a, int b)
            memcmp(j->text + j->node[a].start, j->text + j->node[b].start, n) == 0;
 }
 
-/* No object may have a key twice: its readers differ in which one counts. */
+/* No object may have a key twice: its readers differ in which one counts. seen: a hash table of keys, room for those of
+ * the largest object. */
 static int json_keys(const json *j, ttmm_error *err)
 {
+    size_t most = 0;
     int twice = -1;
+    for (int i = 0; i < j->n; i++)
+        if (json_type(j, i) == '{' && json_count(j, i) > most) most = json_count(j, i);
+    int *seen = malloc(table_room(most) * sizeof *seen);
+    if (seen == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its keys", j->path);
     for (int i = 0; i < j->n && twice < 0; i++) {
-        if (json_type(j, i) != '{') continue;
         const size_t room = table_room(json_count(j, i));
-        int *seen = calloc(room, sizeof *seen); /* 0, the root, is no key */
-        if (seen == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its keys", j->path);
+        if (json_type(j, i) != '{') continue;
+        memset(seen, 0, room * sizeof *seen); /* 0, the root, is no key */
         for (int key = json_child(j, i); key >= 0; key = json_next_key(j, key)) {
             uint64_t h = 0;
             for (size_t c = j->node[key].start; c < j->node[key].end; c++) h = 31 * h + (unsigned char)j->text[c];
@@ -3736,8 +3741,8 @@ static int json_keys(const json *j, ttmm_error *err)
             if (seen[at]) twice = key;
             seen[at] = key;
         }
-        free(seen);
     }
+    free(seen);
     char shown[64];
     return twice < 0 ? TTMM_OK
                      : refuse(err, j->path, "has the key %s twice in one object", json_shown(shown, j, twice));
@@ -4529,6 +4534,8 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
     return code;
 }
 
+static const char whole_file[] = "model.safetensors", index_file[] = "model.safetensors.index.json";
+
 /* A checkpoint that is read: model.safetensors, or the files that weight_map of model.safetensors.index.json names for
  * each tensor, of which one is open. */
 typedef struct {
@@ -4547,10 +4554,10 @@ static void close_checkpoint(checkpoint *k)
 /* k is to be closed even if this fails. */
 static int open_checkpoint(checkpoint *k, const char *folder, ttmm_error *err)
 {
-    static const char whole[] = "model.safetensors", parts[] = "model.safetensors.index.json";
     *k = (checkpoint){.folder = folder, .shard = -1};
-    k->sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
-    return k->sharded ? json_open(&k->index, folder, parts, err) : open_safetensors(&k->s, folder, whole, err);
+    k->sharded = !ttmm_exists(folder, whole_file) && ttmm_exists(folder, index_file);
+    return k->sharded ? json_open(&k->index, folder, index_file, err)
+                      : open_safetensors(&k->s, folder, whole_file, err);
 }
 
 static int has_tensor(const checkpoint *k, const char *name)
@@ -4575,15 +4582,16 @@ static int open_shard(checkpoint *k, const char *tensor, ttmm_error *err)
     return open_safetensors(&k->s, k->folder, name, err);
 }
 
-/* Whether a checkpoint has both an embedding and a head. */
-static int has_both(const char *folder)
+/* *both: whether a folder's checkpoint, if there is one, has both an embedding and a head. */
+static int find_head(int *both, const char *folder, ttmm_error *err)
 {
-    checkpoint k;
-    ttmm_error none;
-    const int both = open_checkpoint(&k, folder, &none) == TTMM_OK && has_tensor(&k, tensor_table[TTMM_EMBED].name) &&
-                     has_tensor(&k, tensor_table[TTMM_HEAD].name);
+    checkpoint k = {.shard = -1};
+    if (!ttmm_exists(folder, whole_file) && !ttmm_exists(folder, index_file)) return *both = 0, TTMM_OK;
+    const int code = open_checkpoint(&k, folder, err);
+    *both = code == TTMM_OK && has_tensor(&k, tensor_table[TTMM_EMBED].name) &&
+            has_tensor(&k, tensor_table[TTMM_HEAD].name);
     close_checkpoint(&k);
-    return both;
+    return code;
 }
 
 /* *says_tied: what config.json says. A head that is stored beside the embedding counts as one of its own, and
@@ -4595,8 +4603,10 @@ static int read_config(ttmm_config *c, int *says_tied, const char *folder, ttmm_
     int code = json_open(&j, folder, "config.json", err);
     if (code == TTMM_OK) code = read_config_json(c, &j, err);
     json_close(&j);
+    int both = 0;
     *says_tied = c->tied;
-    if (code == TTMM_OK && c->tied && has_both(folder)) c->tied = 0;
+    if (code == TTMM_OK && c->tied) code = find_head(&both, folder, err);
+    if (both) c->tied = 0;
     if (code || !ttmm_exists(folder, "generation_config.json")) return code;
     code = json_open(&j, folder, "generation_config.json", err);
     if (code == TTMM_OK) code = read_ends(c, &j, err);
