@@ -3841,17 +3841,22 @@ static int json_integer(const json *j, int node, uint64_t *x)
     return 1;
 }
 
-/* What would change the result if it had another value than the one given: key, value as it is spelled. An absent key
- * is fine, and an empty list. */
-static int check_fixed(const json *j, const char *const fixed[][2], size_t n, ttmm_error *err)
+/* What is refused by name. table: keys of the root, and what their values must be, in words that a sentence can hold: a
+ * value that stands among them as it is spelled is fine; so is one that is absent, a list or an object or a number if the
+ * words say so, and always an empty list. All other keys are ignored, or known to those who read them. */
+static int check_values(const json *j, const char *const table[][2], size_t n, ttmm_error *err)
 {
-    for (size_t i = 0; i < n; i++) {
-        const int node = json_find(j, 0, fixed[i][0]);
-        char shown[64];
-        const int empty = json_type(j, node) == '[' && json_child(j, node) < 0;
-        if (node >= 0 && !empty && strcmp(json_shown(shown, j, node), fixed[i][1]) != 0)
-            return json_refuse(j, fixed[i][0], node, fixed[i][1], err);
-    }
+    for (size_t i = 0; i < n; i++)
+        for (const char *p = table[i][0]; *p; p += strspn(p, " ")) {
+            char key[40], shown[64];
+            snprintf(key, sizeof key, "%.*s", (int)strcspn(p, " "), p);
+            p += strlen(key);
+            const int node = json_find(j, 0, key), type = json_type(j, node);
+            const char *word = type == '[' ? "list" : type == '{' ? "object" : type == '0' ? "number" : NULL;
+            if (node < 0 || (type == '[' && json_child(j, node) < 0)) continue;
+            if (strstr(table[i][1], word ? word : json_shown(shown, j, node)) == NULL)
+                return json_refuse(j, key, node, table[i][1], err);
+        }
     return TTMM_OK;
 }
 
@@ -4507,22 +4512,21 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
         else return json_refuse(j, field[i].key, node, "a count", err);
     }
-    const int type = json_find(j, 0, "model_type"), tied = json_find(j, 0, "tie_word_embeddings");
+    const int type = json_find(j, 0, "model_type");
     c->biases = json_equal(j, type, "qwen2");
     if (!c->biases && !json_equal(j, type, "llama"))
         return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
-    static const char *const fixed[][2] = {
+    static const char *const table[][2] = {
         {"hidden_act", "\"silu\""},
         {"mlp_bias", "false"},
         {"quantization_config", "null"},
+        {"tie_word_embeddings", "true or false"},
         {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
-    int code = check_fixed(j, fixed, c->biases ? 3 : 4, err);
+    int code = check_values(j, table, c->biases ? 4 : 5, err);
     if (code) return code;
     if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
     if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-    c->tied = json_type(j, tied) == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
-    if (tied >= 0 && !c->tied && json_type(j, tied) != 'f')
-        return json_refuse(j, "tie_word_embeddings", tied, "true or false", err);
+    c->tied = json_true(j, 0, "tie_word_embeddings"), c->norm_eps = 1e-6, c->rope_theta = 10000;
     const int eps = json_find(j, 0, "rms_norm_eps");
     if (eps >= 0 && !json_number(j, eps, &c->norm_eps)) return json_refuse(j, "rms_norm_eps", eps, "a number", err);
     c->bos = read_token(j, "bos_token_id"), c->pad = read_token(j, "pad_token_id");
@@ -4921,60 +4925,31 @@ typedef struct {
     int rooted; /* 1: the scale is alpha / sqrt(rank), "use_rslora"                              (Kalajdzievski 2023) */
 } adapter_settings;
 
-/* What of adapter_config.json decides an answer. fixed: what must be as it is here. used: what must have one of these
- * types (the first characters of json_node) to be understood. All else PEFT ignores
- * when it loads an adapter, or it concerns training. */
+/* Those whose untrained adapter is the base may initialise one; the others (pissa, olora, corda, loftq, lora_ga) take it
+ * out of the base. */
 static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
 {
-    static const char *const fixed[][2] = {{"peft_type", "\"LORA\""},
-                                           {"use_dora", "false"},
-                                           {"use_qalora", "false"},
-                                           {"fan_in_fan_out", "false"},
-                                           {"lora_bias", "false"},
-                                           {"bias", "\"none\""},
-                                           {"layer_replication", "null"},
-                                           {"arrow_config", "null"},
-                                           {"alora_invocation_tokens", "null"},
-                                           {"modules_to_save", "null"},
-                                           {"use_bdlora", "null"},
-                                           {"trainable_token_indices", "null"},
-                                           {"target_parameters", "null"},
-                                           {"layers_pattern", "\"layers\""},
-                                           {"kasa_config", "null"},
-                                           {"monteclora_config", "null"}};
-    static const struct {
-        const char *key, *types, *expected;
-    } used[] = {
-        {"use_rslora", "tf", "true or false"},
-        {"rank_pattern", "{", "an object"},
-        {"alpha_pattern", "{", "an object"},
-        {"target_modules", "[\"", "a list of names"},
-        {"exclude_modules", "[", "a list of names"},
-        {"layers_to_transform", "[0", "a layer or a list of layers"},
-        {"init_lora_weights", "tf\"", "true, false or a name"},
-    };
-    /* Those whose untrained adapter is the base. Others (pissa, olora, corda, loftq, lora_ga) take it out of the base. */
-    static const char *const identity[] = {"gaussian", "eva", "orthogonal", "mica"};
+    static const char *const table[][2] = {
+        {"peft_type", "\"LORA\""},
+        {"bias", "\"none\""},
+        {"use_dora use_qalora fan_in_fan_out lora_bias", "false"},
+        {"layer_replication arrow_config alora_invocation_tokens modules_to_save use_bdlora kasa_config "
+         "monteclora_config trainable_token_indices target_parameters",
+         "null"},
+        {"use_rslora", "true or false"},
+        {"rank_pattern alpha_pattern", "an object"},
+        {"target_modules", "a list of names or \"all-linear\", not an expression"},
+        {"exclude_modules", "a list of names, not an expression"},
+        {"layers_to_transform", "a number or a list"},
+        {"layers_pattern", "\"layers\""},
+        {"init_lora_weights", "true, false, \"gaussian\", \"eva\", \"orthogonal\" or \"mica\": others alter the base"}};
     uint64_t r;
-    if (!json_integer(j, json_find(j, 0, "r"), &r) || r < 1 || r > MOST_RANK)
-        return json_refuse(j, "r", json_find(j, 0, "r"), "a rank of 1 to 4096", err);
-    if (!json_number(j, json_find(j, 0, "lora_alpha"), &a->alpha))
-        return json_refuse(j, "lora_alpha", json_find(j, 0, "lora_alpha"), "a number", err);
-    int code = check_fixed(j, fixed, sizeof fixed / sizeof *fixed, err);
+    const int rank = json_find(j, 0, "r"), alpha = json_find(j, 0, "lora_alpha");
+    if (!json_integer(j, rank, &r) || r < 1 || r > MOST_RANK)
+        return json_refuse(j, "r", rank, "a rank of 1 to 4096", err);
+    if (!json_number(j, alpha, &a->alpha)) return json_refuse(j, "lora_alpha", alpha, "a number", err);
+    int code = check_values(j, table, sizeof table / sizeof *table, err);
     if (code) return code;
-    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
-        const int node = json_find(j, 0, used[i].key);
-        if (node >= 0 && strchr(used[i].types, json_type(j, node)) == NULL)
-            return json_refuse(j, used[i].key, node, used[i].expected, err);
-    }
-    const int target = json_find(j, 0, "target_modules"), init = json_find(j, 0, "init_lora_weights");
-    if (json_type(j, target) == '"' && !json_equal(j, target, "all-linear"))
-        return json_refuse(j, "target_modules", target, "a list of names or \"all-linear\", not an expression", err);
-    size_t known = 0;
-    while (known < 4 && !json_equal(j, init, identity[known])) known++;
-    if (json_type(j, init) == '"' && known == 4)
-        return json_refuse(j, "init_lora_weights", init,
-                           "true, false, gaussian, eva, orthogonal or mica: others alter the base", err);
     a->rank = json_child(j, json_find(j, 0, "rank_pattern")) < 0 ? (int)r : 0;
     a->rooted = json_true(j, 0, "use_rslora");
     return TTMM_OK;
