@@ -17,6 +17,15 @@ tokenizers  byte-level BPE in the forms of GPT-2, Llama 3      run tokenize: ids
             and Qwen2.5                                        code point; run generate: decoded text
 foreign     checkpoints with such a tokenizer, through train   trained adapters' logits in PEFT          2e-5
             index, cluster, experts and finetune               run eval: perplexity, bits per byte       1e-5
+heads       a head stored although the config says tied:       logits; what run merge writes             2e-5
+            another, the same, coarser, alone; two files
+adapters    every initialisation, untrained and trained;       logits, or a refusal by name              2e-5
+            targets, exclusions, layers; names in memory
+json        keys and names with escapes, NaN, keys twice;      logits, or a refusal by name              2e-5
+            llama3's original length at either level
+tensors     tensors nobody reads, of all types, long names     logits; run compare of every type         2e-5, equal
+folders     bases with and without each file, one after        what arrives, what stays; notes           equal
+            the other into one folder
 
 Errors are max |difference| / max |value|; of weights and similarities max |difference|. All is drawn from fixed seeds.
 transformers and PEFT compute in float32 with eager attention; that they round rotary angles is most of the error.
