@@ -4399,7 +4399,8 @@ static int write_config(const ttmm_config *c, const char *folder, int type, ttmm
             "%s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"mlp_bias\": false,\n"
             "  \"tie_word_embeddings\": %s,\n",
             scaled ? "}" : "", c->tied ? "true" : "false");
-    write_token(o.f, "bos_token_id", c->bos), write_token(o.f, "pad_token_id", c->pad);
+    write_token(o.f, "bos_token_id", c->bos);
+    if (c->pad) write_token(o.f, "pad_token_id", c->pad);
     fprintf(o.f, "  \"eos_token_id\": %s", c->n_ends == 0 ? "null" : c->n_ends > 1 ? "[" : "");
     for (int i = 0; i < c->n_ends; i++) fprintf(o.f, "%s%d", i ? ", " : "", c->end[i]);
     fprintf(o.f, "%s,\n  \"torch_dtype\": \"%s\"\n}\n", c->n_ends > 1 ? "]" : "", dtype_table[type].torch);
@@ -4530,6 +4531,7 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
     const int eps = json_find(j, 0, "rms_norm_eps");
     if (eps >= 0 && !json_number(j, eps, &c->norm_eps)) return json_refuse(j, "rms_norm_eps", eps, "a number", err);
     c->bos = read_token(j, "bos_token_id"), c->pad = read_token(j, "pad_token_id");
+    if (c->pad < 0) c->pad = 0; /* absent is null there, where a Llama without bos_token_id has 1 */
     code = read_rope(c, j, err);
     if (code == TTMM_OK) code = check_window(c, j, err);
     if (code == TTMM_OK) code = read_ends(c, j, err);

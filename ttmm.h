@@ -173,7 +173,7 @@ struct ttmm_config {
     double rope_low, rope_high, rope_before; /* llama3: low_freq_factor, high_freq_factor, and
                                               * original_max_position_embeddings */
     int n_ends, end[TTMM_ENDS];              /* tokens after which a text is over: eos_token_id */
-    int bos, pad; /* bos_token_id, pad_token_id: the id plus 1, 0 null, -1 absent; only kept for the next reader */
+    int bos, pad; /* bos_token_id, pad_token_id: the id plus 1, 0 null, bos -1 absent; kept for the next reader */
 };
 
 /* The tensors of a model. The first seven, in every layer, are the matrices that LoRA adapts. */

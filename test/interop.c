@@ -815,22 +815,22 @@ static void settings(void)
         double before;
         const char *note;
     } cases[] = {
-        {"{", "{", NULL, 3, 20, 20, -1, 64, ""},
+        {"{", "{", NULL, 3, 20, 20, 0, 64, ""},
         {"{", "{'pad_token_id': 5,", "{'eos_token_id': 7, 'pad_token_id': 1}", 1, 7, 20, 6, 64, ""},
         {"'bos_token_id': 19", "'bos_token_id': null, 'pad_token_id': -1", NULL, 3, 20, 0, 0, 64, ""},
-        {"'bos_token_id': 19,", "", NULL, 3, 20, -1, -1, 64, ""},
-        {"{", "{'original_max_position_embeddings': 32,", NULL, 3, 20, 20, -1, 32, ""},
-        {"'original_max_position_embeddings': 64,", "", NULL, 3, 20, 20, -1, 512, ""},
-        {"'rope_scaling': {", "'rope_scaling': {}, 'rope_parameters': {", NULL, 3, 20, 20, -1, 64, ""},
-        {"{", "{'temperature': 0.5,", NULL, 3, 20, 20, -1, 64, "passed over: temperature 0.5"},
+        {"'bos_token_id': 19,", "", NULL, 3, 20, -1, 0, 64, ""},
+        {"{", "{'original_max_position_embeddings': 32,", NULL, 3, 20, 20, 0, 32, ""},
+        {"'original_max_position_embeddings': 64,", "", NULL, 3, 20, 20, 0, 512, ""},
+        {"'rope_scaling': {", "'rope_scaling': {}, 'rope_parameters': {", NULL, 3, 20, 20, 0, 64, ""},
+        {"{", "{'temperature': 0.5,", NULL, 3, 20, 20, 0, 64, "passed over: temperature 0.5"},
         {"{", "{",
          "{'eos_token_id': [99, 3, 23], 'top_k': 20, 'top_p': null, 'use_cache': true,\n\t'bad_words_ids': [[1,\n 2]]}",
-         1, 3, 20, -1, 64,
+         1, 3, 20, 0, 64,
          "passed over: top_k 20, bad_words_ids [[1, 2]]; eos_token_id 99 is past the vocabulary, 23, and ignored; "
          "eos_token_id 23 is past the vocabulary, 23, and ignored"},
-        {"{", "{", "{'eos_token_id': 99}", 0, 0, 20, -1, 64, "eos_token_id 99 is past the vocabulary, 23, and ignored"},
-        {"{", "{", "{'\\u0065os_token_id': 3}", 1, 3, 20, -1, 64, ""},
-        {"{", "{", "{}", 3, 20, 20, -1, 64, "no eos_token_id: that of config.json counts"},
+        {"{", "{", "{'eos_token_id': 99}", 0, 0, 20, 0, 64, "eos_token_id 99 is past the vocabulary, 23, and ignored"},
+        {"{", "{", "{'\\u0065os_token_id': 3}", 1, 3, 20, 0, 64, ""},
+        {"{", "{", "{}", 3, 20, 20, 0, 64, "no eos_token_id: that of config.json counts"},
     };
     static contents config;
     char note[600];
