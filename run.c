@@ -143,6 +143,28 @@ static void list_experts(size_t K)
     model.expert = allocate(K, sizeof *model.expert, "the list of experts");
 }
 
+/* What makes routing another one than was meant. path: of the centroids */
+static void note_centroids(const char *path)
+{
+    const size_t K = model.with.K, E = model.with.E;
+    char folder[4096];
+    for (size_t k = 0; k < K; k++) {
+        double square = 0;
+        for (size_t e = 0; e < E; e++) square += (double)model.centroid[k * E + e] * (double)model.centroid[k * E + e];
+        if (square > 0.99 && square < 1.01) continue;
+        fprintf(stderr, "%s: row %zu has the squared length %.3g, expected 1: routing takes it as it is\n", path, k,
+                square);
+        break;
+    }
+    for (size_t k = 0; k <= K; k++) {
+        path_of_expert(folder, k);
+        if (ttmm_exists(folder, "adapter_config.json") == (k < K)) continue;
+        if (k < K) fprintf(stderr, "%s: is missing, but there are %zu centroids: choosing it will fail\n", folder, K);
+        else fprintf(stderr, "%s: will never be chosen, there are only %zu centroids\n", folder, K);
+        break;
+    }
+}
+
 static void load_centroids(void)
 {
     char path[4096];
@@ -151,6 +173,7 @@ static void load_centroids(void)
              option.centroids ? "" : "/centroids.safetensors");
     check(ttmm_array_read(&model.centroid, &K, &model.with.E, path, "embeddings", &err));
     list_experts(K);
+    if (!option.quiet) note_centroids(path);
 }
 
 static const ttmm_lora *load_expert(size_t k)
@@ -515,6 +538,7 @@ static void generate_with_experts(void)
 
 static void verb_generate(void)
 {
+    char note[1024];
     const int instead = (option.adapter != NULL) + option.ttt + option.no_experts;
     if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
     if (instead && (option.merge || option.active))
@@ -522,6 +546,8 @@ static void verb_generate(void)
     if (prompt_tokens >= (size_t)model.base.config.context) /* said before anything is loaded */
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
+    check(ttmm_config_note(note, sizeof note, &model.base.config, model.folder, &err));
+    if (*note && !option.quiet) fprintf(stderr, "%s: %s; the options of generate count\n", model.folder, note);
     if (option.adapter) {
         check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
         generate_with(&adapter_alone);
@@ -553,8 +579,17 @@ static void refuse_to_overwrite(const char *folder)
 
 static void verb_merge(void)
 {
-    static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    static const char *const kept[] = {"tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "tokenizer.model",
+                                       "chat_template.jinja",
+                                       "chat_template.json",
                                        "generation_config.json"};
+    enum { KEPT = sizeof kept / sizeof *kept };
     const char *d = option.dtype ? option.dtype : "";
     const int type = strcmp(d, "f16") == 0    ? TTMM_F16
                      : strcmp(d, "bf16") == 0 ? TTMM_BF16
@@ -564,8 +599,10 @@ static void verb_merge(void)
     refuse_to_overwrite(option.output);
     choose_experts();
     check(ttmm_combine(&model.with, TTMM_DENSE, &err));
+    for (size_t i = 0; i < KEPT && ttmm_exists(option.output, "model.safetensors"); i++)
+        ttmm_remove(option.output, kept[i]); /* of the base that was merged there before */
     check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+    for (size_t i = 0; i < KEPT; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
     if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
@@ -621,7 +658,7 @@ static void verb_trace(void)
 static void print_difference(void *tensors, const ttmm_difference *d)
 {
     static const char *verdict[] = {"same",    "within", "PAST THE TOLERANCE", "NOT FINITE", "OTHER SHAPE",
-                                    "MISSING", "EXTRA"};
+                                    "MISSING", "EXTRA",  "CANNOT BE READ"};
     const char *a = d->shape[0], *b = d->shape[1];
     if ((*(size_t *)tensors)++ == 0)
         printf("%-50s %-18s %10s %10s %10s %9s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
@@ -631,7 +668,7 @@ static void print_difference(void *tensors, const ttmm_difference *d)
         printf("%10.3g %10.3g %10.3g %9zu  %s", d->max_abs, d->max_rel, d->ulps, d->worst, verdict[d->verdict]);
     else printf("%10s %10s %10s %9s  %s", "-", "-", "-", "-", verdict[d->verdict]);
     if (d->verdict == TTMM_PAST || d->verdict == TTMM_NOT_FINITE) printf(": %.9g, %.9g", d->a, d->b);
-    if (d->verdict == TTMM_SHAPE) printf(": %s", b);
+    if (d->verdict == TTMM_SHAPE || d->verdict == TTMM_UNKNOWN) printf(": %s", b);
     printf("\n");
     if (tsv)
         fprintf(tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%zu\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
@@ -1267,7 +1304,8 @@ int main(int argc, char **argv)
             model.base.n = ttmm_n_weights(&model.base.config);
         } else check(ttmm_model_read(&model.base, model.folder, &err));
     }
-    if (strstr(verbs[v].arguments, "prompt")) load_prompt(n_arguments > 1 ? argument[1] : NULL);
+    const int routed = option.query && (action[v] == verb_route || action[v] == verb_merge); /* by that alone */
+    if (strstr(verbs[v].arguments, "prompt") && !routed) load_prompt(n_arguments > 1 ? argument[1] : NULL);
     action[v]();
     if (fflush(stdout) != 0 || ferror(stdout)) FAIL(TTMM_NO_ROOM, "standard output cannot be written");
     return 0;

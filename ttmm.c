@@ -3578,9 +3578,11 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
 
 /* ==== 15. JSON, numbers in files, safetensors ========================================================================
  *
- * JSON (RFC 8259) is parsed into a flat array of nodes. Refused: what is no object at its root, more than DEEPEST
- * levels, control characters in strings, anything after the end. What is not looked at is not judged: numbers and
- * escapes are checked where they are read, the text need not be UTF-8, and of equal keys the first one counts.
+ * JSON (RFC 8259, and as Python writes it: NaN, Infinity) is parsed into a flat array of nodes, the escapes of its
+ * strings resolved where they stand: a key is the text that it spells. Refused: what is no object at its root, more than
+ * DEEPEST levels, an object with a key twice (Python takes the last, others the first), a byte-order mark, control
+ * characters in strings, anything after the end. What is not looked at is not judged: numbers are checked where they
+ * are read, and the text need not be UTF-8.
  *
  * safetensors (https://github.com/huggingface/safetensors, "Format") is a header and numbers:
  *
@@ -3594,10 +3596,9 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
  *   tensor   row-major, from byte 8 + H + the first of its data_offsets to before the second; as written here, in the
  *            header's order and without gaps
  *
- * Refused when reading: a header of more than MOST_HEADER bytes or past the end, types other than those of dtype_table,
- * names of 160 bytes or more, more than MOST_DIMS dimensions, data_offsets that do not fit the shape or end past the
- * file, two tensors of one name or that overlap. Gaps are allowed. A name is compared as it stands in the header,
- * escapes unresolved. */
+ * Refused when reading: a header of more than MOST_HEADER bytes or past the end, data_offsets that do not fit the shape
+ * or end past the file, two tensors of one name or that overlap. Gaps are allowed. A tensor of a type that is not in
+ * dtype_table, or of more than MOST_DIMS dimensions, is refused only where it is read. */
 
 /* An object's children are key, value, key, value ... */
 typedef struct {
@@ -3624,15 +3625,40 @@ static void json_close(json *j)
 
 static void json_blank(json *j) { j->at += strspn(j->text + j->at, " \t\r\n"); }
 
-/* At the opening quote; leaves j->at after the closing one. 0: it is no string. */
-static int json_string(json *j)
+/* Four hexadecimal digits. 0: they are not there. */
+static int json_hex(const char *p, unsigned *code)
 {
-    for (j->at++; j->text[j->at] != '"'; j->at++) {
-        if ((unsigned char)j->text[j->at] < 0x20) return 0; /* among these the zero byte at the end */
-        if (j->text[j->at] == '\\' && j->text[++j->at] == 0) return 0;
+    return strspn(p, "0123456789abcdefABCDEF") >= 4 && sscanf(p, "%4x", code) == 1;
+}
+
+/* At the opening quote; leaves j->at after the closing one. Escapes become what they stand for (half a surrogate pair
+ * U+FFFD), which is never longer: the closing quote moves up, and blanks fill the gap. Returns where the string ends
+ * now; 0: it is no string. */
+static size_t json_string(json *j)
+{
+    static const char escapes[] = "\"\"\\\\//b\bf\fn\nr\rt\t";
+    char *to = j->text + j->at + 1;
+    const char *p = to;
+    while (*p != '"') {
+        unsigned code, low;
+        if ((unsigned char)*p < 0x20) return 0; /* among these the zero byte at the end */
+        if (*p != '\\') {
+            *to++ = *p++;
+            continue;
+        }
+        const char *known = memchr(escapes, p[1], sizeof escapes - 1);
+        if (known && (known - escapes) % 2 == 0) *to++ = known[1], p += 2;
+        else if (p[1] == 'u' && json_hex(p + 2, &code)) {
+            p += 6;
+            if (code >> 10 == 0x36 && p[0] == '\\' && p[1] == 'u' && json_hex(p + 2, &low) && low >> 10 == 0x37)
+                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00), p += 6;
+            to += utf8_put(to, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
+        } else return 0;
     }
-    j->at++;
-    return 1;
+    j->at = (size_t)(p - j->text) + 1;
+    *to++ = '"';
+    memset(to, ' ', (size_t)(p + 1 - to));
+    return (size_t)(to - j->text);
 }
 
 /* Parse one value; returns its node, -1 if the text is not JSON, -2 if there is no memory. It calls itself for what is
@@ -3670,37 +3696,19 @@ static int json_value(json *j, int depth)
         }
         j->at++;
     } else if (first == '"') {
-        if (!json_string(j)) return -1;
-    } else if (first == '-' || (first >= '0' && first <= '9')) {
-        nodes[self].type = '0';
-        j->at += strspn(j->text + j->at, "+-0123456789.eE");
+        const size_t end = json_string(j);
+        j->node[self].end = end;
+        return end ? self : -1;
     } else {
-        const char *word = first == 't' ? "true" : first == 'f' ? "false" : "null";
-        if (strncmp(j->text + j->at, word, strlen(word)) != 0) return -1;
-        j->at += strlen(word);
+        static const char *const words[] = {"true", "false", "null", "NaN", "Infinity", "-Infinity"};
+        size_t w = 0;
+        while (w < 6 && strncmp(j->text + j->at, words[w], strlen(words[w])) != 0) w++;
+        if (w == 6 && first != '-' && (first < '0' || first > '9')) return -1;
+        if (w >= 3) nodes[self].type = '0';
+        j->at += w < 6 ? strlen(words[w]) : strspn(j->text + j->at, "+-0123456789.eE");
     }
     j->node[self].end = j->at;
     return self;
-}
-
-/* path, text and bytes are there, all else is zero. */
-static int json_parse(json *j, ttmm_error *err)
-{
-    int root = json_value(j, 0);
-    json_blank(j);
-    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
-    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
-        return refuse(err, j->path, "is not a JSON object: stopped at byte %zu", j->at);
-    return TTMM_OK;
-}
-
-/* Read and parse a file. j is to be closed, even if that fails. */
-static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
-{
-    memset(j, 0, sizeof *j);
-    int code = join_path(j->path, folder, name, err);
-    if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
-    return code ? code : json_parse(j, err);
 }
 
 /* A node may be -1 everywhere: what is not there has no type, no children, no key. */
@@ -3716,7 +3724,88 @@ static size_t json_count(const json *j, int node)
     return json_type(j, node) == '{' ? n / 2 : n;
 }
 
-/* Whether a node is that string; `word` has nothing that JSON would escape. */
+/* What stands at a node, for a sentence: its first bytes, on one line. */
+static const char *json_shown(char out[64], const json *j, int node)
+{
+    if (node < 0) return "missing";
+    const char *p = j->text + j->node[node].start, *end = j->text + j->node[node].end;
+    size_t n = 0;
+    for (; p < end && n < 60; p++) {
+        const int blank = (unsigned char)*p <= ' ';
+        if (!blank || (n > 0 && out[n - 1] != ' ')) out[n++] = blank ? ' ' : *p;
+    }
+    snprintf(out + n, 64 - n, "%s", p < end ? "..." : "");
+    return out;
+}
+
+/* The places of a hash table of n: a power of 2, half of them stay empty. */
+static size_t table_room(size_t n)
+{
+    size_t room = 16;
+    while (room < 2 * n) room *= 2;
+    return room;
+}
+
+/* Whether two strings are the same. */
+static int json_same(const json *j, int a, int b)
+{
+    const size_t n = j->node[a].end - j->node[a].start;
+    return j->node[b].end - j->node[b].start == n &&
+           memcmp(j->text + j->node[a].start, j->text + j->node[b].start, n) == 0;
+}
+
+/* No object may have a key twice: its readers differ in which one counts. seen: a hash table of keys, room for those of
+ * the largest object. */
+static int json_keys(const json *j, ttmm_error *err)
+{
+    size_t most = 0;
+    int twice = -1;
+    for (int i = 0; i < j->n; i++)
+        if (json_type(j, i) == '{' && json_count(j, i) > most) most = json_count(j, i);
+    int *seen = malloc(table_room(most) * sizeof *seen);
+    if (seen == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its keys", j->path);
+    for (int i = 0; i < j->n && twice < 0; i++) {
+        const size_t room = table_room(json_count(j, i));
+        if (json_type(j, i) != '{') continue;
+        memset(seen, 0, room * sizeof *seen); /* 0, the root, is no key */
+        for (int key = json_child(j, i); key >= 0; key = json_next_key(j, key)) {
+            uint64_t h = 0;
+            for (size_t c = j->node[key].start; c < j->node[key].end; c++) h = 31 * h + (unsigned char)j->text[c];
+            size_t at = mix_bits(h) & (room - 1);
+            while (seen[at] && !json_same(j, seen[at], key)) at = (at + 1) & (room - 1);
+            if (seen[at]) twice = key;
+            seen[at] = key;
+        }
+    }
+    free(seen);
+    char shown[64];
+    return twice < 0 ? TTMM_OK
+                     : refuse(err, j->path, "has the key %s twice in one object", json_shown(shown, j, twice));
+}
+
+/* path, text and bytes are there, all else is zero. */
+static int json_parse(json *j, ttmm_error *err)
+{
+    if (strncmp(j->text, "\xef\xbb\xbf", 3) == 0)
+        return refuse(err, j->path, "is not JSON: it begins with a byte-order mark, expected {");
+    int root = json_value(j, 0);
+    json_blank(j);
+    if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
+    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
+        return refuse(err, j->path, "is not a JSON object: stopped at byte %zu", j->at);
+    return json_keys(j, err);
+}
+
+/* Read and parse a file. j is to be closed, even if that fails. */
+static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
+{
+    memset(j, 0, sizeof *j);
+    int code = join_path(j->path, folder, name, err);
+    if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
+    return code ? code : json_parse(j, err);
+}
+
+/* Whether a node is that string. */
 static int json_equal(const json *j, int node, const char *word)
 {
     if (json_type(j, node) != '"') return 0;
@@ -3724,12 +3813,19 @@ static int json_equal(const json *j, int node, const char *word)
     return s->end - s->start - 2 == strlen(word) && memcmp(j->text + s->start + 1, word, strlen(word)) == 0;
 }
 
-/* The value of a key, or -1; null counts as absent. */
-static int json_find(const json *j, int object, const char *name)
+/* The value of a key, or -1. */
+static int json_key(const json *j, int object, const char *name)
 {
     for (int key = json_type(j, object) == '{' ? json_child(j, object) : -1; key >= 0; key = json_next_key(j, key))
-        if (json_equal(j, key, name)) return j->node[j->node[key].next].type == 'n' ? -1 : j->node[key].next;
+        if (json_equal(j, key, name)) return j->node[key].next;
     return -1;
+}
+
+/* The same; null counts as absent. */
+static int json_find(const json *j, int object, const char *name)
+{
+    const int value = json_key(j, object, name);
+    return json_type(j, value) == 'n' ? -1 : value;
 }
 
 /* Whether a key's value is true. */
@@ -3738,55 +3834,17 @@ static int json_true(const json *j, int object, const char *key)
     return json_type(j, json_find(j, object, key)) == 't';
 }
 
-/* The inside of a string as it stands, cut to size - 1 bytes, and a zero byte. Returns its whole length; 0 if the node
- * is no string. */
-static size_t json_name(char *out, size_t size, const json *j, int node)
-{
-    const size_t n = json_type(j, node) == '"' ? j->node[node].end - j->node[node].start - 2 : 0;
-    const size_t kept = n < size ? n : size - 1;
-    if (kept) memcpy(out, j->text + j->node[node].start + 1, kept);
-    out[kept] = 0;
-    return n;
-}
-
-/* The text of a string, its escapes resolved (half a surrogate pair gives U+FFFD), cut to size - 1 bytes at the border
- * of a character, and a zero byte. Returns its length; 0 if the node is no string. */
+/* A string's text, cut to size - 1 bytes at the border of a character, and a zero byte. Returns its whole length; 0 if
+ * the node is no string. */
 static size_t json_text(char *out, size_t size, const json *j, int node)
 {
-    static const char escapes[] = "b\bf\fn\nr\rt\t";
-    size_t n = 0, length;
-    out[0] = 0;
-    if (json_type(j, node) != '"') return 0;
-    const char *p = j->text + j->node[node].start + 1, *end = j->text + j->node[node].end - 1;
-    for (; p < end; n += length) {
-        char c[4] = {*p};
-        unsigned code, low;
-        length = 1;
-        if (*p != '\\') p++;
-        else if (p[1] == 'u' && end - p >= 6 && sscanf(p + 2, "%4x", &code) == 1) {
-            p += 6;
-            if (code >> 10 == 0x36 && end - p >= 6 && sscanf(p, "\\u%4x", &low) == 1 && low >> 10 == 0x37)
-                code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00), p += 6;
-            length = utf8_put(c, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
-        } else {
-            const char *known = memchr(escapes, p[1], sizeof escapes - 1);
-            c[0] = known && (known - escapes) % 2 == 0 ? known[1] : p[1];
-            p += 2;
-        }
-        if (n + length >= size) break;
-        memcpy(out + n, c, length);
-    }
-    out[n] = 0;
+    const size_t n = json_type(j, node) == '"' ? j->node[node].end - j->node[node].start - 2 : 0;
+    const char *text = n ? j->text + j->node[node].start + 1 : "";
+    size_t kept = n < size ? n : size - 1;
+    while (kept < n && kept > 0 && ((unsigned char)text[kept] & 0xc0) == 0x80) kept--;
+    memcpy(out, text, kept);
+    out[kept] = 0;
     return n;
-}
-
-/* What stands at a node, for a sentence: its first 60 bytes. */
-static const char *json_shown(char out[64], const json *j, int node)
-{
-    if (node < 0) return "missing";
-    const size_t n = j->node[node].end - j->node[node].start;
-    snprintf(out, 64, "%.*s", n < 60 ? (int)n : 60, j->text + j->node[node].start);
-    return out;
 }
 
 /* "PATH: WHAT is ..., expected EXPECTED" */
@@ -3818,21 +3876,29 @@ static int json_integer(const json *j, int node, uint64_t *x)
     return 1;
 }
 
-/* What would change the result if it had another value than the one given: key, value as it is spelled. An absent key
- * is fine. */
-static int check_fixed(const json *j, const char *const fixed[][2], size_t n, ttmm_error *err)
+/* What is refused by name. table: keys of the root, and what their values must be, in words that a sentence can hold: a
+ * value that stands among them as it is spelled is fine; so is one that is absent, a list or an object or a number if the
+ * words say so, and always an empty list. All other keys are ignored, or known to those who read them. */
+static int check_values(const json *j, const char *const table[][2], size_t n, ttmm_error *err)
 {
-    for (size_t i = 0; i < n; i++) {
-        const int node = json_find(j, 0, fixed[i][0]);
-        char shown[64];
-        if (node >= 0 && strcmp(json_shown(shown, j, node), fixed[i][1]) != 0)
-            return json_refuse(j, fixed[i][0], node, fixed[i][1], err);
-    }
+    for (size_t i = 0; i < n; i++)
+        for (const char *p = table[i][0]; *p; p += strspn(p, " ")) {
+            char key[40], shown[64];
+            snprintf(key, sizeof key, "%.*s", (int)strcspn(p, " "), p);
+            p += strlen(key);
+            const int node = json_find(j, 0, key), type = json_type(j, node);
+            const char *word = type == '[' ? "list" : type == '{' ? "object" : type == '0' ? "number" : NULL;
+            if (node < 0 || (type == '[' && json_child(j, node) < 0)) continue;
+            if (strstr(table[i][1], word ? word : json_shown(shown, j, node)) == NULL)
+                return json_refuse(j, key, node, table[i][1], err);
+        }
     return TTMM_OK;
 }
 
-/* Types of numbers. Their order counts: those of floating point come first, from the finest to the coarsest. */
-enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, U8, DTYPES };
+/* Types of numbers. Their order counts: those of floating point come first, from the finest to the coarsest; then whole
+ * numbers with a sign, then those without. */
+enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
+enum { DTYPES = BOOL + 1 };
 static const struct {
     const char *name, *torch;
     size_t bytes;
@@ -3840,7 +3906,9 @@ static const struct {
 } dtype_table[DTYPES] = {
     {"F64", "float64", 8, 53, -1074}, {"F32", "float32", 4, 24, -149}, {"F16", "float16", 2, 11, -24},
     {"BF16", "bfloat16", 2, 8, -133}, {"I64", "int64", 8, 0, 0},       {"I32", "int32", 4, 0, 0},
-    {"U8", "uint8", 1, 0, 0},
+    {"I16", "int16", 2, 0, 0},        {"I8", "int8", 1, 0, 0},         {"U64", "uint64", 8, 0, 0},
+    {"U32", "uint32", 4, 0, 0},       {"U16", "uint16", 2, 0, 0},      {"U8", "uint8", 1, 0, 0},
+    {"BOOL", "bool", 1, 0, 0},
 };
 
 /* Byte by byte, so that the machine's own order does not matter. */
@@ -3871,7 +3939,14 @@ static uint64_t float_to_bits(float x)
     return bits;
 }
 
-/* A stored number's value; of an I64 past 2^53 the nearest double. BF16 is the upper half of a float. */
+/* A stored whole number with a sign: its upper bit counts negative. */
+static int64_t signed_number(uint64_t u, int dtype)
+{
+    const uint64_t top = (uint64_t)1 << (8 * dtype_table[dtype].bytes - 1);
+    return (int64_t)((u ^ top) - top);
+}
+
+/* A stored number's value; of a whole number past 2^53 the nearest double. BF16 is the upper half of a float. */
 static double decode_number(uint64_t u, int dtype)
 {
     switch (dtype) {
@@ -3885,9 +3960,7 @@ static double decode_number(uint64_t u, int dtype)
                                     : from_bits((exponent + 1008) << 52 | fraction << 42);
         return sign ? -x : x;
     }
-    case I64: return (double)(int64_t)u;
-    case I32: return (double)(int32_t)(uint32_t)u;
-    default: return (double)u;
+    default: return dtype >= I64 && dtype <= I8 ? (double)signed_number(u, dtype) : (double)u;
     }
 }
 
@@ -3931,22 +4004,21 @@ static uint64_t encode_number(const void *data, size_t i, int dtype)
 /* One tensor of a safetensors file. */
 enum { MOST_DIMS = 8 }; /* four is usual; only compare takes more than two */
 typedef struct {
-    char name[160];
+    const char *name; /* when reading, in the header */
     int dtype, n_dims;
     size_t dim[MOST_DIMS]; /* 1 from n_dims on */
     const void *data;      /* where it is in memory, as encode_number says: to be written, or read into */
-    uint64_t begin;        /* when reading: its place in the file */
+    uint64_t begin, end;   /* when reading: its place in the file */
+    int entry;             /* and its node in the header */
 } stored;
 
-/* cols 0: a vector */
+/* cols 0: a vector; name stays the caller's */
 static stored store(const char *name, int dtype, size_t rows, size_t cols, const void *data)
 {
-    stored s = {{0}, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0};
-    snprintf(s.name, sizeof s.name, "%s", name);
-    return s;
+    return (stored){name, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0, 0, 0};
 }
 
-/* Its numbers; read_entry made sure that their bytes can be counted, too. */
+/* Its numbers, if it is_known; read_entry made sure that their bytes can be counted, too. */
 static size_t count_of(const stored *t)
 {
     size_t n = 1;
@@ -4027,39 +4099,50 @@ static int by_begin(const void *a, const void *b)
 {
     const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
-    return (count_of(x) > 0) - (count_of(y) > 0); /* an empty one overlaps nothing */
+    return (x->end > x->begin) - (y->end > y->begin); /* an empty one overlaps nothing */
 }
 
-static int by_name(const void *a, const void *b)
+/* What a tensor's type and shape are in the header, "F32 [3, 4]", cut to the room there is. */
+static const char *describe(char out[80], const json *j, const stored *t)
 {
-    return strcmp((*(const stored *const *)a)->name, (*(const stored *const *)b)->name);
+    char type[20];
+    json_text(type, sizeof type, j, json_find(j, t->entry, "dtype"));
+    int n = snprintf(out, 80, "%s [", type);
+    for (int d = json_child(j, json_find(j, t->entry, "shape")); d >= 0 && n < 80; d = j->node[d].next)
+        n += snprintf(out + n, 80 - (size_t)n, "%.*s%s", (int)(j->node[d].end - j->node[d].start),
+                      j->text + j->node[d].start, j->node[d].next >= 0 ? ", " : "");
+    if (n < 79) snprintf(out + n, 80 - (size_t)n, "]");
+    return out;
 }
 
-/* Read one entry of the header into t, which is zeroed; *end is where its numbers end. */
-static int read_entry(const json *j, int key, stored *t, uint64_t *end, ttmm_error *err)
+/* Whether its numbers can be read; else its type is none of dtype_table, or it has too many dimensions. */
+static int is_known(const stored *t) { return t->dtype < DTYPES && t->n_dims <= MOST_DIMS; }
+
+/* Read one entry of the header into t, which is zeroed. The name gets a zero byte in place of its closing quote. */
+static int read_entry(json *j, int key, stored *t, ttmm_error *err)
 {
-    const int value = j->node[key].next, dtype = json_find(j, value, "dtype");
+    const int value = t->entry = j->node[key].next, dtype = json_find(j, value, "dtype");
     const int shape = json_find(j, value, "shape"), offsets = json_find(j, value, "data_offsets");
-    const size_t length = json_name(t->name, sizeof t->name, j, key);
     uint64_t size = 1;
-    if (length >= sizeof t->name) return refuse(err, j->path, "a tensor's name has %zu characters", length);
+    j->text[j->node[key].end - 1] = 0;
+    t->name = j->text + j->node[key].start + 1;
+    if (strlen(t->name) != j->node[key].end - j->node[key].start - 2)
+        return refuse(err, j->path, "the name of tensor %s has a zero byte", t->name);
     while (t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
-    if (t->dtype == DTYPES)
-        return refuse(err, j->path, "tensor %s has a dtype that is not F64, F32, F16, BF16, I64, I32 or U8", t->name);
+    if (json_type(j, dtype) != '"') return refuse(err, j->path, "tensor %s has no dtype", t->name);
     for (int d = 0; d < MOST_DIMS; d++) t->dim[d] = 1;
     const int are_lists = json_type(j, shape) == '[' && json_type(j, offsets) == '[';
     for (int d = are_lists ? json_child(j, shape) : -1; d >= 0; d = j->node[d].next) {
         uint64_t dim = 0;
-        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16 ||
-            t->n_dims == MOST_DIMS)
-            return refuse(err, j->path, "tensor %s has a shape that is not up to 8 numbers, or too large a one",
-                          t->name);
-        t->dim[t->n_dims++] = (size_t)dim;
+        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16)
+            return refuse(err, j->path, "tensor %s has a shape that is not of numbers, or too large a one", t->name);
+        if (t->n_dims < MOST_DIMS) t->dim[t->n_dims] = (size_t)dim;
+        t->n_dims++;
         size *= dim;
     }
     const int from = are_lists ? json_child(j, offsets) : -1, to = from < 0 ? -1 : j->node[from].next;
-    if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, end) ||
-        *end < t->begin || *end - t->begin != size * dtype_table[t->dtype].bytes)
+    if (to < 0 || j->node[to].next >= 0 || !json_integer(j, from, &t->begin) || !json_integer(j, to, &t->end) ||
+        t->end < t->begin || (t->dtype < DTYPES && t->end - t->begin != size * dtype_table[t->dtype].bytes))
         return refuse(err, j->path, "tensor %s has data_offsets that do not fit its shape", t->name);
     return TTMM_OK;
 }
@@ -4092,25 +4175,24 @@ static int read_header(safetensors *s, uint64_t *data, ttmm_error *err)
 /* The tensors that the header lists; there are `data` bytes of numbers. */
 static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
 {
-    const json *j = &s->j;
+    json *j = &s->j;
     const size_t most = json_count(j, 0);
-    uint64_t end = 0;
     s->tensor = calloc(most + 1, sizeof *s->tensor);
     if (s->tensor == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for %zu tensors", j->path, most);
     for (int key = json_child(j, 0); key >= 0; key = json_next_key(j, key)) {
         if (json_equal(j, key, "__metadata__")) continue;
         stored *t = &s->tensor[s->n++];
-        int code = read_entry(j, key, t, &end, err);
+        int code = read_entry(j, key, t, err);
         if (code) return code;
-        if (end > data)
+        if (t->end > data)
             return refuse(err, j->path, "tensor %s ends at byte %llu of the data, which has %llu: cut short?", t->name,
-                          (unsigned long long)end, (unsigned long long)data);
-        t->begin += 8 + j->bytes;
+                          (unsigned long long)t->end, (unsigned long long)data);
+        t->begin += 8 + j->bytes, t->end += 8 + j->bytes;
     }
     return TTMM_OK;
 }
 
-/* No two tensors may have the same name, or overlap. */
+/* No two tensors may overlap. */
 static int check_entries(const safetensors *s, ttmm_error *err)
 {
     const stored **order = calloc(s->n + 1, sizeof *order);
@@ -4118,14 +4200,11 @@ static int check_entries(const safetensors *s, ttmm_error *err)
     uint64_t end = 0;
     if (order == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
     for (size_t i = 0; i < s->n; i++) order[i] = &s->tensor[i];
-    qsort(order, s->n, sizeof *order, by_name);
-    for (size_t i = 1; i < s->n && code == TTMM_OK; i++)
-        if (by_name(&order[i - 1], &order[i]) == 0) code = refuse(err, s->j.path, "has two tensors %s", order[i]->name);
     qsort(order, s->n, sizeof *order, by_begin);
     for (size_t i = 0; i < s->n && code == TTMM_OK; i++) {
         if (order[i]->begin < end)
             code = refuse(err, s->j.path, "tensors %s and %s overlap", order[i - 1]->name, order[i]->name);
-        end = order[i]->begin + (uint64_t)count_of(order[i]) * dtype_table[order[i]->dtype].bytes;
+        end = order[i]->end;
     }
     free(order);
     return code;
@@ -4175,10 +4254,11 @@ static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
 static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttmm_error *err)
 {
     uint64_t raw[CHUNK];
-    const size_t count = count_of(t);
-    if ((as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
-        return refuse(err, s->j.path, "tensor %s is %s, expected %s", t->name, dtype_table[t->dtype].name,
+    char shown[80];
+    if (!is_known(t) || (as >= I64) != (t->dtype >= I64) || (as == U8) != (t->dtype == U8))
+        return refuse(err, s->j.path, "tensor %s is %s, expected %s", t->name, describe(shown, &s->j, t),
                       as >= I64 ? dtype_table[as].name : "floating-point numbers");
+    const size_t count = count_of(t);
     int code = seek_tensor(s, t, err);
     for (size_t k = 0; k < count && code == TTMM_OK;) {
         const size_t n = count - k < CHUNK ? count - k : CHUNK;
@@ -4208,9 +4288,10 @@ static int read_tensor(safetensors *s, const char *name, void *data, int as, siz
 {
     const stored *t = find_tensor(s, name);
     if (t == NULL) return refuse(err, s->j.path, "tensor %s is missing", name);
+    char shown[80];
     if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
-        return refuse(err, s->j.path, "tensor %s is [%zu, %zu], expected [%zu, %zu]", name, t->dim[0], t->dim[1], rows,
-                      cols);
+        return refuse(err, s->j.path, "tensor %s is %s, expected [%zu, %zu]", name,
+                      strchr(describe(shown, &s->j, t), '['), rows, cols);
     return read_numbers(s, t, data, as, err);
 }
 
@@ -4235,14 +4316,16 @@ static int write_arrays(const char *folder, const char *name, size_t n, ttmm_arr
                         const void *object, int dtype, const char *note, ttmm_error *err)
 {
     stored *tensor = malloc((n + 1) * sizeof *tensor);
-    if (tensor == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
-    for (size_t i = 0; i < n; i++) {
-        const ttmm_array a = array_at(object, i);
-        tensor[i] = a.integer ? store(a.name, I32, a.rows, a.cols, a.integer)
-                              : store(a.name, dtype, a.rows, a.cols, a.data);
+    ttmm_array *array = malloc((n + 1) * sizeof *array); /* the names are theirs */
+    int code = tensor && array ? TTMM_OK : fail(err, TTMM_NO_ROOM, "out of memory for a list of %zu tensors", n);
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        const ttmm_array *a = &array[i];
+        array[i] = array_at(object, i);
+        tensor[i] = a->integer ? store(a->name, I32, a->rows, a->cols, a->integer)
+                               : store(a->name, dtype, a->rows, a->cols, a->data);
     }
-    int code = write_safetensors(folder, name, tensor, n, note, err);
-    free(tensor);
+    if (code == TTMM_OK) code = write_safetensors(folder, name, tensor, n, note, err);
+    free(array), free(tensor);
     return code;
 }
 
@@ -4318,7 +4401,13 @@ static const char *shortest(char text[32], double x)
 /* By TTMM_ROPE_DEFAULT ... */
 static const char *const rope_types[] = {"default", "linear", "llama3"};
 
-/* bos_token_id is null: no text begins with a token of its own here. */
+/* A line of config.json: the token is an id plus 1, 0 null, -1 none at all, as it was read. */
+static void write_token(FILE *f, const char *key, int token)
+{
+    if (token > 0) fprintf(f, "  \"%s\": %d,\n", key, token - 1);
+    else if (token == 0) fprintf(f, "  \"%s\": null,\n", key);
+}
+
 static int write_config(const ttmm_config *c, const char *folder, int type, ttmm_error *err)
 {
     const int scaled = c->rope != TTMM_ROPE_DEFAULT;
@@ -4343,11 +4432,11 @@ static int write_config(const ttmm_config *c, const char *folder, int type, ttmm
                 shortest(number[5], c->rope_before));
     fprintf(o.f,
             "%s,\n  \"hidden_act\": \"silu\",\n  \"attention_bias\": false,\n  \"mlp_bias\": false,\n"
-            "  \"tie_word_embeddings\": %s,\n  \"bos_token_id\": null,\n  \"eos_token_id\": %s",
-            scaled ? "}" : "", c->tied ? "true" : "false",
-            c->n_ends == 0  ? "null"
-            : c->n_ends > 1 ? "["
-                            : "");
+            "  \"tie_word_embeddings\": %s,\n",
+            scaled ? "}" : "", c->tied ? "true" : "false");
+    write_token(o.f, "bos_token_id", c->bos);
+    if (c->pad) write_token(o.f, "pad_token_id", c->pad);
+    fprintf(o.f, "  \"eos_token_id\": %s", c->n_ends == 0 ? "null" : c->n_ends > 1 ? "[" : "");
     for (int i = 0; i < c->n_ends; i++) fprintf(o.f, "%s%d", i ? ", " : "", c->end[i]);
     fprintf(o.f, "%s,\n  \"torch_dtype\": \"%s\"\n}\n", c->n_ends > 1 ? "]" : "", dtype_table[type].torch);
     return output_close(&o, err);
@@ -4356,18 +4445,23 @@ static int write_config(const ttmm_config *c, const char *folder, int type, ttmm
 /* The first of two nodes that is there. */
 static int either(int node, int other) { return node >= 0 ? node : other; }
 
-/* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. */
+/* The rotary positions: rope_theta, and rope_scaling or (transformers 5) rope_parameters. Where a key stands both in
+ * there and at the top level, the inner one counts, but for original_max_position_embeddings the outer one
+ * (transformers' RotaryEmbeddingConfigMixin). */
 static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
 {
-    const int rope = either(json_find(j, 0, "rope_scaling"), json_find(j, 0, "rope_parameters"));
+    const int scaling = json_find(j, 0, "rope_scaling"), parameters = json_find(j, 0, "rope_parameters");
+    const int empty = json_type(j, scaling) == '{' && json_child(j, scaling) < 0; /* counts as absent */
+    const int rope = scaling >= 0 && !empty ? scaling : parameters;
     if (rope >= 0 && json_type(j, rope) != '{')
-        return refuse(err, j->path, "rope_scaling or rope_parameters is not an object");
+        return json_refuse(j, rope == scaling ? "rope_scaling" : "rope_parameters", rope, "an object", err);
     const int theta = either(json_find(j, rope, "rope_theta"), json_find(j, 0, "rope_theta"));
-    if (theta >= 0 && !json_number(j, theta, &c->rope_theta)) return refuse(err, j->path, "rope_theta is not a number");
+    if (theta >= 0 && !json_number(j, theta, &c->rope_theta))
+        return json_refuse(j, "rope_theta", theta, "a number", err);
     const int part = either(json_find(j, rope, "partial_rotary_factor"), json_find(j, 0, "partial_rotary_factor"));
     double x;
     if (part >= 0 && !(json_number(j, part, &x) && x == 1))
-        return refuse(err, j->path, "partial_rotary_factor is set, which is not supported");
+        return json_refuse(j, "partial_rotary_factor", part, "1", err);
     const int type = either(json_find(j, rope, "rope_type"), json_find(j, rope, "type"));
     if (type < 0) return TTMM_OK;
     while (c->rope <= TTMM_ROPE_LLAMA3 && !json_equal(j, type, rope_types[c->rope])) c->rope++;
@@ -4382,9 +4476,10 @@ static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
                  {"original_max_position_embeddings", &c->rope_before, TTMM_ROPE_LLAMA3}};
     c->rope_before = c->context; /* if it is not said */
     for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
-        const int at = json_find(j, rope, field[i].key), optional = field[i].value == &c->rope_before;
+        const int optional = field[i].value == &c->rope_before;
+        const int at = either(optional ? json_find(j, 0, field[i].key) : -1, json_find(j, rope, field[i].key));
         if (c->rope >= field[i].of && !(at < 0 && optional) && !json_number(j, at, field[i].value))
-            return refuse(err, j->path, "%s is missing or not a number", field[i].key);
+            return json_refuse(j, field[i].key, at, "a number", err);
     }
     return TTMM_OK;
 }
@@ -4405,20 +4500,29 @@ static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
                                            : refuse(err, j->path, "use_sliding_window is true, which is not supported");
 }
 
-/* eos_token_id: one token or several. */
+/* eos_token_id: one token or several. One past the vocabulary never comes, and is passed over; ttmm_config_note says
+ * so. */
 static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
 {
-    const int ends = json_find(j, 0, "eos_token_id");
-    if (ends < 0) return TTMM_OK;
-    const int list = json_type(j, ends) == '[';
+    const int ends = json_find(j, 0, "eos_token_id"), list = json_type(j, ends) == '[';
     uint64_t id;
-    c->n_ends = 0;
+    if (ends >= 0) c->n_ends = 0;
     for (int i = list ? json_child(j, ends) : ends; i >= 0; i = list ? j->node[i].next : -1) {
-        if (c->n_ends == TTMM_ENDS || !json_integer(j, i, &id) || id >= (uint64_t)c->vocab)
-            return refuse(err, j->path, "eos_token_id is not up to %d tokens of the vocabulary", TTMM_ENDS);
+        if (!json_integer(j, i, &id)) return json_refuse(j, "eos_token_id", i, "a token id, or a list of them", err);
+        if (id >= (uint64_t)c->vocab) continue;
+        if (c->n_ends == TTMM_ENDS)
+            return refuse(err, j->path, "eos_token_id has more than %d tokens of the vocabulary", TTMM_ENDS);
         c->end[c->n_ends++] = (int)id;
     }
     return TTMM_OK;
+}
+
+/* A token that is not used here but written again: its id plus 1; 0: null or not a token; -1: the key is absent. */
+static int read_token(const json *j, const char *key)
+{
+    const int node = json_key(j, 0, key);
+    uint64_t id;
+    return node < 0 ? -1 : json_integer(j, node, &id) && id < INT_MAX ? (int)id + 1 : 0;
 }
 
 /* All of config.json. What is missing has the default of transformers' LlamaConfig, for Qwen2 as well. */
@@ -4442,26 +4546,27 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         const int node = json_find(j, 0, field[i].key);
         if (node < 0 && field[i].fallback) *field[i].value = field[i].fallback;
         else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
-        else return refuse(err, j->path, "%s is missing or not a count", field[i].key);
+        else return json_refuse(j, field[i].key, node, "a count", err);
     }
-    const int type = json_find(j, 0, "model_type"), tied = json_find(j, 0, "tie_word_embeddings");
+    const int type = json_find(j, 0, "model_type");
     c->biases = json_equal(j, type, "qwen2");
     if (!c->biases && !json_equal(j, type, "llama"))
         return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
-    static const char *const fixed[][2] = {
+    static const char *const table[][2] = {
         {"hidden_act", "\"silu\""},
         {"mlp_bias", "false"},
         {"quantization_config", "null"},
+        {"tie_word_embeddings", "true or false"},
         {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
-    int code = check_fixed(j, fixed, c->biases ? 3 : 4, err);
+    int code = check_values(j, table, c->biases ? 4 : 5, err);
     if (code) return code;
     if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
     if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
-    c->tied = json_type(j, tied) == 't', c->norm_eps = 1e-6, c->rope_theta = 10000;
-    if (tied >= 0 && !c->tied && json_type(j, tied) != 'f')
-        return refuse(err, j->path, "tie_word_embeddings is not true or false");
+    c->tied = json_true(j, 0, "tie_word_embeddings"), c->norm_eps = 1e-6, c->rope_theta = 10000;
     const int eps = json_find(j, 0, "rms_norm_eps");
-    if (eps >= 0 && !json_number(j, eps, &c->norm_eps)) return refuse(err, j->path, "rms_norm_eps is not a number");
+    if (eps >= 0 && !json_number(j, eps, &c->norm_eps)) return json_refuse(j, "rms_norm_eps", eps, "a number", err);
+    c->bos = read_token(j, "bos_token_id"), c->pad = read_token(j, "pad_token_id");
+    if (c->pad < 0) c->pad = 0; /* absent is null there, where a Llama without bos_token_id has 1 */
     code = read_rope(c, j, err);
     if (code == TTMM_OK) code = check_window(c, j, err);
     if (code == TTMM_OK) code = read_ends(c, j, err);
@@ -4470,17 +4575,128 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
     return code;
 }
 
-/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
-int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
+static const char whole_file[] = "model.safetensors", index_file[] = "model.safetensors.index.json";
+
+/* A checkpoint that is read: model.safetensors, or the files that weight_map of model.safetensors.index.json names for
+ * each tensor, of which one is open. */
+typedef struct {
+    const char *folder;
+    json index;
+    int sharded, shard; /* 1; the node of the open file's name, -1: none is */
+    safetensors s;
+} checkpoint;
+
+static void close_checkpoint(checkpoint *k)
+{
+    close_safetensors(&k->s);
+    json_close(&k->index);
+}
+
+/* k is to be closed even if this fails. */
+static int open_checkpoint(checkpoint *k, const char *folder, ttmm_error *err)
+{
+    *k = (checkpoint){.folder = folder, .shard = -1};
+    k->sharded = !ttmm_exists(folder, whole_file) && ttmm_exists(folder, index_file);
+    return k->sharded ? json_open(&k->index, folder, index_file, err)
+                      : open_safetensors(&k->s, folder, whole_file, err);
+}
+
+static int has_tensor(const checkpoint *k, const char *name)
+{
+    return k->sharded ? json_find(&k->index, json_find(&k->index, 0, "weight_map"), name) >= 0
+                      : find_tensor(&k->s, name) != NULL;
+}
+
+/* Opens the file of a tensor in k->s, if it is not the one that is open. */
+static int open_shard(checkpoint *k, const char *tensor, ttmm_error *err)
+{
+    char name[256];
+    const json *index = &k->index;
+    if (!k->sharded) return TTMM_OK;
+    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
+    if (json_type(index, node) != '"') return refuse(err, index->path, "weight_map has no file for %s", tensor);
+    if (json_text(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
+        return refuse(err, index->path, "%s is in %s, expected the name of a file in this folder", tensor, name);
+    if (k->shard >= 0 && json_equal(index, k->shard, name)) return TTMM_OK;
+    close_safetensors(&k->s);
+    k->shard = node;
+    return open_safetensors(&k->s, k->folder, name, err);
+}
+
+/* *both: whether a folder's checkpoint, if there is one, has both an embedding and a head. */
+static int find_head(int *both, const char *folder, ttmm_error *err)
+{
+    checkpoint k = {.shard = -1};
+    if (!ttmm_exists(folder, whole_file) && !ttmm_exists(folder, index_file)) return *both = 0, TTMM_OK;
+    const int code = open_checkpoint(&k, folder, err);
+    *both = code == TTMM_OK && has_tensor(&k, tensor_table[TTMM_EMBED].name) &&
+            has_tensor(&k, tensor_table[TTMM_HEAD].name);
+    close_checkpoint(&k);
+    return code;
+}
+
+/* *says_tied: what config.json says. A head that is stored beside the embedding counts as one of its own, and
+ * read_weights compares their numbers. */
+static int read_config(ttmm_config *c, int *says_tied, const char *folder, ttmm_error *err)
 {
     json j;
     memset(c, 0, sizeof *c);
     int code = json_open(&j, folder, "config.json", err);
     if (code == TTMM_OK) code = read_config_json(c, &j, err);
     json_close(&j);
+    int both = 0;
+    *says_tied = c->tied;
+    if (code == TTMM_OK && c->tied) code = find_head(&both, folder, err);
+    if (both) c->tied = 0;
     if (code || !ttmm_exists(folder, "generation_config.json")) return code;
     code = json_open(&j, folder, "generation_config.json", err);
     if (code == TTMM_OK) code = read_ends(c, &j, err);
+    json_close(&j);
+    return code;
+}
+
+/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
+int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    int says_tied;
+    return read_config(c, &says_tied, folder, err);
+}
+
+/* The file that counts in transformers' generate: its keys that are in the list and not null, and its end tokens past the
+ * vocabulary. */
+int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    static const char followed[] =
+        " do_sample temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff repetition_penalty "
+        "encoder_repetition_penalty no_repeat_ngram_size bad_words_ids min_length min_new_tokens max_length "
+        "max_new_tokens max_time stop_strings num_beams num_beam_groups diversity_penalty length_penalty penalty_alpha "
+        "renormalize_logits forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty suppress_tokens "
+        "begin_suppress_tokens sequence_bias token_healing guidance_scale watermarking_config dola_layers constraints "
+        "force_words_ids ";
+    const int generation = ttmm_exists(folder, "generation_config.json");
+    const char *file = generation ? "generation_config.json" : "config.json";
+    char name[60], word[64], shown[64];
+    size_t n = 0;
+    json j;
+    note[0] = 0;
+    int code = json_open(&j, folder, file, err);
+    for (int key = code ? -1 : json_child(&j, 0); key >= 0 && n < size; key = json_next_key(&j, key)) {
+        const int value = j.node[key].next;
+        json_text(name, sizeof name, &j, key);
+        snprintf(word, sizeof word, " %s ", name);
+        if (json_type(&j, value) == 'n' || strstr(followed, word) == NULL) continue;
+        n += (size_t)snprintf(note + n, size - n, "%s%s %s", n ? ", " : "passed over: ", name,
+                              json_shown(shown, &j, value));
+    }
+    const int ends = code ? -1 : json_find(&j, 0, "eos_token_id"), list = json_type(&j, ends) == '[';
+    for (int i = list ? json_child(&j, ends) : ends; i >= 0 && n < size; i = list ? j.node[i].next : -1) {
+        uint64_t id;
+        if (!json_integer(&j, i, &id) || id < (uint64_t)c->vocab) continue;
+        n += (size_t)snprintf(note + n, size - n, "%seos_token_id %s is past the vocabulary, %d, and ignored",
+                              n ? "; " : "", json_shown(shown, &j, i), c->vocab);
+    }
+    if (generation && ends < 0 && c->n_ends && !code && n < size)
+        snprintf(note + n, size - n, "%sno eos_token_id: that of config.json counts", n ? "; " : "");
     json_close(&j);
     return code;
 }
@@ -4515,55 +4731,42 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const ch
     return code ? code : write_arrays(folder, "model.safetensors", n, array_of_model, m, type, note, err);
 }
 
-/* A checkpoint in several files: weight_map of model.safetensors.index.json names the file of every tensor. Opens that
- * of `tensor` in s, if it is not the one that is open: *shard, the node of its name. */
-static int open_shard(safetensors *s, int *shard, const json *index, const char *folder, const char *tensor,
-                      ttmm_error *err)
+/* Every tensor of config.json's shape; others are passed over, but not a further layer. Of a tied head and embedding one
+ * may stand for both; two that are the same are tied, and two that are not are not, as in transformers' tie_weights. */
+static int read_weights(ttmm_model *m, checkpoint *k, const char *folder, ttmm_error *err)
 {
-    char name[256];
-    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
-    if (json_type(index, node) != '"') return refuse(err, index->path, "weight_map has no file for %s", tensor);
-    if (json_name(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
-        return refuse(err, index->path, "%s is in %s, expected the name of a file in this folder", tensor, name);
-    if (*shard >= 0 && json_equal(index, *shard, name)) return TTMM_OK;
-    close_safetensors(s);
-    *shard = node;
-    return open_safetensors(s, folder, name, err);
-}
-
-/* Every tensor of config.json's shape, in one file or several; others in the file are passed over, but not a further
- * layer. s and index are left open. */
-static int read_weights(ttmm_model *m, safetensors *s, json *index, const char *folder, ttmm_error *err)
-{
-    static const char whole[] = "model.safetensors", parts[] = "model.safetensors.index.json";
+    const char *embed = tensor_table[TTMM_EMBED].name, *head = tensor_table[TTMM_HEAD].name;
     ttmm_config c;
-    int code = ttmm_config_read(&c, folder, err), shard = -1;
+    int says_tied, code = read_config(&c, &says_tied, folder, err);
     if (code) return code;
-    const int sharded = !ttmm_exists(folder, whole) && ttmm_exists(folder, parts);
-    code = sharded ? json_open(index, folder, parts, err) : open_safetensors(s, folder, whole, err);
+    code = open_checkpoint(k, folder, err);
     if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&c, i);
-        if (sharded) code = open_shard(s, &shard, index, folder, t.name, err);
-        if (code == TTMM_OK) code = read_tensor(s, t.name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
+        const int swapped = c.tied && t.kind == TTMM_EMBED && !has_tensor(k, embed) && has_tensor(k, head);
+        const char *name = swapped ? head : t.name;
+        code = open_shard(k, name, err);
+        if (code == TTMM_OK) code = read_tensor(&k->s, name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
     }
     if (code) return code;
+    const size_t n = kind_size(&c, TTMM_HEAD); /* the last tensor: to tie it is to leave it out */
+    if (says_tied && !c.tied &&
+        memcmp(m->data + m->offset[TTMM_EMBED], m->data + m->offset[TTMM_HEAD], n * sizeof(real)) == 0)
+        m->config.tied = 1, m->offset[TTMM_HEAD] = m->offset[TTMM_EMBED], m->n -= n;
     char name[80]; /* of a layer that should not be there */
     snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
-    if (sharded ? json_find(index, json_find(index, 0, "weight_map"), name) >= 0 : find_tensor(s, name) != NULL)
+    if (has_tensor(k, name))
         return refuse(err, folder, "holds %s, expected %d layers as config.json says", name, c.n_layers);
     return TTMM_OK;
 }
 
-/* Both are closed whatever was opened. */
+/* k is closed whatever was opened. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
 {
-    safetensors s = {0};
-    json index = {0};
+    checkpoint k = {.shard = -1};
     memset(m, 0, sizeof *m);
-    int code = read_weights(m, &s, &index, folder, err);
-    close_safetensors(&s);
-    json_close(&index);
+    int code = read_weights(m, &k, folder, err);
+    close_checkpoint(&k);
     if (code) ttmm_model_free(m);
     return code;
 }
@@ -4630,40 +4833,100 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     return code ? code : write_arrays(folder, name, n, array_of_lora, l, TTMM_REAL, note, err);
 }
 
-/* The ranks of an adapter's matrices, by the shapes of its tensors; a matrix may have none: 0. Every tensor must be of
- * one of the matrices.    rank [matrices] is zeroed */
-enum { MOST_RANK = 4096 }; /* as in ttmm_lora_new; the width of a large model's layers, more makes no sense */
-static int read_ranks(int *rank, const safetensors *s, int matrices, ttmm_error *err)
+/* Whether a string of a list is the name of a module: all of it (2), or its end after a dot (1). */
+static int is_listed(const json *j, int list, const char *module)
 {
-    char name[2][160];
+    int found = 0;
+    for (int i = json_child(j, list); i >= 0; i = j->node[i].next) {
+        char name[100];
+        const size_t n = json_text(name, sizeof name, j, i), all = strlen(module);
+        if (n == 0 || n > all || strcmp(module + all - n, name) != 0) continue;
+        if (n == all) return 2;
+        if (module[all - n - 1] == '.') found = 1;
+    }
+    return found;
+}
+
+/* Whether layers_to_transform, a number or a list, lets a layer take part. */
+static int is_layer(const json *j, int layer)
+{
+    const int layers = json_find(j, 0, "layers_to_transform"), list = json_type(j, layers) == '[';
+    uint64_t number;
+    int found = layers < 0 || (list && json_child(j, layers) < 0);
+    for (int i = list ? json_child(j, layers) : layers; i >= 0; i = list ? j->node[i].next : -1)
+        found |= json_integer(j, i, &number) && number == (uint64_t)layer;
+    return found;
+}
+
+/* Whether PEFT gives a module an adapter (check_target_module_exists of peft 0.21); if not, its tensors are passed over.
+ * A module named whole is one in every layer. Without target_modules it is q and v, of Llama and of Qwen2. */
+static int is_target(const json *j, const char *module, int layer)
+{
+    const int target = json_find(j, 0, "target_modules");
+    const char *last = strrchr(module, '.') + 1;
+    if (is_listed(j, json_find(j, 0, "exclude_modules"), module)) return 0;
+    if (json_type(j, target) == '"') return 1; /* "all-linear" */
+    const int listed = target >= 0 ? is_listed(j, target, module)
+                                   : strcmp(last, "q_proj") == 0 || strcmp(last, "v_proj") == 0;
+    return listed == 2 || (listed && is_layer(j, layer));
+}
+
+/* PEFT's names in memory have the adapter's own, lora_A.default.weight; it reads them as well. */
+static void rename_default(safetensors *s)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        char *found = strstr(s->j.text + (s->tensor[i].name - s->j.text), ".default.weight");
+        if (found) strcpy(found, ".weight");
+    }
+}
+
+/* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0. Every
+ * tensor must be of one of the matrices.    rank [matrices] is zeroed */
+enum { MOST_RANK = 4096 }; /* as in ttmm_lora_new; the width of a large model's layers, more makes no sense */
+static int read_ranks(int *rank, const safetensors *s, const json *j, int matrices, ttmm_error *err)
+{
+    const int init = json_key(j, 0, "init_lora_weights"),
+              drawn = json_type(j, init) == 'f' || json_type(j, init) == 'n';
+    char name[2][160], module[96];
     const stored *half[2]; /* A, B */
-    size_t known = 0;
+    size_t known = 0, used = 0;
     for (int i = 0; i < matrices; i++) {
+        module_name(module, i);
+        const int targeted = is_target(j, module, i / TTMM_MATRICES);
         for (int side = 0; side < 2; side++) {
             adapter_name(name[side], i, side);
             half[side] = find_tensor(s, name[side]);
+            known += half[side] != NULL;
         }
-        if (half[0] == NULL && half[1] == NULL) continue;
+        if (targeted && drawn && half[0] == NULL)
+            return refuse(err, j->path, "init_lora_weights is not true, and %s has no tensors: they would be random",
+                          module);
+        if (!targeted || (half[0] == NULL && half[1] == NULL)) continue;
         for (int side = 0; side < 2; side++)
             if (half[side] == NULL) return refuse(err, s->j.path, "tensor %s is missing", name[side]);
         const size_t R = half[0]->dim[0], cols = half[1]->dim[1];
         if (R < 1 || R > MOST_RANK || cols != R)
             return refuse(err, s->j.path, "tensor %s has %zu columns, its lora_A %zu rows: expected 1 to %d", name[1],
                           cols, R, MOST_RANK);
-        rank[i] = (int)R;
-        known += 2;
+        rank[i] = (int)R, used++;
     }
     for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
-        int i = 0;
+        int i = 0, layer = -1;
         for (; i < 2 * matrices; i++) {
             adapter_name(name[0], i / 2, i % 2);
             if (strcmp(s->tensor[t].name, name[0]) == 0) break;
         }
-        if (i == 2 * matrices)
-            return refuse(err, s->j.path, "tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
-                          s->tensor[t].name);
+        if (i < 2 * matrices) continue;
+        if (sscanf(s->tensor[t].name, "base_model.model.model.layers.%9d.", &layer) == 1 &&
+            layer >= matrices / TTMM_MATRICES)
+            return refuse(err, s->j.path, "tensor %s is of layer %d, the model has layers 0 to %d", s->tensor[t].name,
+                          layer, matrices / TTMM_MATRICES - 1);
+        return refuse(err, s->j.path, "tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
+                      s->tensor[t].name);
     }
-    return known ? TTMM_OK : refuse(err, s->j.path, "holds no LoRA matrix");
+    if (known < s->n) return refuse(err, s->j.path, "has a tensor twice: with and without .default");
+    if (known == 0) return refuse(err, s->j.path, "holds no LoRA matrix");
+    return used ? TTMM_OK : refuse(err, j->path, "none of its tensors is of a module that target_modules names");
 }
 
 /* The alpha of a module: of the first key of alpha_pattern that is the module's name or its end after a dot; else
@@ -4681,7 +4944,7 @@ static int alpha_of(double *alpha, double common, const json *j, const char *mod
         for (size_t i = (size_t)whole; i < n; i++)
             if (!(key[i] == '\\' && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n)) key[length++] = key[i];
         key[length] = 0;
-        if (n + 1 == sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
+        if (n >= sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
             return refuse(err, j->path, "alpha_pattern has the regular expression %s, which is not supported",
                           json_shown(shown, j, at));
         if (length > all || strcmp(module + all - length, key) != 0) continue;
@@ -4699,32 +4962,31 @@ typedef struct {
     int rooted; /* 1: the scale is alpha / sqrt(rank), "use_rslora"                              (Kalajdzievski 2023) */
 } adapter_settings;
 
-/* fixed: what must be as it is here. used: what must have one of these types (the first characters of json_node) to be
- * understood. */
+/* Those whose untrained adapter is the base may initialise one; the others (pissa, olora, corda, loftq, lora_ga) take it
+ * out of the base. */
 static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
 {
-    static const char *const fixed[][2] = {
-        {"peft_type", "\"LORA\""},     {"use_dora", "false"},    {"use_qalora", "false"},
-        {"fan_in_fan_out", "false"},   {"lora_bias", "false"},   {"bias", "\"none\""},
-        {"layer_replication", "null"}, {"arrow_config", "null"}, {"alora_invocation_tokens", "null"}};
-    static const struct {
-        const char *key, *types, *expected;
-    } used[] = {
-        {"use_rslora", "tf", "true or false"}, {"rank_pattern", "{", "an object"}, {"alpha_pattern", "{", "an object"}};
+    static const char *const table[][2] = {
+        {"peft_type", "\"LORA\""},
+        {"bias", "\"none\""},
+        {"use_dora use_qalora fan_in_fan_out lora_bias", "false"},
+        {"layer_replication arrow_config alora_invocation_tokens modules_to_save use_bdlora kasa_config "
+         "monteclora_config trainable_token_indices target_parameters",
+         "null"},
+        {"use_rslora", "true or false"},
+        {"rank_pattern alpha_pattern", "an object"},
+        {"target_modules", "a list of names or \"all-linear\", not an expression"},
+        {"exclude_modules", "a list of names, not an expression"},
+        {"layers_to_transform", "a number or a list"},
+        {"layers_pattern", "\"layers\""},
+        {"init_lora_weights", "true, false, \"gaussian\", \"eva\", \"orthogonal\" or \"mica\": others alter the base"}};
     uint64_t r;
-    if (!json_integer(j, json_find(j, 0, "r"), &r) || r < 1 || r > MOST_RANK)
-        return refuse(err, j->path, "r is missing or not a rank of 1 to %d", MOST_RANK);
-    if (!json_number(j, json_find(j, 0, "lora_alpha"), &a->alpha))
-        return refuse(err, j->path, "lora_alpha is missing or not a number");
-    int code = check_fixed(j, fixed, sizeof fixed / sizeof *fixed, err);
+    const int rank = json_find(j, 0, "r"), alpha = json_find(j, 0, "lora_alpha");
+    if (!json_integer(j, rank, &r) || r < 1 || r > MOST_RANK)
+        return json_refuse(j, "r", rank, "a rank of 1 to 4096", err);
+    if (!json_number(j, alpha, &a->alpha)) return json_refuse(j, "lora_alpha", alpha, "a number", err);
+    int code = check_values(j, table, sizeof table / sizeof *table, err);
     if (code) return code;
-    if (json_child(j, json_find(j, 0, "modules_to_save")) >= 0)
-        return refuse(err, j->path, "modules_to_save is set, which is not supported");
-    for (size_t i = 0; i < sizeof used / sizeof *used; i++) {
-        const int node = json_find(j, 0, used[i].key);
-        if (node >= 0 && strchr(used[i].types, json_type(j, node)) == NULL)
-            return json_refuse(j, used[i].key, node, used[i].expected, err);
-    }
     a->rank = json_child(j, json_find(j, 0, "rank_pattern")) < 0 ? (int)r : 0;
     a->rooted = json_true(j, 0, "use_rslora");
     return TTMM_OK;
@@ -4764,7 +5026,8 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     int code = json_open(&j, folder, "adapter_config.json", err);
     if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
     if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) code = read_ranks(rank, &s, matrices, err);
+    if (code == TTMM_OK) rename_default(&s);
+    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, matrices, err);
     if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
     for (int i = 0; i < matrices && code == TTMM_OK; i++)
         if (rank[i]) code = read_adapter_matrix(l, i, &a, &j, &s, err);
@@ -5591,7 +5854,7 @@ static int read_post_processor(ttmm_tokenizer *tok, const json *j, int node, ttm
             after = 1; /* the text */
             continue;
         }
-        json_name(key, sizeof key, j, name);
+        json_text(key, sizeof key, j, name);
         const int ids = json_find(j, json_find(j, tokens, key), "ids");
         for (int id = json_child(j, ids); id >= 0; id = j->node[id].next) {
             uint64_t token;
@@ -5647,14 +5910,6 @@ static void lay_out_tokenizer(ttmm_tokenizer *tok, size_t text_bytes, arena *a)
     tok->merge = take(a, tok->merge_room, sizeof *tok->merge);
     tok->added = take(a, tok->n_added, sizeof *tok->added);
     lay_out_unicode(&tok->unicode, a);
-}
-
-/* The places of a hash table of n: a power of 2, half of them stay empty. */
-static size_t table_room(size_t n)
-{
-    size_t room = 16;
-    while (room < 2 * n) room *= 2;
-    return room;
 }
 
 /* The id of a token, which must be one of the model's; else TTMM_BAD_INPUT. */
@@ -5801,17 +6056,16 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
  * --output. Refused: verbs and options that are not in the program's tables, or not of the verb; values that are not
  * read whole or out of range; a wrong number of arguments. */
 
-/* "F32 [3, 4]", cut to the room there is. */
-static void describe(char shape[80], const stored *t)
+/* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double has 53. */
+static double apart(uint64_t a, int type_a, uint64_t b, int type_b)
 {
-    int n = snprintf(shape, 80, "%s [", dtype_table[t->dtype].name);
-    for (int d = 0; d < t->n_dims && n < 80; d++)
-        n += snprintf(shape + n, 80 - (size_t)n, "%s%zu", d ? ", " : "", t->dim[d]);
-    if (n < 79) snprintf(shape + n, 80 - (size_t)n, "]");
+    const int below_a = type_a <= I8 && signed_number(a, type_a) < 0,
+              below_b = type_b <= I8 && signed_number(b, type_b) < 0;
+    const uint64_t u = type_a <= I8 ? (uint64_t)signed_number(a, type_a) : a;
+    const uint64_t v = type_b <= I8 ? (uint64_t)signed_number(b, type_b) : b;
+    if (below_a != below_b) return fabs(decode_number(a, type_a) - decode_number(b, type_b));
+    return (double)(u > v ? u - v : v - u); /* of two negative ones 2^64 is too much in both */
 }
-
-/* A stored whole number, exactly. */
-static int64_t integer_of(uint64_t raw, int dtype) { return dtype == I32 ? (int32_t)(uint32_t)raw : (int64_t)raw; }
 
 /* The numbers of two tensors of the same shape: fills in d's verdict and figures. Written so that a NaN is never
  * within. */
@@ -5833,10 +6087,7 @@ static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a,
             const double x = decode_number(raw_a[i], a->dtype), y = decode_number(raw_b[i], b->dtype);
             const double magnitude = fabs(x) > fabs(y) ? fabs(x) : fabs(y);
             double off = fabs(x - y);
-            if (integers) { /* of 64 bits, where a double has 53 */
-                const int64_t u = integer_of(raw_a[i], a->dtype), v = integer_of(raw_b[i], b->dtype);
-                off = (double)(u > v ? (uint64_t)u - (uint64_t)v : (uint64_t)v - (uint64_t)u);
-            }
+            if (integers) off = apart(raw_a[i], a->dtype, raw_b[i], b->dtype);
             if (!(x - x == 0 && y - y == 0)) { /* the first is shown */
                 if (finite) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
                 finite = 0;
@@ -5870,10 +6121,11 @@ int ttmm_compare(const char *path_a, const char *path_b, double atol, double rto
         ttmm_difference d = {0};
         if (a == NULL && find_tensor(&sa, b->name)) continue;
         d.name = a ? a->name : b->name;
-        if (a) describe(d.shape[0], a);
-        if (b) describe(d.shape[1], b);
+        if (a) describe(d.shape[0], &sa.j, a);
+        if (b) describe(d.shape[1], &sb.j, b);
         if (a == NULL) d.verdict = TTMM_EXTRA;
         else if (b == NULL) d.verdict = TTMM_MISSING;
+        else if (!is_known(a) || !is_known(b)) d.verdict = TTMM_UNKNOWN;
         else if (a->n_dims != b->n_dims || memcmp(a->dim, b->dim, sizeof a->dim) != 0) d.verdict = TTMM_SHAPE;
         else code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, err);
         if (code) break;

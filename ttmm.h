@@ -178,6 +178,7 @@ struct ttmm_config {
     double rope_low, rope_high, rope_before; /* llama3: low_freq_factor, high_freq_factor, and
                                               * original_max_position_embeddings */
     int n_ends, end[TTMM_ENDS];              /* tokens after which a text is over: eos_token_id */
+    int bos, pad; /* bos_token_id, pad_token_id: the id plus 1, 0 null, bos -1 absent; kept for the next reader */
 };
 
 /* The tensors of a model. The first seven, in every layer, are the matrices that LoRA adapts. */
@@ -617,12 +618,20 @@ uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster);
 
 /* ---- 16. config.json, checkpoints, adapters, the corpus's file --------------------------------------------------- */
 
+/* config.json; where a text ends by generation_config.json, if that says so. A head that is stored beside the embedding
+ * makes it untied, whatever config.json says. */
 int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err);
+
+/* What generation_config.json (without one, config.json) asks for and nothing here does, as a note for people: settings
+ * that transformers' generate would follow, where sampling here goes by ttmm_sampler; end tokens past the vocabulary.
+ * "" if nothing.    note [size] overwritten, cut to size - 1 bytes;   c: as read */
+int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *folder, ttmm_error *err);
 
 /* config.json, model.safetensors and, with the byte vocabulary, tokenizer.json. The weights are rounded to that type,
  * to nearest and ties to even. TTMM_BAD_INPUT: one is not finite, or too large for it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err);
-/* model.safetensors, or the files that model.safetensors.index.json names. */
+/* model.safetensors, or the files that model.safetensors.index.json names. If config.json says that the head is tied: a
+ * stored one of other numbers is not (it is in transformers, too, a model of its own), an equal one is. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
 
 /* Tensor i < ttmm_lora_tensors(l) of an adapter, by PEFT's name: A and B of each matrix in turn. */
@@ -631,8 +640,9 @@ ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i);
 
 /* adapter_config.json and adapter_model.safetensors. TTMM_BAD_USE: the matrices have different ranks or scales. */
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
-/* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. What else
- * would alter the result (DoRA, biases, saved modules ...) is refused by name. */
+/* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. Tensors of
+ * modules that target_modules, exclude_modules and layers_to_transform leave out are passed over, as in PEFT. What else
+ * would alter the result (DoRA, biases, saved modules, initialisations that alter the base ...) is refused by name. */
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err);
 
 /* corpus.safetensors. TTMM_BAD_INPUT: offsets or numbers do not fit each other, or a token is not below vocab. */
@@ -660,7 +670,7 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 
 /* Two safetensors files, tensor by tensor; A is the reference. */
-enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA };
+enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA, TTMM_UNKNOWN };
 typedef struct {
     const char *name;  /* valid during the call of report, as all of this */
     int verdict;       /* of those above; from TTMM_PAST on it is a failure */
@@ -673,8 +683,9 @@ typedef struct {
     double a, b;       /* the numbers there */
 } ttmm_difference;
 
-/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, I64,
- * I32 and U8, and may differ. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
+/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, whole
+ * numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8 ...), or
+ * more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
  * integers must be equal; -0 equals 0. With a number that is not finite, what is reported is of the numbers before it.
  * *failures: how many tensors are not the same or within. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,

@@ -118,6 +118,25 @@ expect 0 "5 tokens" ./run generate "$T/q" --ids "$T/q.ids" --no-experts --temper
 same "$T/a" "$T/b" "experts from elsewhere, merged and written"
 ./run generate test/interop/qwen2 $elsewhere --merge lowrank --temperature 0 --tokens 8 --print-ids --quiet > "$T/b"
 same "$T/a" "$T/b" "the same experts beside the weights"
+# by --query alone, without a prompt or a tokenizer; what the base's folder has arrives, nothing of another base stays
+outside=${elsewhere#--ids $T/q.ids}
+rm -rf "$T/base" && cp -r test/interop/qwen2 "$T/base"
+kept="tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja"
+for f in $kept; do echo "$f" > "$T/base/$f"; done
+expect 0 "expert  similarity  weight" ./run route "$T/base" $outside
+expect 0 "" ./run merge "$T/base" $outside -o "$T/q"
+for f in $kept; do same "$T/base/$f" "$T/q/$f" "what merge takes"; done
+expect 0 "" ./run merge test/interop/qwen2 $outside -o "$T/q"
+for f in $kept; do [ -e "$T/q/$f" ] && fail "merge left $f of another base" || ok; done
+expect 0 '"bos_token_id": 25' cat "$T/q/config.json"
+printf '{"top_k": 20, "eos_token_id": [99]}' > "$T/base/generation_config.json"
+expect 0 "passed over: top_k 20; eos_token_id 99 is past the vocabulary, 27" ./run generate "$T/base" --ids "$T/q.ids" --no-experts --tokens 1
+rm -r "$T/ex/3"
+expect 0 "ex/3: is missing" ./run route test/interop/qwen2 $outside --active 1
+cp -r test/interop/qwen2/adapter "$T/ex/3" && cp -r test/interop/qwen2/adapter "$T/ex/4"
+expect 0 "ex/4: will never be chosen" ./run route test/interop/qwen2 $outside
+expect 0 "row 0 has the squared length" ./run route test/interop/qwen2 --experts "$T/ex" --centroids test/vectors/query.safetensors --query test/vectors/query.safetensors
+rm -r "$T/ex/4"
 expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
 # eval, too, needs no corpus if the query is given: here the embeddings that another index made of the same prompts
 ./train index "$T/prompts" data/test/c.txt --context 60 --quiet

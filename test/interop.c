@@ -49,10 +49,11 @@ static void put(const char *path, const char *data, size_t n)
 static const struct {
     const char *folder;
     ttmm_config config;
-} known[] = {{"qwen2", {8, 2, 4, 2, 2, 12, 27, 64, 1, 1e-6, 1e6, 1, TTMM_ROPE_DEFAULT, 0, 0, 0, 0, 1, {26}}},
-             {"llama3", {8, 2, 2, 1, 8, 14, 23, 512, 0, 1e-5, 1e4, 0, TTMM_ROPE_LLAMA3, 8, 1, 4, 64, 3, {20, 22, 21}}},
-             {"linear", {8, 1, 4, 2, 6, 10, 19, 96, 0, 1e-3, 500, 0, TTMM_ROPE_LINEAR, 3, 0, 0, 0, 0, {0}}},
-             {"shards", {8, 2, 1, 1, 8, 6, 19, 512, 0, 1e-6, 5e3, 1, TTMM_ROPE_LLAMA3, 32, 2, 3, 128, 2, {2, 3}}}};
+} known[] = {
+    {"qwen2", {8, 2, 4, 2, 2, 12, 27, 64, 1, 1e-6, 1e6, 1, TTMM_ROPE_DEFAULT, 0, 0, 0, 0, 1, {26}, 0, 0}},
+    {"llama3", {8, 2, 2, 1, 8, 14, 23, 512, 0, 1e-5, 1e4, 0, TTMM_ROPE_LLAMA3, 8, 1, 4, 64, 3, {20, 22, 21}, 0, 0}},
+    {"linear", {8, 1, 4, 2, 6, 10, 19, 96, 0, 1e-3, 500, 0, TTMM_ROPE_LINEAR, 3, 0, 0, 0, 0, {0}, 0, 0}},
+    {"shards", {8, 2, 1, 1, 8, 6, 19, 512, 0, 1e-6, 5e3, 1, TTMM_ROPE_LLAMA3, 32, 2, 3, 128, 2, {2, 3}, 0, 0}}};
 enum { KNOWN = sizeof known / sizeof *known };
 
 static void same_config(const char *folder, const ttmm_config *c, const ttmm_config *e)
@@ -197,6 +198,57 @@ static void gradients(void)
         ttmm_trace_free(&t);
     }
     CHECK_EQUAL(biases, 6);
+    ttmm_model_free(&m);
+}
+
+/* Writes the tensors of a tied model, and lm_head.weight, into a folder; head NULL: none. embed: the embedding, too. */
+static void put_tied(const char *folder, const ttmm_model *m, const real *head, int embed)
+{
+    static ttmm_array array[64];
+    const size_t tensors = ttmm_n_tensors(&m->config);
+    size_t n = 0;
+    for (size_t i = 0; i < tensors; i++) {
+        const ttmm_array a = ttmm_model_tensor_at(m, i);
+        if (embed || strcmp(a.name, "model.embed_tokens.weight") != 0) array[n++] = a;
+    }
+    const size_t V = (size_t)m->config.vocab, D = (size_t)m->config.dim;
+    if (head) array[n++] = (ttmm_array){"lm_head.weight", V, D, head, NULL};
+    DONE(ttmm_arrays_write(array, n, at(FOLDER, folder, "model.safetensors"), "", &err));
+}
+
+/* A head that is stored although config.json says tied: twice the embedding gives twice the logits, to the bit, and is
+ * written again; the same numbers are tied; a head alone is the embedding, too. */
+static void stored_head(void)
+{
+    ttmm_model m, r;
+    ttmm_trace t[2];
+    real head[27 * 8];
+    static contents config;
+    const int token[3] = {4, 26, 1};
+    const char *folder = at(FOLDER, "head", "");
+    get(&config, HERE "/qwen2/config.json");
+    if (!DONE(ttmm_model_read(&m, HERE "/qwen2", &err)) || !DONE(ttmm_make_folder(folder, &err))) return;
+    put(at(FOLDER, "head", "config.json"), config.at, config.n);
+    const size_t n = sizeof head / sizeof *head;
+    for (int how = 0; how < 3; how++) { /* another, the same, alone */
+        for (size_t i = 0; i < n; i++) head[i] = ttmm_weight(&m, 0, TTMM_EMBED)[i] * (how == 0 ? 2 : 1);
+        put_tied("head", &m, head, how < 2);
+        if (!DONE(ttmm_model_read(&r, folder, &err))) continue;
+        CHECK(r.config.tied == (how > 0) && r.n == m.n + (how > 0 ? 0 : n));
+        for (int k = 0; k < 2; k++) DONE(ttmm_trace_new(&t[k], k ? &r : &m, NULL, NULL, token, 3, 0, 0, &err));
+        const ttmm_array *a = array_of(&t[0], "logits"), *b = array_of(&t[1], "logits");
+        long wrong = 0;
+        for (size_t i = 0; i < 3 * 27; i++) wrong += b->data[i] != a->data[i] * (how == 0 ? 2 : 1);
+        CHECK_EQUAL(wrong, 0);
+        ttmm_trace_free(&t[0]), ttmm_trace_free(&t[1]);
+        DONE(ttmm_model_write(&r, at(FOLDER, "head", "again"), TTMM_REAL, "", &err));
+        ttmm_model_free(&r);
+        if (!DONE(ttmm_model_read(&r, at(FOLDER, "head", "again"), &err))) continue;
+        CHECK(r.config.tied == (how > 0) && memcmp(ttmm_weight(&r, 0, TTMM_HEAD), head, sizeof head) == 0);
+        ttmm_model_free(&r);
+    }
+    put_tied("head", &m, NULL, 0);
+    GIVES("none", ttmm_model_read(&r, folder, &err), TTMM_BAD_INPUT, "model.embed_tokens.weight is missing", "");
     ttmm_model_free(&m);
 }
 
@@ -588,8 +640,14 @@ static void models_refused(void)
         {"{", "{'partial_rotary_factor': 0.5,", "partial_rotary_factor"},
         {"{", "{'eos_token_ids': [1, [2, {}]], 'auto_map': {'x': null}, 'is_composition': true, 'pad_token_id': -1,",
          0},
-        {"{", "{'quantization_config': null, 'partial_rotary_factor': 1.0, 'pretraining_tp': 1,", 0},
-        {"'eos_token_id':", "'eos_token_id': '</s>', 'was':", "eos_token_id"},
+        {"{", "{'quantization_config': null, 'partial_rotary_factor': 1.0, 'NaN': [NaN, Infinity, -Infinity],", 0},
+        {"'eos_token_id':", "'eos_token_id': '</s>', 'was':", "eos_token_id is \"</s>\", expected a token id"},
+        {"{", "{'hidden_act': 'silu',", "has the key \"hidden_act\" twice"},
+        {"'hidden_act'", "'hidden\\u005fact'", 0},
+        {"{", "{'quantization_config': {\n  'bits': 4,\n  'group_size': 128, 'version': 'gemm', 'zero_point': true},",
+         "quantization_config is { \"bits\": 4, \"group_size\": 128, \"version\": \"gemm\", \"zero_poi..., expected "
+         "null"},
+        {"'rms_norm_eps': 1", "'rms_norm_eps': NaN, 'was': 1", "rms_norm_eps is NaN, expected a number"},
         {"'eos_token_id':", "'eos_token_id': [1, -2], 'was':", "eos_token_id"},
         {"'eos_token_id':", "'eos_token_id': [1, 2, 3, 4, 5, 6, 7, 8], 'was':", 0},
         {"'eos_token_id':", "'eos_token_id': [1, 2, 3, 4, 5, 6, 7, 8, 9], 'was':", "eos_token_id"},
@@ -650,6 +708,159 @@ static void models_refused(void)
         if (memcmp(p, "1.self_attn.k_proj.bias", 23) == 0) p[22] = 'z'; /* ... .biaz */
     put(path, weights.at, weights.n);
     GIVES("bias", read_model(), TTMM_BAD_INPUT, path, "model.layers.1.self_attn.k_proj.bias");
+}
+
+/* Which of two layers' seven matrices an adapter of all of them touches: config, then a letter for each matrix that has
+ * a rank: qkvogud in layer 0, QKVOGUD in 1; or what the sentence says. */
+static void adapters(void)
+{
+    static const char *const cases[][2] = {
+        {"'target_modules': ['q_proj']", "qQ"},
+        {"'target_modules': null", "qvQV"},
+        {"'odd': [NaN]", "qvQV"},
+        {"'target_modules': 'all-linear'", "qkvogudQKVOGUD"},
+        {"'target_modules': ['roj', '_proj', 'xq_proj', '', 5, 'lm_head', 'self_attn.o_proj']", "oO"},
+        {"'target_modules': ['\\u0071_proj', 'model.layers.1.mlp.up_proj', 'layers.0.mlp.gate_proj']", "qgQU"},
+        {"'target_modules': ['q_proj', 'model.layers.1.mlp.up_proj'], 'layers_to_transform': [0]", "qU"},
+        {"'target_modules': ['q_proj'], 'layers_to_transform': 1, 'layers_pattern': 'layers'", "Q"},
+        {"'target_modules': ['q_proj', 'k_proj'], 'layers_to_transform': [], 'layers_pattern': []", "qkQK"},
+        {"'layers_to_transform': [3, 1]", "QV"},
+        {"'target_modules': 'all-linear', 'exclude_modules': ['mlp.up_proj', 'layers.0.self_attn.q_proj']",
+         "kvogdQKVOGD"},
+        {"'target_modules': ['q_proj'], 'init_lora_weights': 'gaussian', 'velora_config': {}, 'new_key': [1]", "qQ"},
+        {"'target_modules': ['q_proj'], 'init_lora_weights': 'eva', 'eva_config': {'rho': 2}", "qQ"},
+        {"'target_modules': ['q_proj'], 'init_lora_weights': 'orthogonal', 'modules_to_save': []", "qQ"},
+        {"'target_modules': ['q_proj'], 'init_lora_weights': false", "qQ"},
+        {"'init_lora_weights': 'pissa'", "init_lora_weights is \"pissa\""},
+        {"'init_lora_weights': 'pissa_niter_16'", "init_lora_weights is \"pissa_niter_16\""},
+        {"'init_lora_weights': 'olora'", "init_lora_weights is \"olora\""},
+        {"'init_lora_weights': 'corda'", "init_lora_weights is \"corda\""},
+        {"'init_lora_weights': 'loftq'", "init_lora_weights is \"loftq\""},
+        {"'init_lora_weights': 'lora_ga'", "init_lora_weights is \"lora_ga\""},
+        {"'init_lora_weights': 'to_come'", "init_lora_weights is \"to_come\""},
+        {"'init_lora_weights': 1", "init_lora_weights is 1"},
+        {"'target_modules': '.*q_proj'", "target_modules is \".*q_proj\""},
+        {"'target_modules': []", "none of its tensors"},
+        {"'target_modules': ['lm_head']", "none of its tensors"},
+        {"'layers_to_transform': 2", "none of its tensors"},
+        {"'layers_to_transform': '1'", "layers_to_transform"},
+        {"'layers_pattern': 'h'", "layers_pattern"},
+        {"'exclude_modules': '.*up.*'", "exclude_modules"},
+        {"'modules_to_save': ['embed_tokens']", "modules_to_save is [\"embed_tokens\"]"},
+        {"'kasa_config': {}", "kasa_config"},
+        {"'use_bdlora': {'nblocks': 2}", "use_bdlora"},
+        {"'monteclora_config': {}", "monteclora_config"},
+        {"'trainable_token_indices': [3]", "trainable_token_indices"},
+        {"'target_parameters': ['x']", "target_parameters"},
+        {"'r': 1", "has the key \"r\" twice"},
+    };
+    static const char letter[] = "qkvogud", upper[] = "QKVOGUD";
+    static ttmm_array array[64];
+    static char text[600];
+    const char *path = at(FOLDER, "adapter", "adapter_model.safetensors");
+    ttmm_model m;
+    ttmm_lora all, l;
+    if (!DONE(ttmm_model_read(&m, HERE "/llama3", &err)) || !DONE(ttmm_lora_new(&all, &m.config, 1, 2, &err))) return;
+    test_fill(all.data, all.n, "adapter", 0);
+    DONE(ttmm_lora_write(&all, at(FOLDER, "adapter", ""), "", &err));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char touched[20] = "";
+        size_t n = (size_t)snprintf(text, sizeof text, "{'r': 1, 'lora_alpha': 2, %s}", cases[i][0]), found = 0;
+        for (char *p = text; *p; p++) *p = *p == '\'' ? '"' : *p;
+        put(at(FOLDER, "adapter", "adapter_config.json"), text, n);
+        const int good = strchr(cases[i][1], ' ') == NULL && strchr(cases[i][1], '_') == NULL;
+        const char *folder = at(FOLDER, "adapter", "");
+        if (!GIVES(cases[i][0], ttmm_lora_read(&l, &m.config, folder, &err), good ? TTMM_OK : TTMM_BAD_INPUT,
+                   good ? "" : "adapter_config.json: ", good ? "" : cases[i][1]) ||
+            !good)
+            continue;
+        for (int k = 0; k < 14; k++)
+            if (l.matrix[k].rank) touched[found++] = k < 7 ? letter[k] : upper[k - 7];
+        same_text(cases[i][0], touched, found, cases[i][1], strlen(cases[i][1]));
+        ttmm_lora_free(&l);
+    }
+    const char *config =
+        "{\"r\": 1, \"lora_alpha\": 2, \"init_lora_weights\": false, \"target_modules\": \"all-linear\"}";
+    put(at(FOLDER, "adapter", "adapter_config.json"), config, strlen(config));
+    const size_t n = ttmm_lora_tensors(&all);
+    for (int how = 0; how < 4; how++) { /* PEFT's names in memory; both; of a deeper model; without one's tensors */
+        static const char *const named[] = {"", "twice", "layer 2, the model has layers 0 to 1",
+                                            "layers.1.mlp.down_proj"};
+        for (size_t i = 0; i < n; i++) array[i] = ttmm_lora_tensor_at(&all, i);
+        for (size_t i = 0; i < n && how == 0; i++) {
+            char *end = strstr(array[i].name, ".weight");
+            snprintf(end, 20, ".default.weight");
+        }
+        array[n] = array[0];
+        snprintf(array[n].name, sizeof array[n].name,
+                 "base_model.model.model.layers.%d.self_attn.q_proj.lora_A%s.weight", how == 2 ? 2 : 0,
+                 how == 2 ? "" : ".default");
+        DONE(ttmm_arrays_write(array, how == 3 ? n - 2 : how == 0 ? n : n + 1, path, "", &err));
+        if (!GIVES("names", ttmm_lora_read(&l, &m.config, at(FOLDER, "adapter", ""), &err),
+                   how ? TTMM_BAD_INPUT : TTMM_OK, named[how], "") ||
+            how)
+            continue;
+        CHECK(l.n == all.n && memcmp(l.data, all.data, l.n * sizeof(real)) == 0);
+        ttmm_lora_free(&l);
+    }
+    ttmm_lora_free(&all), ttmm_model_free(&m);
+}
+
+/* What config.json and generation_config.json say, and what is noted of it. */
+static void settings(void)
+{
+    static const struct {
+        const char *from, *to, *generation; /* of llama3's; NULL: there is none */
+        int n_ends, first, bos, pad;
+        double before;
+        const char *note;
+    } cases[] = {
+        {"{", "{", NULL, 3, 20, 20, 0, 64, ""},
+        {"{", "{'pad_token_id': 5,", "{'eos_token_id': 7, 'pad_token_id': 1}", 1, 7, 20, 6, 64, ""},
+        {"'bos_token_id': 19", "'bos_token_id': null, 'pad_token_id': -1", NULL, 3, 20, 0, 0, 64, ""},
+        {"'bos_token_id': 19,", "", NULL, 3, 20, -1, 0, 64, ""},
+        {"{", "{'original_max_position_embeddings': 32,", NULL, 3, 20, 20, 0, 32, ""},
+        {"'original_max_position_embeddings': 64,", "", NULL, 3, 20, 20, 0, 512, ""},
+        {"'rope_scaling': {", "'rope_scaling': {}, 'rope_parameters': {", NULL, 3, 20, 20, 0, 64, ""},
+        {"{", "{'temperature': 0.5,", NULL, 3, 20, 20, 0, 64, "passed over: temperature 0.5"},
+        {"{", "{",
+         "{'eos_token_id': [99, 3, 23], 'top_k': 20, 'top_p': null, 'use_cache': true,\n\t'bad_words_ids': [[1,\n 2]]}",
+         1, 3, 20, 0, 64,
+         "passed over: top_k 20, bad_words_ids [[1, 2]]; eos_token_id 99 is past the vocabulary, 23, and ignored; "
+         "eos_token_id 23 is past the vocabulary, 23, and ignored"},
+        {"{", "{", "{'eos_token_id': 99}", 0, 0, 20, 0, 64, "eos_token_id 99 is past the vocabulary, 23, and ignored"},
+        {"{", "{", "{'\\u0065os_token_id': 3}", 1, 3, 20, 0, 64, ""},
+        {"{", "{", "{}", 3, 20, 20, 0, 64, "no eos_token_id: that of config.json counts"},
+    };
+    static contents config;
+    char note[600];
+    get(&config, HERE "/llama3/config.json");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ttmm_config c;
+        const char *text = edited(config.at, cases[i].from, cases[i].to), *name = "generation_config.json";
+        static char changed[1 << 16];
+        snprintf(changed, sizeof changed, "%s", text);
+        put(at(FOLDER, "model", "config.json"), changed, strlen(changed));
+        remove(at(FOLDER, "model", name));
+        if (cases[i].generation) {
+            text = edited(cases[i].generation, "", "");
+            snprintf(changed, sizeof changed, "%s", text);
+            for (char *p = changed; *p; p++) *p = *p == '\'' ? '"' : *p;
+            put(at(FOLDER, "model", name), changed, strlen(changed));
+        }
+        if (!DONE(ttmm_config_read(&c, at(FOLDER, "model", ""), &err))) continue;
+        CHECK_EQUAL(c.n_ends, cases[i].n_ends), CHECK_EQUAL(c.bos, cases[i].bos), CHECK_EQUAL(c.pad, cases[i].pad);
+        CHECK(c.rope_before == cases[i].before && (c.n_ends == 0 || c.end[0] == cases[i].first));
+        DONE(ttmm_config_note(note, sizeof note, &c, at(FOLDER, "model", ""), &err));
+        same_text(cases[i].to, note, strlen(note), cases[i].note, strlen(cases[i].note));
+        for (size_t size = 1; size <= strlen(cases[i].note); size += 7) { /* cut where it must be */
+            char *small = malloc(size);
+            DONE(ttmm_config_note(small, size, &c, at(FOLDER, "model", ""), &err));
+            CHECK(strlen(small) == size - 1 && strncmp(small, cases[i].note, size - 1) == 0);
+            free(small);
+        }
+    }
+    remove(at(FOLDER, "model", "generation_config.json"));
 }
 
 #define INSTEAD(key, value) "'" key "':", "'" key "':" value ",'was':" /* the object of that key is another */
@@ -903,10 +1114,10 @@ int main(void)
 {
     const char *clear = IS_DOUBLE ? "rm -rf test/build/interop-f64.d" : "rm -rf test/build/interop-f32.d";
     if (system(clear) != 0 || !DONE(ttmm_make_folder(FOLDER, &err))) return 1;
-    RUN(models), RUN(adapter), RUN(gradients);
+    RUN(models), RUN(adapter), RUN(gradients), RUN(stored_head), RUN(adapters);
     RUN(tokenizers), RUN(ill_formed), RUN(added_tokens), RUN(corpus_of_tokens), RUN(byte_vocabulary),
         RUN(utf8_as_it_comes);
-    RUN(models_refused), RUN(tokenizers_refused);
+    RUN(models_refused), RUN(settings), RUN(tokenizers_refused);
     RUN(rounding), RUN(sizes);
     return system(clear) != 0 || test_end("interop");
 }

@@ -210,7 +210,7 @@ static void world_new(int i, size_t longest)
     static const int head_dim[] = {2, 20, 1, 3, 16};
     const int G = i == 0 ? 1 : (int)upto(2), H = G * (1 + i % 3), S = head_dim[i % 5], D = 4 + (int)upto(20);
     const int L = (int)upto(2), F = (int)upto(40), V = 1 + (int)upto(30);
-    const ttmm_config c = {D, L, H, G, S, F, V, 64, i % 2, 1e-3, 100, i % 3 == 1, i % 3, 2.5, 0.3, 3, 30, 0, {0}};
+    const ttmm_config c = {D, L, H, G, S, F, V, 64, i % 2, 1e-3, 100, i % 3 == 1, i % 3, 2.5, 0.3, 3, 30, 0, {0}, 0, 0};
     memset(&it, 0, sizeof it);
     if (ttmm_model_new(&it.model, &c, &err)) exit(4);
     test_fill(it.model.data, it.model.n, "model", (uint64_t)i);

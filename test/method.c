@@ -14,7 +14,7 @@ static const char TEXT[] = "the cat sat on the mat, the cat sat on the hat\n<|en
                            "int main(void) { return 0; }\n<|endoftext|>\nsalt, flour, butter\n<|endoftext|>\n"
                            "rain and wind\n<|endoftext|>\nto be or not to be\n";
 enum { V = TTMM_BYTES, E = TTMM_EMBED_DIM, N_SEQ = 7, TOKENS = 20, LOGITS = TOKENS * V, MOST = 10000 };
-static const ttmm_config shape = {32, 2, 4, 2, 8, 48, V, 24, 0, 1e-5, 10000, 0, 0, 0, 0, 0, 0, 1, {TTMM_END}};
+static const ttmm_config shape = {32, 2, 4, 2, 8, 48, V, 24, 0, 1e-5, 10000, 0, 0, 0, 0, 0, 0, 1, {TTMM_END}, 0, 0};
 
 /* What the tests share, made by main: the texts above, a model, three adapters that change it visibly. */
 static ttmm_corpus corpus;

@@ -17,6 +17,15 @@ tokenizers  byte-level BPE in the forms of GPT-2, Llama 3      run tokenize: ids
             and Qwen2.5                                        code point; run generate: decoded text
 foreign     checkpoints with such a tokenizer, through train   trained adapters' logits in PEFT          2e-5
             index, cluster, experts and finetune               run eval: perplexity, bits per byte       1e-5
+heads       a head stored although the config says tied:       logits; what run merge writes             2e-5
+            another, the same, coarser, alone; two files
+adapters    every initialisation, untrained and trained;       logits, or a refusal by name              2e-5
+            targets, exclusions, layers; names in memory
+json        keys and names with escapes, NaN, keys twice;      logits, or a refusal by name              2e-5
+            llama3's original length at either level
+tensors     tensors nobody reads, of all types, long names     logits; run compare of every type         2e-5, equal
+folders     bases with and without each file, one after        what arrives, what stays; notes           equal
+            the other into one folder
 
 Errors are max |difference| / max |value|; of weights and similarities max |difference|. All is drawn from fixed seeds.
 transformers and PEFT compute in float32 with eager attention; that they round rotary angles is most of the error.
@@ -626,9 +635,338 @@ def part_foreign():
                 need(text.startswith("Plant the bulbs"), f"generate {how}: {text!r}")
 
 
+# ---- Files as people have them ---------------------------------------------------------------------------------------
+
+def refusal(*words):
+    """What a command says that must be refused."""
+    command = ["./" + words[0], *map(str, words[1:]), "--quiet"]
+    done = subprocess.run(command, capture_output=True, timeout=250, stdin=subprocess.DEVNULL)
+    need(done.returncode in (2, 3), f"{shlex.join(command)}: status {done.returncode}, expected to be refused")
+    return done.stderr.decode()
+
+
+def said(*words):
+    """Standard error, with notes."""
+    done = subprocess.run(["./" + words[0], *map(str, words[1:])], capture_output=True, stdin=subprocess.DEVNULL)
+    need(done.returncode == 0, f"{shlex.join(map(str, words))}: status {done.returncode}, {done.stderr.decode()}")
+    return done.stderr.decode()
+
+
+def draw_model(r, folder, **fixed):
+    config, about = draw_config(r, **fixed)
+    return config, about, make_model(r, folder, config), [r.randrange(config["vocab_size"]) for _ in range(40)]
+
+
+def split(r, folder):
+    """The checkpoint in two files, its tensors drawn between them."""
+    tensors = load_file(f"{folder}/model.safetensors")
+    place = {name: r.choice("ab") + ".safetensors" for name in tensors}
+    for file in set(place.values()):
+        save_file({n: t for n, t in tensors.items() if place[n] == file}, f"{folder}/{file}", {"format": "pt"})
+    os.remove(f"{folder}/model.safetensors")
+    write(f"{folder}/model.safetensors.index.json", {"metadata": {"total_size": 1}, "weight_map": place})
+
+
+def part_heads():
+    """A head that is stored although the config says tied: another, the same, coarser, or alone."""
+    for i in range(24):
+        r = random.Random(f"heads {i}")
+        folder, how = f"{WORK}/heads/{i}", ["another", "same", "coarser", "alone"][i % 4]
+        config, about, _, ids = draw_model(r, folder, tie_word_embeddings=True)
+        with case(f"heads {i}: {about}, {how}{', two files' * (i // 4 % 2)}") as notes:
+            path, embed, head = f"{folder}/model.safetensors", "model.embed_tokens.weight", "lm_head.weight"
+            tensors = load_file(path)
+            tensors[head] = {"another": lambda t: t + normal(r, *t.shape, scale=0.1), "coarser": torch.Tensor.bfloat16,
+                             "same": torch.clone, "alone": torch.clone}[how](tensors[embed])
+            if how == "alone":
+                del tensors[embed]
+            save_file(tensors, path, {"format": "pt"})
+            if i // 4 % 2:
+                split(r, folder)
+            model = read_model(folder)
+            within(notes, "logits", trace(folder, *prompt(ids))["logits"], logits(model, ids), 2e-5)
+            draw_adapter(r, f"{folder}/experts/0", folder, 2)
+            save_file({"embeddings": torch.eye(1, 8)}, f"{folder}/centroids.safetensors")
+            query = f"{folder}/query.safetensors"
+            save_file({"embedding": torch.ones(8)}, query)
+            call("run", "merge", folder, "--query", query, "-o", f"{folder}/merged")
+            need((head in load_file(f"{folder}/merged/model.safetensors")) == (how in ("another", "coarser")), "head")
+            expected = logits(PeftModel.from_pretrained(model, f"{folder}/experts/0").merge_and_unload(), ids)
+            within(notes, "merged", logits(read_model(f"{folder}/merged"), ids), expected, 2e-5)
+
+
+def change(folder, to, **settings):
+    """A copy of an adapter with other settings; None stays null, ... removes the key."""
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    config = {**json.load(open(f"{folder}/adapter_config.json")), **settings}
+    write(f"{to}/adapter_config.json", {k: v for k, v in config.items() if v is not ...})
+    return to
+
+
+def part_adapters():
+    """How an adapter was initialised, untrained and trained; which modules it touches; names of tensors."""
+    r = random.Random("adapters")
+    folder = f"{WORK}/adapters/base"
+    config, about, _, ids = draw_model(r, folder, kind="llama", num_hidden_layers=3)
+    base = logits(read_model(folder), ids)
+    for init in [True, False, "gaussian", "eva", "orthogonal", "mica", "pissa", "pissa_niter_3", "olora", "lora_ga"]:
+        with case(f"adapters: init_lora_weights {init}") as notes:
+            model = get_peft_model(read_model(folder), LoraConfig(
+                task_type="CAUSAL_LM", r=2, lora_alpha=4, target_modules=["q_proj", "up_proj"], init_lora_weights=init))
+            for trained in False, True:
+                path = f"{WORK}/adapters/{init}-{trained}"
+                for name, p in model.named_parameters():
+                    if trained and "lora_" in name:
+                        p.data += normal(r, *p.shape, scale=0.1)
+                model.save_pretrained(path)
+                expected = logits(PeftModel.from_pretrained(read_model(folder), path), ids)
+                words = ["run", "trace", folder, *prompt(ids), "--adapter", path, "-o", f"{WORK}/trace.safetensors"]
+                if init in (True, False, "gaussian", "eva", "orthogonal", "mica"):
+                    found = trace(*words[2:-2])["logits"]
+                    within(notes, "trained" if trained else "untrained", found, expected, 2e-5)
+                    need(trained or init is False or (found - base).abs().max() < 1e-5, "the untrained one is not base")
+                else:
+                    need("adapter_config.json: init_lora_weights is " in (s := refusal(*words)), s)
+    for init in "corda", "loftq", "what_comes_next":
+        with case(f"adapters: init_lora_weights {init}") as notes:
+            path = change(f"{WORK}/adapters/True-True", f"{WORK}/adapters/{init}", init_lora_weights=init)
+            s = refusal("run", "trace", folder, *prompt(ids), "--adapter", path, "-o", f"{WORK}/trace.safetensors")
+            need(f'init_lora_weights is "{init}"' in s, s)
+    full = f"{WORK}/adapters/full"
+    model = get_peft_model(read_model(folder), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = normal(r, *p.shape, scale=0.2)
+    model.save_pretrained(full)
+    for i in range(60):
+        r = random.Random(f"targets {i}")
+        names = [f"layers.{r.randrange(3)}.{m}" if r.random() < 0.3 else r.choice([m, m.split(".")[1], m[-8:]])
+                 for m in r.choices(MATRICES, k=r.randint(1, 5))]
+        names += [f"model.layers.{r.randrange(3)}.{r.choice(MATRICES)}"] * r.randrange(2)
+        layers = r.choice([None, None, [], 1, [0, 2], [2], [7, 1]])
+        settings = dict(target_modules=r.choice([names] * 6 + [None, ..., "all-linear"]))
+        if not isinstance(settings["target_modules"], str):
+            settings.update(layers_to_transform=layers, layers_pattern=r.choice([None, "layers"]) if layers else None)
+        settings["exclude_modules"] = r.choice([None, None, [], [r.choice(MATRICES)], ["layers.1.mlp.up_proj", "o_proj"]])
+        if i >= 50:
+            settings["target_modules"], settings["layers_to_transform"] = r".*\.(q|v)_proj", None
+            settings["layers_pattern"] = None
+        with case(f"adapters: {settings}") as notes:
+            path = change(full, f"{WORK}/adapters/target{i}", **settings)
+            words = ["run", "trace", folder, *prompt(ids), "--adapter", path, "-o", f"{WORK}/trace.safetensors"]
+            try:
+                expected = logits(PeftModel.from_pretrained(read_model(folder), path), ids)
+            except ValueError as e:
+                notes.append(f"{type(e).__name__}")
+                need("target_modules" in (s := refusal(*words)), s)
+                continue
+            if i >= 50:
+                need('target_modules is ".*' in (s := refusal(*words)), s)
+                continue
+            within(notes, "logits", trace(*words[2:-2])["logits"], expected, 2e-5)
+            notes.append(f"off the base by {(expected - base).abs().max():.2f}")
+    tensors, path = load_file(f"{full}/adapter_model.safetensors"), f"{WORK}/adapters/named"
+    expected = logits(PeftModel.from_pretrained(read_model(folder), full), ids)
+    words = ["run", "trace", folder, *prompt(ids), "--adapter", path, "-o", f"{WORK}/trace.safetensors"]
+    for how in "default", "both", "deeper":
+        with case(f"adapters: names, {how}") as notes:
+            change(full, path)
+            named = {n.replace(".weight", ".default.weight"): t for n, t in tensors.items()}
+            more = {n.replace("layers.1", "layers.7"): t.clone() for n, t in tensors.items() if "layers.1" in n}
+            changed = {"default": named, "both": {**tensors, **{n: t.clone() for n, t in named.items()}}, "deeper": {**tensors, **more}}[how]
+            save_file(changed, f"{path}/adapter_model.safetensors", {"format": "pt"})
+            if how == "default":
+                within(notes, "logits", trace(*words[2:-2])["logits"], expected, 2e-5)
+            else:
+                need({"both": "twice", "deeper": "of layer 7, the model has layers 0 to 2"}[how] in (s := refusal(*words)), s)
+
+
+def respell(r, value):
+    """JSON of a value: some characters of its strings as escapes, as Python's json.dumps writes others than ASCII."""
+    def text(s):
+        return '"' + "".join(r.choice([f"\\u{ord(c):04x}", c]) if c.isalnum() else "\\/" if c == "/" else
+                             json.dumps(c)[1:-1] for c in s) + '"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{text(k)}: {respell(r, v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(respell(r, v) for v in value) + "]"
+    return text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def reheader(path, edit):
+    """A safetensors file with another header."""
+    data = open(path, "rb").read()
+    n = int.from_bytes(data[:8], "little")
+    header = edit(data[8:8 + n].decode()).encode()
+    with open(path, "wb") as f:
+        f.write(len(header).to_bytes(8, "little") + header + data[8 + n:])
+
+
+def part_json():
+    """Keys and names with escapes; NaN and Infinity where nobody reads them; keys twice; where llama3's length stands."""
+    for i in range(20):
+        r = random.Random(f"json {i}")
+        folder = f"{WORK}/json/{i}"
+        config, about, model, ids = draw_model(r, folder)
+        with case(f"json {i}: {about}, spelled with escapes") as notes:
+            draw_adapter(r, f"{folder}/adapter", folder)
+            odd = {"caf\u00e9 \U0001f600": math.nan, "\u0001\"\\": [math.inf, {"a/b": -math.inf}]}
+            if i % 3 == 0:
+                split(r, folder)
+            for path in glob(f"{folder}/**/*.json", recursive=True):
+                content = json.load(open(path))
+                write(path, respell(r, {**content, **({} if "adapter" in path else odd)}))
+            for path in glob(f"{folder}/**/*.safetensors", recursive=True):
+                reheader(path, lambda text: respell(r, json.loads(text)))
+            model = read_model(folder)
+            within(notes, "logits", trace(folder, *prompt(ids))["logits"], logits(model, ids), 2e-5)
+            expected = logits(PeftModel.from_pretrained(model, f"{folder}/adapter"), ids)
+            found = trace(folder, *prompt(ids), "--adapter", f"{folder}/adapter")["logits"]
+            within(notes, "with adapter", found, expected, 2e-5)
+            for path in glob(f"{folder}/**/*.json", recursive=True):
+                text = open(path).read()
+                key = respell(r, r.choice(list(json.loads(text))))
+                write(path, text[:-1] + f", {key}: 1}}" if r.random() < 0.5 else f"{{{key}: 1, {text[1:]}")
+                s = refusal("run", "trace", folder, *prompt(ids), "--adapter", f"{folder}/adapter", "-o", f"{WORK}/t")
+                need(f"{path}: has the key" in s and "twice" in s, f"{path}: {s}")
+                write(path, text)
+    for i in range(20):
+        r = random.Random(f"length {i}")
+        folder, (config, about) = f"{WORK}/json/length{i}", draw_config(r, rope="llama3")
+        inner = config.get("rope_scaling") or config["rope_parameters"]
+        if r.random() < 0.3:
+            del inner["original_max_position_embeddings"]
+        if r.random() < 0.7:
+            config["original_max_position_embeddings"] = r.choice([8, 20, 40])
+        if "rope_parameters" in config and r.random() < 0.5:
+            config["rope_scaling"] = r.choice([None, {}])
+        with case(f"json: {about}, inner {inner.get('original_max_position_embeddings')}, outer "
+                  f"{config.get('original_max_position_embeddings')}, {config.get('rope_scaling', 'no')}") as notes:
+            ids = [r.randrange(config["vocab_size"]) for _ in range(60)]
+            expected = logits(make_model(r, folder, config), ids)
+            within(notes, "logits", trace(folder, *prompt(ids))["logits"], expected, 2e-5)
+
+
+def save_as(types, path):
+    """A safetensors file of {name: (type, values)}; types that safetensors.torch does not have are named afterwards."""
+    plain = dict(U16=torch.int16, U32=torch.int32, U64=torch.int64, C64=torch.int64, F4=torch.int8)
+    torch_types = dict(BOOL=torch.bool, I8=torch.int8, I16=torch.int16, I32=torch.int32, I64=torch.int64, U8=torch.uint8,
+                       F8_E4M3=torch.float8_e4m3fn, F8_E5M2=torch.float8_e5m2, F16=torch.float16, F32=torch.float32)
+    tensors = {}
+    for name, (kind, values) in types.items():
+        bits = 64 if kind in ("U64", "C64") else int(kind[1:]) if kind in plain else 0
+        signed = [v - (v >> (bits - 1) << bits) for v in values] if bits else values
+        tensors[name] = torch.tensor(signed).to(plain.get(kind) or torch_types[kind])
+    save_file(tensors, path, {"format": "pt"})
+    def rename(text):
+        header = json.loads(text)
+        for name, (kind, _) in types.items():
+            header[name]["dtype"] = kind
+        return json.dumps(header)
+    reheader(path, rename)
+
+
+def part_tensors():
+    """Tensors that nobody reads; run compare of every type that safetensors has."""
+    r = random.Random("tensors")
+    folder, unknown = f"{WORK}/tensors/model", ["F8_E4M3", "F8_E5M2", "C64", "F4"]
+    config, about, model, ids = draw_model(r, folder)
+    kinds = ["BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"] + unknown
+    with case("tensors: that nobody reads") as notes:
+        path = f"{folder}/model.safetensors"
+        more = {f"odd.{k}": torch.ones(3, 2).to(k) for k in (torch.bool, torch.int8, torch.int16, torch.float8_e4m3fn)}
+        more.update({"deep": torch.ones([1] * 12), "x" * 5000: torch.ones(2), "\u00e9/\"": torch.ones(2),
+                     "empty": torch.ones(0, 3)})
+        save_file({**load_file(path), **more}, path, {"format": "pt"})
+        within(notes, "logits", trace(folder, *prompt(ids))["logits"], logits(read_model(folder), ids), 2e-5)
+        save_as({f"odd.{k}": (k, [1, 0, 1]) for k in kinds}, f"{folder}/odd.safetensors")
+        embed = "model.embed_tokens.weight"
+        reheader(path, lambda text: text.replace('"F8_E4M3"', '"NEVER_SEEN"'))
+        call("run", "trace", folder, *prompt(ids), "-o", f"{WORK}/t")
+        reheader(path, lambda text: re.sub(rf'("{embed}":{{"dtype":)"F32"', r'\1"F8_E5M2"', text))
+        s = refusal("run", "trace", folder, *prompt(ids), "-o", f"{WORK}/t")
+        need(embed in s, s)
+    for kind in kinds:
+        with case(f"tensors: compare {kind}") as notes:
+            bits = int(kind[1:]) if kind[0] in "IU" else 1
+            low, high = (-1 << bits - 1, (1 << bits - 1) - 1) if kind[0] == "I" else (0, (1 << bits) - 1)
+            a = [low, high, 0, 1] + [r.randint(low, high) for _ in range(8)]
+            b, at = list(a), r.randrange(12)
+            b[at] += 1 if b[at] < high else -1
+            for name, values in ("a", a), ("b", b):
+                save_as({"x": (kind, values), "y": ("F32", [1.0, 2.0])}, f"{WORK}/tensors/{name}")
+            for other in "ab":
+                done = subprocess.run(["./run", "compare", f"{WORK}/tensors/a", f"{WORK}/tensors/{other}"],
+                                      capture_output=True, text=True)
+                line = {x.split()[0]: x for x in done.stdout.split("\n")[1:] if x}
+                need(line["y"].endswith("same"), done.stdout)
+                verdict = "CANNOT BE READ" if kind in unknown else "same" if other == "a" else f" {at}  PAST THE TOL"
+                need(verdict in line["x"] and f" {kind} [12]" in line["x"], done.stdout)
+                need((done.returncode == 0) == (verdict == "same"), f"status {done.returncode}")
+                notes.append(line["x"].split("  ")[-1])
+
+
+def part_folders():
+    """What run merge takes from the base's folder and leaves of an earlier one; notes; a route without a prompt."""
+    def base(i, tokenizer, config, generation):
+        r, folder = random.Random(f"folders {i}"), f"{WORK}/folders/{i}"
+        config, about, model, ids = draw_model(r, folder, **config)
+        for file in tokenizer:
+            write(f"{folder}/{file}", file + f" of {i}")
+        if generation is not None:
+            write(f"{folder}/generation_config.json", generation)
+        elif os.path.exists(f"{folder}/generation_config.json"):
+            os.remove(f"{folder}/generation_config.json")
+        for k in range(2):
+            draw_adapter(r, f"{folder}/experts/{k}", folder, 2)
+        save_file({"embeddings": torch.eye(2, 8)}, f"{folder}/centroids.safetensors")
+        save_file({"embedding": torch.arange(8.0)}, f"{folder}/query.safetensors")
+        return folder, config
+    every = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+             "merges.txt", "chat_template.jinja"]
+    one, config = base(1, every, dict(kind="llama", bos_token_id=7, pad_token_id=9, eos_token_id=[3, 5]), None)
+    two, _ = base(2, every[:1], dict(kind="qwen2", bos_token_id=None, eos_token_id=4), {
+        "repetition_penalty": 1.1, "top_k": 20, "eos_token_id": [6, 999], "use_cache": True, "top_p": None})
+    three, _ = base(3, [], dict(kind="llama", eos_token_id=4), {})
+    out = f"{WORK}/folders/out"
+    for folder, files in (one, every), (two, every[:1] + ["generation_config.json"]), (three, ["generation_config.json"]):
+        with case(f"folders: merged from {folder}") as notes:
+            s = said("run", "merge", folder, "--query", f"{folder}/query.safetensors", "-o", out)
+            need("experts merged in" in s, s)
+            found = sorted(set(os.listdir(out)) - {"config.json", "model.safetensors"})
+            need(found == sorted(files), f"{found}, expected {sorted(files)}")
+            need(all(open(f"{out}/{f}").read() == open(f"{folder}/{f}").read() for f in found), "another content")
+            a, b = read_model(folder), read_model(out)
+            for key in "bos_token_id", "pad_token_id", "eos_token_id":
+                pair = getattr(a.config, key), getattr(b.config, key)
+                ends = key == "eos_token_id" and folder == two  # generation_config.json has the last word
+                need(ends or pair[0] == pair[1], f"{key} {pair}")
+                pair = getattr(a.generation_config, key), getattr(b.generation_config, key)
+                need(pair[0] == pair[1], f"generation {key} {pair}")
+                notes.append(f"{key} {pair[1]}")
+    with case("folders: notes") as notes:
+        words = ["generate", two, *prompt([1, 2, 3]), "--no-experts", "--tokens", 3]
+        s = said("run", *words)
+        need("repetition_penalty 1.1, top_k 20; eos_token_id 999 is past the vocabulary" in s and "top_p" not in s, s)
+        s = said("run", "generate", three, *words[2:])
+        need("no eos_token_id" in s, s)
+        need("note" not in (s := said("run", "generate", one, *words[2:])) and "passed over" not in s, s)
+    with case("folders: centroids") as notes:
+        route = ["run", "route", one, "--query", f"{one}/query.safetensors"]
+        need(said(*route) == "", "a note without a reason")
+        save_file({"embeddings": 2 * torch.eye(2, 8)}, f"{one}/centroids.safetensors")
+        need("row 0 has the squared length 4" in (s := said(*route)), s)
+        save_file({"embeddings": torch.eye(3, 8)}, f"{one}/centroids.safetensors")
+        need("experts/2: is missing" in (s := said(*route[:3], *route[3:], "--active", 1, "--beta", 1) if False else
+             subprocess.run(["./run", *route[1:], "--active", "1"], capture_output=True, text=True).stderr), s)
+        save_file({"embeddings": torch.eye(1, 8)}, f"{one}/centroids.safetensors")
+        need("experts/1: will never be chosen" in (s := said(*route)), s)
+
+
 if __name__ == "__main__":
     parts = dict(logits=part_logits, routing=part_routing, writing=part_writing, tokenizers=part_tokenizers,
-                 foreign=part_foreign)
+                 foreign=part_foreign, heads=part_heads, adapters=part_adapters, json=part_json, tensors=part_tensors,
+                 folders=part_folders)
     if set(sys.argv[1:]) - set(parts):
         sys.exit(f"usage: peers.py [PART...]   of {', '.join(parts)}")
     shutil.rmtree(WORK, ignore_errors=True)

@@ -337,8 +337,8 @@ static void every_world(void (*test)(void))
                                      S[below(5)], upto(50), upto(60),    upto(w % 4 ? 12 : 70)};
         int f[8];
         for (int i = 0; i < 8; i++) f[i] = w < 8 ? forms[w][i] : (int)drawn_form[i];
-        const ttmm_config c = {f[0], f[1],       f[2],         f[3], f[4], f[5], f[6], 64, w % 2, 1e-5,
-                               100,  w % 3 == 1, (int)(w % 3), 2.5,  0.3,  3,    30,   0,  {0}};
+        const ttmm_config c = {f[0],       f[1],         f[2], f[3], f[4], f[5], f[6], 64,  w % 2, 1e-5, 100,
+                               w % 3 == 1, (int)(w % 3), 2.5,  0.3,  3,    30,   0,    {0}, 0,     0};
         ttmm_set_threads(1), world_new(&c, (size_t)f[7] + 1, w);
         want = traced(w % 3 == 2 ? ADAPTERS : w % 3, 0, 0), it.T--;
         for (int threads = 1; threads <= 3; threads += 2) ttmm_set_threads(threads), test();
@@ -657,8 +657,8 @@ int main(void)
     if (system(clear) != 0) return 1;
     MUST(ttmm_make_folder(FOLDER, &err)), ttmm_set_threads(1);
     for (int tied = 0; tied < 2; tied++) {
-        const ttmm_config c = {12,  2,   6, 2,  4, 20, 30, 32, tied, 1e-3, 100, !tied, tied ? TTMM_ROPE_LLAMA3 : 0,
-                               2.5, 0.3, 3, 30, 0, {0}};
+        const ttmm_config c = {12,  2,   6, 2,  4, 20,  30, 32, tied, 1e-3, 100, !tied, tied ? TTMM_ROPE_LLAMA3 : 0,
+                               2.5, 0.3, 3, 30, 0, {0}, 0,  0};
         world_new(&c, tied ? 2 : 9, 1);
         RUN(trace_order), RUN(trace_values), RUN(trace_ways), RUN(trace_derivatives), RUN(compare_traces);
         numbers_free(&it.model, it.lora);
