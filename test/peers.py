@@ -33,7 +33,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
-from ttmerge import TestTimeMergingModel
 
 warnings.filterwarnings("ignore")
 logging.disable_progress_bar()
@@ -263,6 +262,7 @@ def draw_route(r, folder, K, special=None):
 
 def ttmerge(model, where, settings, query, ids):
     """What ttmerge chooses, with which weights; the parameters it merges, and their logits."""
+    from ttmerge import TestTimeMergingModel  # here, as smollm.py needs all but this
     stub = SimpleNamespace(encode=lambda text, **_: query, decode=lambda ids, **_: "")
     merger = TestTimeMergingModel(tokenizer=stub, encoder=stub, base_model=model, adapter_location=where, device="cpu",
                                   **settings)
