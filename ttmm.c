@@ -5583,8 +5583,7 @@ static int read_pre_tokenizer(ttmm_tokenizer *tok, const json *j, ttmm_error *er
         last = step;
         if (tok->n_splits == MOST_SPLITS)
             return refuse(err, j->path, "the pre_tokenizer has more than %d steps", MOST_SPLITS);
-        if (has_type(j, step, "Digits"))
-            split = json_true(j, step, "individual_digits") ? SPLIT_DIGIT : SPLIT_DIGITS;
+        if (has_type(j, step, "Digits")) split = json_true(j, step, "individual_digits") ? SPLIT_DIGIT : SPLIT_DIGITS;
         else if (has_type(j, step, "Split")) code = read_split(&split, j, step, err);
         else if (has_type(j, step, "ByteLevel")) code = read_byte_level(&split, j, step, err);
         else return refuse_type(j, "the pre_tokenizer", step, "ByteLevel, Split or Digits", err);
@@ -5700,7 +5699,6 @@ static int read_id(const ttmm_tokenizer *tok, const json *j, int name, int node,
                   json_shown(shown[0], j, name), json_shown(shown[1], j, node), tok->n);
 }
 
-
 /* The tokens of the vocabulary. *used: the bytes of tok->text that are taken. A name that stands for no bytes is the
  * token's text, but no word can be it. */
 static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int vocab, ttmm_error *err)
@@ -5725,7 +5723,8 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
     size_t length = json_text(name, j->bytes, j, unknown);
     tok->unknown = length && name_to_bytes(name, &length) ? *find_word(tok, name, length) : -1;
     if (missing >= 0 && unknown >= 0 && tok->unknown < 0)
-        return json_refuse(j, "unk_token, which bytes without a token need,", unknown, "a token of the vocabulary", err);
+        return json_refuse(j, "unk_token, which bytes without a token need,", unknown, "a token of the vocabulary",
+                           err);
     return TTMM_OK;
 }
 
@@ -5878,11 +5877,12 @@ static int check_tokenizer(const json *j, ttmm_error *err)
 static int read_decoder(const ttmm_tokenizer *tok, const json *j, ttmm_error *err)
 {
     static const char last[] = "ByteLevel", before[] = "ByteFallback, Fuse or Replace of U+2581 by a blank";
-    const int node = json_find(j, 0, "decoder"), fused = has_type(j, node, "Sequence");
-    const int steps = fused ? json_find(j, node, "decoders") : -1;
+    const int node = json_find(j, 0, "decoder"), sequence = has_type(j, node, "Sequence");
+    const int steps = sequence ? json_find(j, node, "decoders") : -1;
+    int fused = 0;
     char text[2][8];
-    if (!fused && !has_type(j, node, last)) return refuse_type(j, "the decoder", node, last, err);
-    if (fused && json_count(j, steps) == 0) return refuse_type(j, "the last step of the decoder", steps, last, err);
+    if (sequence ? json_count(j, steps) == 0 : !has_type(j, node, last))
+        return refuse_type(j, "the decoder", node, last, err);
     for (int i = json_child(j, steps); i >= 0; i = j->node[i].next) {
         json_text(text[0], sizeof text[0], j, json_find(j, json_find(j, i, "pattern"), "String"));
         json_text(text[1], sizeof text[1], j, json_find(j, i, "content"));
@@ -5892,8 +5892,9 @@ static int read_decoder(const ttmm_tokenizer *tok, const json *j, ttmm_error *er
         if (j->node[i].next >= 0 && !has_type(j, i, "ByteFallback") && !has_type(j, i, "Fuse") &&
             !(has_type(j, i, "Replace") && blank))
             return refuse_type(j, "a step of the decoder", i, before, err);
+        fused |= has_type(j, i, "Fuse") || has_type(j, i, "Replace");
     }
-    for (size_t t = 0; t < tok->n && (fused || json_true(j, json_find(j, 0, "model"), "byte_fallback")); t++) {
+    for (size_t t = 0; t < tok->n && (sequence || json_true(j, json_find(j, 0, "model"), "byte_fallback")); t++) {
         const char *name = tok->text + tok->at[t];
         const int fallback = tok->length[t] == 6 && memcmp(name, "<0x", 3) == 0 && name[5] == '>';
         if ((fused && tok->special[t] == RAW) || fallback)
