@@ -418,25 +418,32 @@ static int normalise(real *x, size_t n)
     return 1;
 }
 
-/* The built-in embedding: feature hashing (Weinberger et al. 2009) of byte n-grams, n = 1 .. 4, in E = 2048 buckets.
- * The hash of the n-gram g_1 .. g_n, g = g_1 256^(n-1) + ... + g_n, is the first output of SplitMix64 in the state
- * g + (n - 1) GOLDEN. Its lowest 11 bits are the bucket, its highest the sign: two n-grams that meet in a bucket cancel
- * out as often as they add up, so on average inner products are kept. No n-gram runs across a special token.
+/* The built-in embedding: feature hashing (Weinberger et al. 2009) of n-grams in E = 2048 buckets. What a text is made of
+ * are symbols below M: its bytes, M = 2^8, in n-grams of n = 1 .. 4; or, where it is not known what the tokens stand for,
+ * the tokens' ids, M = 2^32, n = 1, 2 (a token is about four bytes of a text). Either way the number of the n-gram
+ * g_1 .. g_n,
+ *   g = g_1 M^(n-1) + ... + g_n < 2^64,
+ * is another for each of the n-grams of n symbols. Its hash is the first output of SplitMix64 in the state
+ * g + (n - 1) GOLDEN; the lowest 11 bits are the bucket, the highest is the sign: two n-grams that meet in a bucket
+ * cancel out as often as they add up, so on average inner products are kept. No n-gram runs across a special token;
+ * among ids there is no knowing which are special.
  *   count [E] overwritten: c_b = sum over the n-grams in bucket b of their signs */
 static void hash_ngrams(real *count, const ttmm_tokenizer *tokenizer, const int *token, size_t T)
 {
-    uint64_t last = 0; /* the bytes so far, the latest one lowest */
-    size_t run = 0;    /* how many there are since the last special token */
+    const int ids = tokenizer == ttmm_tokenizer_of_ids();
+    const size_t bits = ids ? 32 : 8, longest = ids ? 2 : 4; /* M = 2^bits */
+    uint64_t last = 0;                                       /* the symbols so far, the latest one lowest */
+    size_t run = 0;                                          /* how many there are since the last special token */
     memset(count, 0, TTMM_EMBED_DIM * sizeof *count);
     for (size_t t = 0; t < T; t++) {
-        size_t length;
-        const unsigned char *text = ttmm_token_bytes(tokenizer, token[t], &length);
+        size_t length = 1;
+        const unsigned char *text = ids ? NULL : ttmm_token_bytes(tokenizer, token[t], &length);
         if (length == 0) run = 0;
         for (size_t i = 0; i < length; i++) {
-            last = last << 8 | text[i];
+            last = last << bits | (ids ? (uint32_t)token[t] : text[i]);
             run++;
-            for (size_t n = 1; n <= 4 && n <= run; n++) {
-                const uint64_t gram = last & (((uint64_t)1 << 8 * n) - 1), hash = mix_bits(gram + n * GOLDEN);
+            for (size_t n = 1; n <= longest && n <= run; n++) {
+                const uint64_t gram = last & UINT64_MAX >> (64 - bits * n), hash = mix_bits(gram + n * GOLDEN);
                 count[hash % TTMM_EMBED_DIM] += hash >> 63 ? -1 : 1;
             }
         }
@@ -469,6 +476,7 @@ int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_erro
     const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
     const int code = allocate_embeddings(c, E, 1, err);
     if (code) return code;
+    c->by_ids = tokenizer == ttmm_tokenizer_of_ids();
     OMP(omp parallel for)
     for (size_t i = 0; i < n; i++)
         hash_ngrams(c->embedding + i * E, tokenizer, c->token + c->sequence[i], sequence_length(c, i));
@@ -3401,6 +3409,7 @@ typedef struct {
 
 typedef struct {
     const ttmm_tokenizer *tok;
+    int ids;         /* > 0: the files hold ids below it, not text */
     token_list list; /* the tokens of all documents */
     document_tokens *document;
     size_t n, room;
@@ -3443,12 +3452,64 @@ static int add_text(documents *d, int file, const char *path, const char *text, 
     return TTMM_OK;
 }
 
+/* Append the ids in a text, which has a name in sentences; they stand between blanks. */
+static int put_ids(token_list *list, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err)
+{
+    static const char blanks[] = " \t\r\n";
+    for (size_t at = 0, end, n = 1; at < bytes; at = end + 1) {
+        uint64_t id = 0;
+        for (end = at; end < bytes && (text[end] == 0 || !strchr(blanks, text[end])); end++)
+            id = text[end] >= '0' && text[end] <= '9' && id < (uint64_t)vocab ? 10 * id + (uint64_t)(text[end] - '0')
+                                                                              : (uint64_t)vocab;
+        if (end == at) continue;
+        if (id >= (uint64_t)vocab)
+            return refuse(err, name, "token %zu is %.*s, expected an id from 0 to %d", n,
+                          end - at < 20 ? (int)(end - at) : 20, text + at, vocab - 1);
+        put_token(list, (int)id), n++;
+    }
+    return list->failed ? fail(err, TTMM_NO_ROOM, "%s: out of memory for its tokens", name) : TTMM_OK;
+}
+
+int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err)
+{
+    token_list list = {0};
+    put_token(&list, 0), list.n = 0; /* no ids have an array, too */
+    const int code = put_ids(&list, text, bytes, vocab, name, err);
+    if (code) free(list.token), list.token = NULL;
+    *token = list.token, *n = list.n;
+    return code;
+}
+
+/* A document a line. */
+static int add_ids(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    char where[PATH_BYTES + 32];
+    int code = bytes ? TTMM_OK : refuse(err, path, "is empty, expected token ids");
+    for (size_t at = 0, length, line = 1; at < bytes && code == TTMM_OK; at += length + 1, line++) {
+        const char *newline = memchr(text + at, '\n', bytes - at);
+        const size_t start = d->list.n;
+        length = newline ? (size_t)(newline - text) - at : bytes - at;
+        snprintf(where, sizeof where, "%s: line %zu", path, line);
+        code = put_ids(&d->list, text + at, length, d->ids, where, err);
+        if (code == TTMM_OK && d->list.n == start) code = refuse(err, where, "is empty, expected token ids");
+        if (code == TTMM_OK) code = close_document(d, file, path, start, err);
+    }
+    return code;
+}
+
+size_t ttmm_byte_order_mark(const char *text, size_t bytes)
+{
+    return bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
+
 static int add_file(documents *d, int file, const char *path, ttmm_error *err)
 {
     char *text;
     size_t bytes;
     int code = read_whole_file(&text, &bytes, path, err);
-    if (code == TTMM_OK) code = add_text(d, file, path, text, bytes, err);
+    if (code) return code;
+    const size_t mark = ttmm_byte_order_mark(text, bytes);
+    code = (d->ids ? add_ids : add_text)(d, file, path, text + mark, bytes - mark, err);
     free(text);
     return code;
 }
@@ -3487,11 +3548,11 @@ static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *pa
 }
 
 /* Tokens first, in a list that grows; then the corpus, whose size is known by then. */
-int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
-                           int context, ttmm_error *err)
+static int make_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids, const char *const *path, size_t n,
+                       int context, ttmm_error *err)
 {
     int code = TTMM_OK;
-    documents d = {.tok = tokenizer};
+    documents d = {.tok = tokenizer, .ids = ids};
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
@@ -3500,6 +3561,17 @@ int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, cons
     free(d.document);
     if (code) ttmm_corpus_free(c);
     return code;
+}
+
+int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
+                           int context, ttmm_error *err)
+{
+    return make_corpus(c, tokenizer, 0, path, n, context, err);
+}
+
+int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err)
+{
+    return make_corpus(c, NULL, vocab, path, n, context, err);
 }
 
 void ttmm_corpus_free(ttmm_corpus *c)
@@ -3659,6 +3731,8 @@ static int json_parse(json *j, ttmm_error *err)
     int root = json_value(j, 0);
     json_blank(j);
     if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
+    if (ttmm_byte_order_mark(j->text, j->bytes))
+        return refuse(err, j->path, "begins with a byte-order mark, expected JSON without one");
     if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
         return refuse(err, j->path, "is not a JSON object: stopped at byte %zu", j->at);
     return TTMM_OK;
@@ -4756,7 +4830,7 @@ static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
     t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
     t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
     if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
-    if (c->dim && c->idf) t[n++] = store("idf", TTMM_REAL, c->dim, 0, c->idf);
+    if (c->dim && c->idf) t[n++] = store(c->by_ids ? "idf_of_ids" : "idf", TTMM_REAL, c->dim, 0, c->idf);
     if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
     t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
     return n;
@@ -4832,7 +4906,8 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     const size_t n = c->n_sequences, n_documents = c->n_documents;
     const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
     if (embeddings) {
-        const int idf = find_tensor(&s, "idf") != NULL;
+        const int idf = find_tensor(&s, "idf") != NULL || find_tensor(&s, "idf_of_ids") != NULL;
+        c->by_ids = find_tensor(&s, "idf_of_ids") != NULL;
         const size_t dim = embeddings->dim[1];
         if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
             code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
@@ -5445,6 +5520,12 @@ static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text,
 }
 
 static int end_token(const ttmm_tokenizer *tok) { return tok ? tok->end : TTMM_END; }
+
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void)
+{
+    static const ttmm_tokenizer ids = {.end = -1};
+    return &ids;
+}
 
 static const unsigned char every_byte[256]; /* 0, 1, 2 ...: at the end of the file */
 
