@@ -3548,8 +3548,8 @@ static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *pa
 }
 
 /* Tokens first, in a list that grows; then the corpus, whose size is known by then. */
-static int make_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids, const char *const *path, size_t n,
-                       int context, ttmm_error *err)
+static int build_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids, const char *const *path, size_t n,
+                        int context, ttmm_error *err)
 {
     int code = TTMM_OK;
     documents d = {.tok = tokenizer, .ids = ids};
@@ -3566,12 +3566,12 @@ static int make_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids,
 int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
                            int context, ttmm_error *err)
 {
-    return make_corpus(c, tokenizer, 0, path, n, context, err);
+    return build_corpus(c, tokenizer, 0, path, n, context, err);
 }
 
 int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err)
 {
-    return make_corpus(c, NULL, vocab, path, n, context, err);
+    return build_corpus(c, NULL, vocab, path, n, context, err);
 }
 
 void ttmm_corpus_free(ttmm_corpus *c)
