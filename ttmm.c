@@ -5511,11 +5511,13 @@ static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text,
     if (e.refused)
         return refuse(err, name, "holds the token %.*s, and %s; --ids takes token ids", (int)e.refused->length,
                       e.refused->text, e.refused->why);
-    for (size_t i = first; tok && i < list->n; i++)
-        if (list->token[i] >= tok->vocab)
-            return refuse(err, name, "holds %.*s, token %d, expected tokens below %d, the model's vocabulary",
-                          (int)tok->length[list->token[i]], tok->text + tok->at[list->token[i]], list->token[i],
-                          tok->vocab);
+    for (size_t i = first; tok && i < list->n; i++) {
+        const added_token *a = tok->added, *end = a + tok->n_added;
+        if (list->token[i] < tok->vocab) continue;
+        while (a < end && a->token != list->token[i]) a++;
+        return refuse(err, name, "holds token %d, %.*s, expected tokens below %d, the model's vocabulary",
+                      list->token[i], a < end ? (int)a->length : 1, a < end ? a->text : "?", tok->vocab);
+    }
     return TTMM_OK;
 }
 

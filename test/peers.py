@@ -730,7 +730,7 @@ def part_beside():
             theirs, mentioned = AutoTokenizer.from_pretrained(folder), json.dumps(files, ensure_ascii=False)
             unusual = [a["content"] for a in full["added_tokens"] if a["lstrip"] or a["rstrip"] or a["single_word"]]
             for _ in range(12):
-                text = "".join(r.choice([r.choice(old), r.choice(new), " ", "a", " plant", "1", "\n"]) for _ in range(5))
+                text = "".join(r.choice([r.choice(old), r.choice(new), " ", "a", " plant", "1", "\t"]) for _ in range(5))
                 ids = theirs(text)["input_ids"]
                 done = subprocess.run(["./run", "tokenize", folder, "--file", write(f"{folder}/x.txt", text)],
                                       capture_output=True, text=True)
