@@ -5821,6 +5821,12 @@ static int find_name(const ttmm_tokenizer *tok, const char *name, size_t n, char
     return -1;
 }
 
+/* Whether it takes more than its own characters from a text, or not every time: not supported. */
+static int is_unusual(const json *j, int node)
+{
+    return json_true(j, node, "lstrip") || json_true(j, node, "rstrip") || json_true(j, node, "single_word");
+}
+
 /* What is looked for in a text from now on; it stands in tok->text. */
 static added_token *add_token(ttmm_tokenizer *tok, const char *text, size_t n, int normalised, const char *why)
 {
@@ -5835,9 +5841,6 @@ static added_token *add_token(ttmm_tokenizer *tok, const char *text, size_t n, i
  * there are. *next: the largest id of an added token so far, plus 1. */
 static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const json *j, int node, ttmm_error *err)
 {
-    static const char *const unusual[][2] = {{"lstrip", "tokenizer.json has lstrip for it"},
-                                             {"rstrip", "tokenizer.json has rstrip for it"},
-                                             {"single_word", "tokenizer.json has single_word for it"}};
     const int content = json_find(j, node, "content");
     const size_t size = json_count(j, json_find(j, json_find(j, 0, "model"), "vocab"));
     if (json_type(j, content) != '"') return json_refuse(j, "the content of an added token", content, "a text", err);
@@ -5846,8 +5849,7 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
     added_token *a = add_token(tok, form, n, json_true(j, node, "normalized"), NULL);
-    for (size_t i = 0; i < 3; i++)
-        if (json_true(j, node, unusual[i][0])) a->why = unusual[i][1];
+    if (is_unusual(j, node)) a->why = "tokenizer.json sets lstrip, rstrip or single_word for it";
     const int known = find_name(tok, text, n, text + 2 * n);
     const size_t id = known >= 0 ? (size_t)known : *next > size ? *next : size;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
@@ -5879,8 +5881,7 @@ static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int con
         if (a->length != n || memcmp(a->text, text, n) != 0) continue;
         if (flags < 0 || a->token < 0) return;
         if (special) tok->special[a->token] |= SPECIAL;
-        if (json_true(j, flags, "lstrip") || json_true(j, flags, "rstrip") || json_true(j, flags, "single_word") ||
-            (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
+        if (is_unusual(j, flags) || (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
             a->why = "tokenizer_config.json has other flags for it than tokenizer.json";
         return;
     }
@@ -5911,7 +5912,7 @@ enum { CONFIG, SPECIAL_MAP, ADDED_MAP, BESIDE };
 static const char *const beside_names[BESIDE] = {"tokenizer_config.json", "special_tokens_map.json",
                                                  "added_tokens.json"};
 
-/* In tokenizer_config.json those are keys that end in _token, two lists, and added_tokens_decoder. */
+/* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
 static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
 {
     const json *j = &beside[CONFIG];
@@ -5921,10 +5922,10 @@ static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, tt
     for (int i = json_child(j, decoder); i >= 0; i = json_next_key(j, i))
         read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next);
     for (int i = j->n ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i)) {
-        const json_node *key = &j->node[i];
-        if (json_equal(j, i, "additional_special_tokens") || json_equal(j, i, "extra_special_tokens") ||
-            (key->end - key->start > 8 && memcmp(j->text + key->end - 7, "_token\"", 7) == 0))
-            read_named_all(tok, used, j, key->next);
+        const char *end = j->text + j->node[i].end - 1; /* at the quote */
+        if (j->node[i].end - j->node[i].start > 9)
+            if (memcmp(end - 6, "_token", 6) == 0 || memcmp(end - 7, "_tokens", 7) == 0)
+                read_named_all(tok, used, j, j->node[i].next);
     }
     j = &beside[SPECIAL_MAP];
     if (j->n && decoder < 0) read_named_all(tok, used, j, 0);

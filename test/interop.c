@@ -473,6 +473,16 @@ static void corpus_of_tokens(void)
             }
             ttmm_corpus_free(&c);
         }
+        const ptrdiff_t begin = i == 1 ? 415 : -1; /* <|begin_of_text|>: of a document, so of its first piece alone */
+        if (DONE(ttmm_corpus_from_files(&c, k, &path, 1, 4, &err))) {
+            CHECK(c.n_documents == 2 && c.n_sequences > 4);
+            for (size_t s = 0; s < c.n_sequences; s++) {
+                const size_t at_document = c.document[c.sequence_document[s]] == c.sequence[s];
+                for (size_t t = c.sequence[s]; t < c.sequence[s + 1]; t++)
+                    CHECK((c.token[t] == begin) == (begin >= 0 && at_document && t == c.sequence[s]));
+            }
+            ttmm_corpus_free(&c);
+        }
         ttmm_tokenizer_free(k);
     }
 }
