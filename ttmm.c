@@ -418,25 +418,32 @@ static int normalise(real *x, size_t n)
     return 1;
 }
 
-/* The built-in embedding: feature hashing (Weinberger et al. 2009) of byte n-grams, n = 1 .. 4, in E = 2048 buckets.
- * The hash of the n-gram g_1 .. g_n, g = g_1 256^(n-1) + ... + g_n, is the first output of SplitMix64 in the state
- * g + (n - 1) GOLDEN. Its lowest 11 bits are the bucket, its highest the sign: two n-grams that meet in a bucket cancel
- * out as often as they add up, so on average inner products are kept. No n-gram runs across a special token.
+/* The built-in embedding: feature hashing (Weinberger et al. 2009) of n-grams in E = 2048 buckets. What a text is made of
+ * are symbols below M: its bytes, M = 2^8, in n-grams of n = 1 .. 4; or, where it is not known what the tokens stand for,
+ * the tokens' ids, M = 2^32, n = 1, 2 (a token is about four bytes of a text). Either way the number of the n-gram
+ * g_1 .. g_n,
+ *   g = g_1 M^(n-1) + ... + g_n < 2^64,
+ * is another for each of the n-grams of n symbols. Its hash is the first output of SplitMix64 in the state
+ * g + (n - 1) GOLDEN; the lowest 11 bits are the bucket, the highest is the sign: two n-grams that meet in a bucket
+ * cancel out as often as they add up, so on average inner products are kept. No n-gram runs across a special token;
+ * among ids there is no knowing which are special.
  *   count [E] overwritten: c_b = sum over the n-grams in bucket b of their signs */
 static void hash_ngrams(real *count, const ttmm_tokenizer *tokenizer, const int *token, size_t T)
 {
-    uint64_t last = 0; /* the bytes so far, the latest one lowest */
-    size_t run = 0;    /* how many there are since the last special token */
+    const int ids = tokenizer == ttmm_tokenizer_of_ids();
+    const size_t bits = ids ? 32 : 8, longest = ids ? 2 : 4; /* M = 2^bits */
+    uint64_t last = 0;                                       /* the symbols so far, the latest one lowest */
+    size_t run = 0;                                          /* how many there are since the last special token */
     memset(count, 0, TTMM_EMBED_DIM * sizeof *count);
     for (size_t t = 0; t < T; t++) {
-        size_t length;
-        const unsigned char *text = ttmm_token_bytes(tokenizer, token[t], &length);
+        size_t length = 1;
+        const unsigned char *text = ids ? NULL : ttmm_token_bytes(tokenizer, token[t], &length);
         if (length == 0) run = 0;
         for (size_t i = 0; i < length; i++) {
-            last = last << 8 | text[i];
+            last = last << bits | (ids ? (uint32_t)token[t] : text[i]);
             run++;
-            for (size_t n = 1; n <= 4 && n <= run; n++) {
-                const uint64_t gram = last & (((uint64_t)1 << 8 * n) - 1), hash = mix_bits(gram + n * GOLDEN);
+            for (size_t n = 1; n <= longest && n <= run; n++) {
+                const uint64_t gram = last & UINT64_MAX >> (64 - bits * n), hash = mix_bits(gram + n * GOLDEN);
                 count[hash % TTMM_EMBED_DIM] += hash >> 63 ? -1 : 1;
             }
         }
@@ -469,6 +476,7 @@ int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_erro
     const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
     const int code = allocate_embeddings(c, E, 1, err);
     if (code) return code;
+    c->by_ids = tokenizer == ttmm_tokenizer_of_ids();
     OMP(omp parallel for)
     for (size_t i = 0; i < n; i++)
         hash_ngrams(c->embedding + i * E, tokenizer, c->token + c->sequence[i], sequence_length(c, i));
@@ -3361,8 +3369,10 @@ static void put_token(token_list *list, int token)
     list->token[list->n++] = token;
 }
 
-/* From section 17: append the tokens of a text; the token after a document, -1 if there is none. */
-static void encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes);
+/* From section 17: append the tokens of a text, which has a name in sentences; the token after a document, -1 if there
+ * is none. */
+static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes, const char *name,
+                  ttmm_error *err);
 static int end_token(const ttmm_tokenizer *tok);
 
 int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *tokenizer, const char *text, size_t bytes,
@@ -3370,12 +3380,10 @@ int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *tokenizer, const
 {
     token_list list = {0};
     put_token(&list, 0), list.n = 0; /* an empty text has an array, too */
-    encode(&list, tokenizer, text, bytes);
+    const int code = encode(&list, tokenizer, text, bytes, "the text", err);
+    if (code) free(list.token), list.token = NULL;
     *token = list.token, *n = list.n;
-    if (!list.failed) return TTMM_OK;
-    free(list.token);
-    *token = NULL;
-    return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+    return code;
 }
 
 /* The document that begins at text[at]: its length, and in *next where the one after it begins (bytes: there is none).
@@ -3436,24 +3444,30 @@ typedef struct {
 
 typedef struct {
     const ttmm_tokenizer *tok;
+    int ids;         /* > 0: the files hold ids below it, not text */
     token_list list; /* the tokens of all documents */
     document_tokens *document;
     size_t n, room;
 } documents;
 
-/* Its tokens and, if they do not end in it, the end token. */
-static int add_document(documents *d, int file, const char *text, size_t bytes, ttmm_error *err)
+/* What was appended to the tokens from `start` on is a document. */
+static int close_document(documents *d, int file, const char *path, size_t start, ttmm_error *err)
 {
-    const size_t start = d->list.n;
-    const int end = end_token(d->tok);
     document_tokens *more = grow(d->document, &d->room, d->n + 1, sizeof *more);
-    if (more) d->document = more;
-    else d->list.failed = 1;
-    encode(&d->list, d->tok, text, bytes);
-    if (end >= 0 && (d->list.n == start || d->list.token[d->list.n - 1] != end)) put_token(&d->list, end);
-    if (d->list.failed) return fail(err, TTMM_NO_ROOM, "out of memory for the tokens of a text of %zu bytes", bytes);
+    if (more == NULL || d->list.failed) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its tokens", path);
+    d->document = more;
     d->document[d->n++] = (document_tokens){start, d->list.n - start, file};
     return TTMM_OK;
+}
+
+/* Its tokens and, if they do not end in it, the end token. */
+static int add_document(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    const size_t start = d->list.n;
+    const int end = end_token(d->tok), code = encode(&d->list, d->tok, text, bytes, path, err);
+    if (code) return code;
+    if (end >= 0 && (d->list.n == start || d->list.token[d->list.n - 1] != end)) put_token(&d->list, end);
+    return close_document(d, file, path, start, err);
 }
 
 /* All documents of a file's text. */
@@ -3467,10 +3481,60 @@ static int add_text(documents *d, int file, const char *path, const char *text, 
         if (length == 0)
             return refuse(err, path, "document %zu is empty, expected at least one byte between lines %s", number,
                           SEPARATOR);
-        int code = add_document(d, file, text + at, length, err);
+        int code = add_document(d, file, path, text + at, length, err);
         if (code) return code;
     }
     return TTMM_OK;
+}
+
+/* Append the ids in a text, which has a name in sentences; they stand between blanks. */
+static int put_ids(token_list *list, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err)
+{
+    static const char blanks[] = " \t\r\n";
+    for (size_t at = 0, end, n = 1; at < bytes; at = end + 1) {
+        uint64_t id = 0;
+        for (end = at; end < bytes && (text[end] == 0 || !strchr(blanks, text[end])); end++)
+            id = text[end] >= '0' && text[end] <= '9' && id < (uint64_t)vocab ? 10 * id + (uint64_t)(text[end] - '0')
+                                                                              : (uint64_t)vocab;
+        if (end == at) continue;
+        if (id >= (uint64_t)vocab)
+            return refuse(err, name, "token %zu is %.*s, expected an id from 0 to %d", n,
+                          end - at < 20 ? (int)(end - at) : 20, text + at, vocab - 1);
+        put_token(list, (int)id), n++;
+    }
+    return list->failed ? fail(err, TTMM_NO_ROOM, "%s: out of memory for its tokens", name) : TTMM_OK;
+}
+
+int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err)
+{
+    token_list list = {0};
+    put_token(&list, 0), list.n = 0; /* no ids have an array, too */
+    const int code = put_ids(&list, text, bytes, vocab, name, err);
+    if (code) free(list.token), list.token = NULL;
+    *token = list.token, *n = list.n;
+    return code;
+}
+
+/* A document a line. */
+static int add_ids(documents *d, int file, const char *path, const char *text, size_t bytes, ttmm_error *err)
+{
+    char where[PATH_BYTES + 32];
+    int code = bytes ? TTMM_OK : refuse(err, path, "is empty, expected token ids");
+    for (size_t at = 0, length, line = 1; at < bytes && code == TTMM_OK; at += length + 1, line++) {
+        const char *newline = memchr(text + at, '\n', bytes - at);
+        const size_t start = d->list.n;
+        length = newline ? (size_t)(newline - text) - at : bytes - at;
+        snprintf(where, sizeof where, "%s: line %zu", path, line);
+        code = put_ids(&d->list, text + at, length, d->ids, where, err);
+        if (code == TTMM_OK && d->list.n == start) code = refuse(err, where, "is empty, expected token ids");
+        if (code == TTMM_OK) code = close_document(d, file, path, start, err);
+    }
+    return code;
+}
+
+size_t ttmm_byte_order_mark(const char *text, size_t bytes)
+{
+    return bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 }
 
 static int add_file(documents *d, int file, const char *path, ttmm_error *err)
@@ -3478,7 +3542,9 @@ static int add_file(documents *d, int file, const char *path, ttmm_error *err)
     char *text;
     size_t bytes;
     int code = read_whole_file(&text, &bytes, path, err);
-    if (code == TTMM_OK) code = add_text(d, file, path, text, bytes, err);
+    if (code) return code;
+    const size_t mark = ttmm_byte_order_mark(text, bytes);
+    code = (d->ids ? add_ids : add_text)(d, file, path, text + mark, bytes - mark, err);
     free(text);
     return code;
 }
@@ -3517,11 +3583,11 @@ static int fill_corpus(ttmm_corpus *c, const documents *d, const char *const *pa
 }
 
 /* Tokens first, in a list that grows; then the corpus, whose size is known by then. */
-int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
-                           int context, ttmm_error *err)
+static int build_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids, const char *const *path, size_t n,
+                        int context, ttmm_error *err)
 {
     int code = TTMM_OK;
-    documents d = {.tok = tokenizer};
+    documents d = {.tok = tokenizer, .ids = ids};
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
     for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
@@ -3530,6 +3596,17 @@ int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, cons
     free(d.document);
     if (code) ttmm_corpus_free(c);
     return code;
+}
+
+int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
+                           int context, ttmm_error *err)
+{
+    return build_corpus(c, tokenizer, 0, path, n, context, err);
+}
+
+int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err)
+{
+    return build_corpus(c, NULL, vocab, path, n, context, err);
 }
 
 void ttmm_corpus_free(ttmm_corpus *c)
@@ -5049,7 +5126,7 @@ static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
     t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
     t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
     if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
-    if (c->dim && c->idf) t[n++] = store("idf", TTMM_REAL, c->dim, 0, c->idf);
+    if (c->dim && c->idf) t[n++] = store(c->by_ids ? "idf_of_ids" : "idf", TTMM_REAL, c->dim, 0, c->idf);
     if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
     t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
     return n;
@@ -5125,7 +5202,8 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     const size_t n = c->n_sequences, n_documents = c->n_documents;
     const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
     if (embeddings) {
-        const int idf = find_tensor(&s, "idf") != NULL;
+        const int idf = find_tensor(&s, "idf") != NULL || find_tensor(&s, "idf_of_ids") != NULL;
+        c->by_ids = find_tensor(&s, "idf_of_ids") != NULL;
         const size_t dim = embeddings->dim[1];
         if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
             code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
@@ -5213,20 +5291,29 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
  * tokenizer.json as Hugging Face's tokenizers write it, of byte-level BPE (Sennrich et al. 2016; Radford et al. 2019):
  *
  *   normalizer      none or NFC
- *   pre_tokenizer   ByteLevel, or Split by one of three regular expressions and then ByteLevel
+ *   pre_tokenizer   ByteLevel, with an expression of its own or none; before it Split by one of three regular
+ *                   expressions, Digits, or several of these
  *   model           BPE: vocab {"token": id, ...}, merges ["left right", ...] or [["left", "right"], ...]
  *   added_tokens    found in a text where they are spelled out, before or (normalized) after its normalisation
  *   post_processor  none, ByteLevel, or TemplateProcessing: tokens before and after a text
+ *   decoder         ByteLevel, or a Sequence that ends in it and changes nothing
  *
  * Anything else is refused by name, as it would give other tokens. A text is cut at the added tokens in it, then into
- * words by the expression; a word begins as the tokens of its bytes, and of all pairs of neighbours that have a merge
- * the one of lowest rank is merged, the leftmost of equal ones, until there is none. The expressions, SPLIT_NONE for a
- * text in one piece:
+ * words, by each step of the pre_tokenizer what the one before left in one piece; a word begins as the tokens of its
+ * bytes, and of all pairs of neighbours that have a merge the one of lowest rank is merged, the leftmost of equal ones,
+ * until there is none. A byte that has no token becomes unk_token (with fuse_unk one for all that follow each other);
+ * without unk_token it is dropped before the merges. The steps, none for a text in one piece:
  *
  *   GPT2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *   LLAMA3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
  *           \s+(?!\S)|\s+
  *   QWEN2   as LLAMA3, with \p{N} instead of \p{N}{1,3}
+ *   DIGITS  \p{N}+|\P{N}+, what Digits stands for;   DIGIT  \p{N}|\P{N}+, with individual_digits
+ *
+ * transformers reads more files beside it. What they change shows only in texts that hold certain tokens, so those texts
+ * are refused, as is one with a token past the model's vocabulary. (transformers 5 has classes, LlamaTokenizer,
+ * GPT2Tokenizer and Qwen2Tokenizer among them, that build steps of their own around the file's vocabulary and merges
+ * whatever the rest of it says; where tokenizer_config.json names one, tokenizer.json counts here, as in tokenizers.)
  *
  * What is a letter (\p{L}), a number (\p{N}) and NFC come from tables of Unicode, which stand packed at the end of this
  * file; test/unicode.py makes them, and says how a number is written and of which versions of Unicode they are. */
@@ -5416,7 +5503,9 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
     free(code);
 }
 
-enum { SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2 };
+enum { SPLIT_NONE, SPLIT_GPT2, SPLIT_LLAMA3, SPLIT_QWEN2, SPLIT_DIGITS, SPLIT_DIGIT };
+enum { MOST_SPLITS = 8 }; /* steps of a pre_tokenizer; SmolLM2 has two */
+enum { SPECIAL = 1, RAW = 2 };
 enum { MOST_AROUND = 8 }; /* tokens that a template puts before a text, or after it; Llama 3 has one */
 
 typedef struct {
@@ -5427,18 +5516,20 @@ typedef struct {
     const char *text;
     size_t length;
     int token, normalised; /* 1: is looked for after normalisation */
+    const char *why;       /* what keeps texts with it from being read; NULL: nothing */
 } added_token;
 
 struct ttmm_tokenizer {
     void *block;
-    int split, nfc, ignore_merges;
+    int split[MOST_SPLITS], n_splits, nfc, ignore_merges;
     int end;                                /* the token after a document, -1: none */
+    int vocab;                              /* the model's; what is not below it can not be used */
     size_t n;                               /* tokens are below this */
     char *text;                             /* of all tokens ... */
     size_t *at;                             /* [n] ... where that of each begins */
     size_t *length;                         /* [n]; 0: there is no such token */
-    char *special;                          /* [n] */
-    int byte[256];                          /* the token of each byte */
+    char *special;                          /* [n] SPECIAL: is no text; RAW: its name stands for no bytes */
+    int byte[256], unknown, fuse;           /* the token of each byte; of those without one, -1: none; fuse_unk */
     int *word;                              /* [word_room] hash table of tokens by their text, -1: empty */
     merge_rule *merge;                      /* [merge_room] hash table by left and right */
     size_t word_room, merge_room, n_merges; /* rooms are powers of 2 */
@@ -5492,6 +5583,7 @@ typedef struct { /* a text on its way to tokens */
     int *symbol, *next, *before; /* [word_room] of one word: tokens, a doubly linked list */
     candidate_merge *heap;       /* [2 word_room] the first is the next to be done */
     size_t word_room, n_heap;
+    const added_token *refused; /* one that keeps the text from being read */
 } encoder;
 
 /* The lowest rank first, then the leftmost. */
@@ -5525,6 +5617,14 @@ static candidate_merge pop_merge(encoder *e)
     return top;
 }
 
+/* The token of byte i of a word; -1: it has none, or the byte before has it, too. */
+static int byte_token(const ttmm_tokenizer *tok, const char *s, size_t i)
+{
+    const int token = tok->byte[(unsigned char)s[i]];
+    if (token >= 0) return token;
+    return tok->fuse && i > 0 && tok->byte[(unsigned char)s[i - 1]] < 0 ? -1 : tok->unknown;
+}
+
 /* Append the tokens of one word. The word is a list of symbols, the merges possible in it a heap: n log n steps for n
  * bytes. A merge whose symbols have been merged since stays on the heap until its turn comes, and is passed over. */
 static void encode_word(encoder *e, const char *s, size_t n)
@@ -5536,7 +5636,8 @@ static void encode_word(encoder *e, const char *s, size_t n)
         return;
     }
     if (tok->n_merges == 0) {
-        for (size_t i = 0; i < n; i++) put_token(e->list, tok->byte[(unsigned char)s[i]]);
+        for (size_t i = 0; i < n; i++)
+            if (byte_token(tok, s, i) >= 0) put_token(e->list, byte_token(tok, s, i));
         return;
     }
     if (n > e->word_room) {
@@ -5548,12 +5649,16 @@ static void encode_word(encoder *e, const char *s, size_t n)
     }
     if (e->list->failed) return;
     e->next = e->symbol + e->word_room, e->before = e->next + e->word_room;
+    int last = -1; /* the symbol before */
     for (size_t i = 0; i < n; i++) {
-        e->symbol[i] = tok->byte[(unsigned char)s[i]];
-        e->before[i] = (int)i - 1, e->next[i] = i + 1 < n ? (int)i + 1 : -1;
+        const int token = byte_token(tok, s, i);
+        if (token < 0) continue;
+        e->symbol[++last] = token;
+        e->before[last] = last - 1, e->next[last] = last + 1;
     }
-    e->n_heap = 0;
-    for (size_t i = 0; i < n; i++) push_merge(e, (int)i);
+    if (last < 0) return; /* no byte has a token */
+    e->next[last] = -1, e->n_heap = 0;
+    for (int i = 0; i < last; i++) push_merge(e, i);
     while (e->n_heap > 0) {
         const candidate_merge c = pop_merge(e);
         const int at = c.at, right = e->next[at];
@@ -5613,13 +5718,15 @@ static size_t contraction(const unsigned char *s, size_t n, int any_case)
 
 /* The length of the first word of s [n], n > 0: the alternatives of the expression in their order. The last three of
  * LLAMA3 are about blanks: up to the last line end among them; else all but the last, if a word follows; else all. */
-static size_t word_length(const ttmm_tokenizer *tok, const unsigned char *s, size_t n)
+static size_t word_length(const ttmm_tokenizer *tok, int split, const unsigned char *s, size_t n)
 {
-    const int gpt2 = tok->split == SPLIT_GPT2;
-    const size_t blank = s[0] == ' ', digits = tok->split == SPLIT_LLAMA3 ? 3 : 1;
-    size_t end = contraction(s, n, !gpt2), last = 0, first;
+    const int gpt2 = split == SPLIT_GPT2;
+    const size_t blank = s[0] == ' ', digits = split == SPLIT_LLAMA3 ? 3 : 1;
+    size_t end = split < SPLIT_DIGITS ? contraction(s, n, !gpt2) : 0, last = 0, first;
     if (end > 0) return end;
     const int kind = character_kind(&tok->unicode, utf8_get(s, n, &first));
+    if (split >= SPLIT_DIGITS && kind != NUMBER) return run_of(tok, s, n, 0, ~NUMBER, SIZE_MAX, &last);
+    if (split >= SPLIT_DIGITS) return run_of(tok, s, n, 0, NUMBER, split == SPLIT_DIGIT ? 1 : SIZE_MAX, &last);
     const size_t before_letters = gpt2 ? blank : kind & (SPACE | OTHER) ? first : 0;
     if ((end = run_of(tok, s, n, before_letters, LETTER, SIZE_MAX, &last)) > before_letters) return end;
     const size_t before_digits = gpt2 ? blank : 0;
@@ -5632,13 +5739,17 @@ static size_t word_length(const ttmm_tokenizer *tok, const unsigned char *s, siz
     return end < n && last > 0 ? last : end;
 }
 
-/* Append the tokens of a text without added tokens, word by word. */
-static void encode_words(encoder *e, const char *text, size_t n)
+/* Append the tokens of a text without added tokens: step `step` of the pre_tokenizer cuts it into pieces, the steps
+ * after it each of these; past the last step a piece is a word. */
+static void encode_words(encoder *e, int step, const char *text, size_t n)
 {
-    for (size_t at = 0, length; at < n && !e->list->failed; at += length) {
-        length = e->tok->split ? word_length(e->tok, (const unsigned char *)text + at, n - at) : n - at;
-        encode_word(e, text + at, length);
-    }
+    const ttmm_tokenizer *tok = e->tok;
+    if (step == tok->n_splits) encode_word(e, text, n);
+    else
+        for (size_t at = 0, length; at < n && !e->list->failed; at += length) {
+            length = word_length(tok, tok->split[step], (const unsigned char *)text + at, n - at);
+            encode_words(e, step + 1, text + at, length);
+        }
 }
 
 /* The longest added token that text [n], n > 0, begins with, or NULL. */
@@ -5661,38 +5772,58 @@ static void encode_text(encoder *e, const char *text, size_t n, int normalised)
     size_t length = n, from = 0;
     if (normalised && e->tok->nfc) normalise_text(&form, &length, &e->tok->unicode, text, n);
     if (form == NULL) e->list->failed = 1;
-    for (size_t at = 0; at <= length && !e->list->failed;) {
+    for (size_t at = 0; at <= length && !e->list->failed && !e->refused;) {
         const added_token *a = at < length ? added_at(e->tok, form + at, length - at, normalised) : NULL;
         if (at < length && a == NULL) {
             at++;
             continue;
         }
-        if (at > from && normalised) encode_words(e, form + from, at - from);
+        if (at > from && normalised) encode_words(e, 0, form + from, at - from);
         else if (at > from) encode_text(e, form + from, at - from, 1);
-        if (a) put_token(e->list, a->token);
+        if (a && a->why) e->refused = a;
+        else if (a) put_token(e->list, a->token);
         from = at += a ? a->length : 1;
     }
     if (form != text) free(form);
 }
 
 /* In the byte vocabulary a text's bytes are its tokens, but for SEPARATOR. */
-static void encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes)
+static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text, size_t bytes, const char *name,
+                  ttmm_error *err)
 {
+    const size_t first = list->n;
+    encoder e = {.tok = tok, .list = list};
     for (size_t i = 0; tok == NULL && i < bytes && !list->failed; i++) {
         const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
         put_token(list, mark ? TTMM_END : (unsigned char)text[i]);
         if (mark) i += MARK - 1;
     }
-    if (tok == NULL) return;
-    encoder e = {.tok = tok, .list = list};
-    for (int i = 0; i < tok->n_before; i++) put_token(list, tok->before[i]);
-    encode_text(&e, text, bytes, 0);
-    for (int i = 0; i < tok->n_after; i++) put_token(list, tok->after[i]);
+    for (int i = 0; tok && i < tok->n_before; i++) put_token(list, tok->before[i]);
+    if (tok) encode_text(&e, text, bytes, 0);
+    for (int i = 0; tok && i < tok->n_after; i++) put_token(list, tok->after[i]);
     free(e.symbol);
     free(e.heap);
+    if (list->failed) return fail(err, TTMM_NO_ROOM, "%s: out of memory for the tokens of %zu bytes", name, bytes);
+    if (e.refused)
+        return refuse(err, name, "holds the token %.*s, and %s; --ids takes token ids", (int)e.refused->length,
+                      e.refused->text, e.refused->why);
+    for (size_t i = first; tok && i < list->n; i++) {
+        const added_token *a = tok->added, *end = a + tok->n_added;
+        if (list->token[i] < tok->vocab) continue;
+        while (a < end && a->token != list->token[i]) a++;
+        return refuse(err, name, "holds token %d, %.*s, expected tokens below %d, the model's vocabulary",
+                      list->token[i], a < end ? (int)a->length : 1, a < end ? a->text : "?", tok->vocab);
+    }
+    return TTMM_OK;
 }
 
 static int end_token(const ttmm_tokenizer *tok) { return tok ? tok->end : TTMM_END; }
+
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void)
+{
+    static const ttmm_tokenizer ids = {.end = -1};
+    return &ids;
+}
 
 static const unsigned char every_byte[256]; /* 0, 1, 2 ...: at the end of the file */
 
@@ -5700,7 +5831,7 @@ static const unsigned char every_byte[256]; /* 0, 1, 2 ...: at the end of the fi
 const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n)
 {
     const size_t t = (size_t)token; /* a negative one is past every vocabulary */
-    const int text = tokenizer ? t < tokenizer->n && !tokenizer->special[t] : t < TTMM_END;
+    const int text = tokenizer ? t < tokenizer->n && !(tokenizer->special[t] & SPECIAL) : t < TTMM_END;
     *n = !text ? 0 : tokenizer ? tokenizer->length[t] : 1;
     return text && tokenizer ? (const unsigned char *)tokenizer->text + tokenizer->at[t] : every_byte + t % 256;
 }
@@ -5786,19 +5917,8 @@ static int read_normalizer(ttmm_tokenizer *tok, const json *j, int node, ttmm_er
     return tok->nfc ? TTMM_OK : refuse_type(j, "the normalizer", node, "NFC or none", err);
 }
 
-/* ByteLevel, with GPT-2's expression or none. add_prefix_space is true where it is absent. */
-static int read_byte_level(ttmm_tokenizer *tok, const json *j, int node, ttmm_error *err)
-{
-    if (!has_type(j, node, "ByteLevel")) return refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err);
-    if (json_find(j, node, "add_prefix_space") < 0 || json_true(j, node, "add_prefix_space"))
-        return refuse(err, j->path, "add_prefix_space is not false, which is not supported");
-    const int regex = json_find(j, node, "use_regex") < 0 || json_true(j, node, "use_regex");
-    tok->split = regex ? SPLIT_GPT2 : SPLIT_NONE;
-    return TTMM_OK;
-}
-
-/* ByteLevel alone, or a Sequence of Split by one of the expressions and ByteLevel without its own. */
-static int read_pre_tokenizer(ttmm_tokenizer *tok, const json *j, ttmm_error *err)
+/* One of the expressions, each match of it a piece. */
+static int read_split(int *split, const json *j, int node, ttmm_error *err)
 {
     static const char *const expression[] = {
         "",
@@ -5808,28 +5928,50 @@ static int read_pre_tokenizer(ttmm_tokenizer *tok, const json *j, ttmm_error *er
         ("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}"
          "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"),
     };
-    const int node = json_find(j, 0, "pre_tokenizer");
-    if (!has_type(j, node, "Sequence")) return read_byte_level(tok, j, node, err);
-    const int split = json_child(j, json_find(j, node, "pretokenizers"));
-    const int bytes = split < 0 ? -1 : j->node[split].next;
-    if (bytes < 0)
-        return split < 0 ? refuse_type(j, "the pre_tokenizer", node, "ByteLevel", err)
-                         : read_byte_level(tok, j, split, err);
-    if (!has_type(j, split, "Split")) return refuse_type(j, "the first pre_tokenizer", split, "Split", err);
-    int code = read_byte_level(tok, j, bytes, err);
-    if (code) return code;
-    if (tok->split != SPLIT_NONE || j->node[bytes].next >= 0)
-        return refuse(err, j->path, "the pre_tokenizer goes on after Split and ByteLevel without regex");
+    const int behavior = json_find(j, node, "behavior");
     char text[512];
-    json_text(text, sizeof text, j, json_find(j, json_find(j, split, "pattern"), "Regex"));
-    if (json_equal(j, json_find(j, split, "behavior"), "Isolated") && !json_true(j, split, "invert"))
-        for (tok->split = SPLIT_QWEN2; tok->split > SPLIT_NONE && strcmp(text, expression[tok->split]) != 0;)
-            tok->split--;
-    return tok->split
-               ? TTMM_OK
-               : refuse(err, j->path,
-                        "the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
-                        text[0] ? text : "something else than a regular expression");
+    if (!json_equal(j, behavior, "Isolated"))
+        return json_refuse(j, "the behavior of the pre_tokenizer Split", behavior, "\"Isolated\"", err);
+    if (json_true(j, node, "invert"))
+        return refuse(err, j->path, "invert of the pre_tokenizer Split is true, expected false");
+    json_text(text, sizeof text, j, json_find(j, json_find(j, node, "pattern"), "Regex"));
+    for (*split = SPLIT_QWEN2; *split > SPLIT_NONE && strcmp(text, expression[*split]) != 0;) --*split;
+    if (*split) return TTMM_OK;
+    return refuse(err, j->path,
+                  "the pre_tokenizer splits by %.200s, expected the expression of GPT-2, Llama 3 or Qwen2.5",
+                  text[0] ? text : "something else than a regular expression");
+}
+
+/* ByteLevel, with GPT-2's expression or none. add_prefix_space is true where it is absent. */
+static int read_byte_level(int *split, const json *j, int node, ttmm_error *err)
+{
+    if (json_find(j, node, "add_prefix_space") < 0 || json_true(j, node, "add_prefix_space"))
+        return refuse(err, j->path, "add_prefix_space is not false, which is not supported");
+    const int regex = json_find(j, node, "use_regex") < 0 || json_true(j, node, "use_regex");
+    *split = regex ? SPLIT_GPT2 : SPLIT_NONE;
+    return TTMM_OK;
+}
+
+/* ByteLevel alone, or a Sequence of steps that ends in it. */
+static int read_pre_tokenizer(ttmm_tokenizer *tok, const json *j, ttmm_error *err)
+{
+    const int node = json_find(j, 0, "pre_tokenizer"), sequence = has_type(j, node, "Sequence");
+    int last = sequence ? json_child(j, json_find(j, node, "pretokenizers")) : node, code = TTMM_OK;
+    for (int step = last; step >= 0 && code == TTMM_OK; step = sequence ? j->node[step].next : -1) {
+        int split = SPLIT_NONE;
+        last = step;
+        if (tok->n_splits == MOST_SPLITS)
+            return refuse(err, j->path, "the pre_tokenizer has more than %d steps", MOST_SPLITS);
+        if (has_type(j, step, "Digits")) split = json_true(j, step, "individual_digits") ? SPLIT_DIGIT : SPLIT_DIGITS;
+        else if (has_type(j, step, "Split")) code = read_split(&split, j, step, err);
+        else if (has_type(j, step, "ByteLevel")) code = read_byte_level(&split, j, step, err);
+        else return refuse_type(j, "the pre_tokenizer", step, "ByteLevel, Split or Digits", err);
+        if (has_type(j, step, "ByteLevel") && sequence && j->node[step].next >= 0)
+            return refuse(err, j->path, "the pre_tokenizer goes on after ByteLevel, expected nothing after it");
+        if (split) tok->split[tok->n_splits++] = split;
+    }
+    if (code || has_type(j, last, "ByteLevel")) return code;
+    return refuse_type(j, "the last step of the pre_tokenizer", either(last, node), "ByteLevel", err);
 }
 
 /* TemplateProcessing: special tokens before and after a text. ByteLevel alters offsets only. A Sequence is all of its
@@ -5859,11 +6001,17 @@ static int read_post_processor(ttmm_tokenizer *tok, const json *j, int node, ttm
         for (int id = json_child(j, ids); id >= 0; id = j->node[id].next) {
             uint64_t token;
             int *n = after ? &tok->n_after : &tok->n_before;
-            if (*n == MOST_AROUND || !json_integer(j, id, &token) || token >= tok->n || tok->length[token] == 0)
-                return refuse(err, j->path, "the post_processor's ids of %s are not up to %d tokens", key, MOST_AROUND);
+            char shown[64];
+            if (*n == MOST_AROUND)
+                return refuse(err, j->path, "the post_processor puts more than %d tokens around a text", MOST_AROUND);
+            if (!json_integer(j, id, &token) || token >= tok->n || tok->length[token] == 0)
+                return refuse(err, j->path, "the post_processor's id of %s is %s, expected that of a token", key,
+                              json_shown(shown, j, id));
             (after ? tok->after : tok->before)[(*n)++] = (int)token;
         }
-        if (ids < 0) return refuse(err, j->path, "the post_processor has no ids for %s", key);
+        if (ids < 0)
+            return refuse(err, j->path,
+                          "the post_processor's template has the token %s, expected ids for it in special_tokens", key);
     }
     return TTMM_OK;
 }
@@ -5912,20 +6060,22 @@ static void lay_out_tokenizer(ttmm_tokenizer *tok, size_t text_bytes, arena *a)
     lay_out_unicode(&tok->unicode, a);
 }
 
-/* The id of a token, which must be one of the model's; else TTMM_BAD_INPUT. */
+/* The id of a token; TTMM_BAD_INPUT if there are not so many tokens. */
 static int read_id(const ttmm_tokenizer *tok, const json *j, int name, int node, ttmm_error *err)
 {
     uint64_t id;
-    char shown[64];
+    char shown[2][64];
     if (json_integer(j, node, &id) && id < tok->n) return (int)id;
-    return refuse(err, j->path, "the id of token %s is not in 0 .. %zu, the model's vocabulary",
-                  json_shown(shown, j, name), tok->n - 1);
+    return refuse(err, j->path, "the id of token %s is %s, expected one below %zu, as many as the vocabulary has",
+                  json_shown(shown[0], j, name), json_shown(shown[1], j, node), tok->n);
 }
 
 /* The tokens of the vocabulary. *used: the bytes of tok->text that are taken. A name that stands for no bytes is the
  * token's text, but no word can be it. */
 static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int vocab, ttmm_error *err)
 {
+    const int model = json_find(j, 0, "model"), unknown = json_find(j, model, "unk_token");
+    int missing = -1;
     for (size_t i = 0; i < tok->word_room; i++) tok->word[i] = -1;
     for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
         const int id = read_id(tok, j, i, j->node[i].next, err);
@@ -5933,33 +6083,66 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
         char *text = tok->text + *used;
         tok->at[id] = *used, tok->length[id] = json_text(text, j->bytes, j, i);
         if (name_to_bytes(text, &tok->length[id])) *find_word(tok, text, tok->length[id]) = id;
+        else tok->special[id] = RAW;
         *used += tok->length[id];
     }
-    for (unsigned b = 0; b < 256; b++) {
+    for (int b = 0; b < 256; b++) {
         const char byte = (char)(unsigned char)b;
-        if ((tok->byte[b] = *find_word(tok, &byte, 1)) < 0)
-            return refuse(err, j->path, "the vocabulary has no token for the byte %u", b);
+        if ((tok->byte[b] = *find_word(tok, &byte, 1)) < 0) missing = b;
     }
+    char *name = tok->text + *used; /* scratch */
+    size_t length = json_text(name, j->bytes, j, unknown);
+    tok->unknown = length && name_to_bytes(name, &length) ? *find_word(tok, name, length) : -1;
+    if (missing >= 0 && unknown >= 0 && tok->unknown < 0)
+        return json_refuse(j, "unk_token, which bytes without a token need,", unknown, "a token of the vocabulary",
+                           err);
     return TTMM_OK;
 }
 
-/* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. */
-static int read_added(ttmm_tokenizer *tok, size_t *used, const json *j, int node, ttmm_error *err)
+/* The token of the vocabulary that has this name, -1: none.    scratch [n] */
+static int find_name(const ttmm_tokenizer *tok, const char *name, size_t n, char *scratch)
 {
-    static const char *const refused[] = {"lstrip", "rstrip", "single_word"};
+    size_t length = n;
+    if (name_to_bytes(memcpy(scratch, name, n), &length)) return *find_word(tok, scratch, length);
+    for (size_t t = 0; t < tok->n; t++)
+        if (tok->special[t] & RAW && tok->length[t] == n && memcmp(tok->text + tok->at[t], name, n) == 0) return (int)t;
+    return -1;
+}
+
+/* Whether it takes more than its own characters from a text, or not every time: not supported. */
+static int is_unusual(const json *j, int node)
+{
+    return json_true(j, node, "lstrip") || json_true(j, node, "rstrip") || json_true(j, node, "single_word");
+}
+
+/* What is looked for in a text from now on; it stands in tok->text. */
+static added_token *add_token(ttmm_tokenizer *tok, const char *text, size_t n, int normalised, const char *why)
+{
+    added_token *a = &tok->added[tok->n_added++];
+    *a = (added_token){text, n, -1, normalised, why};
+    tok->begins[(unsigned char)text[0]] = 1;
+    return a;
+}
+
+/* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. Its id is what
+ * tokenizers makes it, whatever the file says: that of the vocabulary's token of this name, else one more than those
+ * there are. *next: the largest id of an added token so far, plus 1. */
+static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const json *j, int node, ttmm_error *err)
+{
     const int content = json_find(j, node, "content");
-    const int id = read_id(tok, j, either(content, node), json_find(j, node, "id"), err);
-    if (id < 0) return id;
-    for (size_t r = 0; r < 3; r++)
-        if (json_true(j, node, refused[r]))
-            return refuse(err, j->path, "added token %d has %s set, which is not supported", id, refused[r]);
-    if (json_type(j, content) != '"') return refuse(err, j->path, "added token %d has no content", id);
+    const size_t size = json_count(j, json_find(j, json_find(j, 0, "model"), "vocab"));
+    if (json_type(j, content) != '"') return json_refuse(j, "the content of an added token", content, "a text", err);
     char *text = tok->text + *used;
     const size_t n = json_text(text, j->bytes, j, content);
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
-    added_token *a = &tok->added[tok->n_added++];
-    *a = (added_token){form, n, id, json_true(j, node, "normalized")};
+    added_token *a = add_token(tok, form, n, json_true(j, node, "normalized"), NULL);
+    if (is_unusual(j, node)) a->why = "tokenizer.json sets lstrip, rstrip or single_word for it";
+    const int known = find_name(tok, text, n, text + 2 * n);
+    const size_t id = known >= 0 ? (size_t)known : *next > size ? *next : size;
+    if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
+    *next = id + 1 > *next ? id + 1 : *next;
+    a->token = (int)id;
     if (a->normalised && tok->nfc) normalise_text(&form, &a->length, &tok->unicode, a->text, n);
     if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
     if (form != a->text) {
@@ -5967,24 +6150,87 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, const json *j, int node
         free(form);
     }
     tok->begins[(unsigned char)a->text[0]] = 1;
-    tok->at[id] = *used, tok->length[id] = n, tok->special[id] = (char)json_true(j, node, "special");
-    name_to_bytes(text, &tok->length[id]);
+    tok->at[id] = *used, tok->length[id] = n;
+    tok->special[id] = (char)(json_true(j, node, "special") ? SPECIAL : 0);
+    if (!name_to_bytes(text, &tok->length[id])) tok->special[id] |= RAW;
     *used += n + a->length;
+    return TTMM_OK;
+}
+
+/* A token that another file names, by its content: transformers adds it if tokenizer.json has no such added token, and
+ * alters one whose flags in `flags` (-1: none are given) are others. Texts that hold it are refused then. */
+static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int content, int flags)
+{
+    char *text = tok->text + *used;
+    const size_t n = json_text(text, j->bytes, j, content);
+    const int special = json_true(j, flags, "special"), normalised = json_find(j, flags, "normalized");
+    if (n == 0) return;
+    for (added_token *a = tok->added; a < tok->added + tok->n_added; a++) {
+        if (a->length != n || memcmp(a->text, text, n) != 0) continue;
+        if (flags < 0 || a->token < 0) return;
+        if (special) tok->special[a->token] |= SPECIAL;
+        if (is_unusual(j, flags) || (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
+            a->why = "tokenizer_config.json has other flags for it than tokenizer.json";
+        return;
+    }
+    const int known = find_name(tok, text, n, text + n);
+    if (known >= 0) tok->special[known] |= SPECIAL;
+    for (int normal = 0; normal < 2; normal++)
+        add_token(tok, text, n, normal, "tokenizer.json has no such added token, but a file beside it");
+    *used += n;
+}
+
+/* All that a node names: a text; an object with the content; a list of these, or an object of them. */
+static void read_named_all(ttmm_tokenizer *tok, size_t *used, const json *j, int node)
+{
+    const int content = json_find(j, node, "content"), object = json_type(j, node) == '{';
+    if (json_type(j, node) == '"' || content >= 0) {
+        read_named(tok, used, j, either(content, node), -1);
+        return;
+    }
+    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) {
+        if (object) i = j->node[i].next;
+        read_named_all(tok, used, j, i);
+    }
+}
+
+/* The files beside tokenizer.json in which tokens are named; the last two count where the first has no
+ * added_tokens_decoder. */
+enum { CONFIG, SPECIAL_MAP, ADDED_MAP, BESIDE };
+static const char *const beside_names[BESIDE] = {"tokenizer_config.json", "special_tokens_map.json",
+                                                 "added_tokens.json"};
+
+/* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
+static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
+{
+    const json *j = &beside[CONFIG];
+    const int decoder = j->n ? json_find(j, 0, "added_tokens_decoder") : -1;
+    if (j->n && json_true(j, 0, "split_special_tokens"))
+        return refuse(err, j->path, "split_special_tokens is true, expected false");
+    for (int i = json_child(j, decoder); i >= 0; i = json_next_key(j, i))
+        read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next);
+    for (int i = j->n ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i)) {
+        const char *end = j->text + j->node[i].end - 1; /* at the quote */
+        if (j->node[i].end - j->node[i].start > 9)
+            if (memcmp(end - 6, "_token", 6) == 0 || memcmp(end - 7, "_tokens", 7) == 0)
+                read_named_all(tok, used, j, j->node[i].next);
+    }
+    j = &beside[SPECIAL_MAP];
+    if (j->n && decoder < 0) read_named_all(tok, used, j, 0);
+    j = &beside[ADDED_MAP];
+    for (int i = j->n && decoder < 0 ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i))
+        read_named(tok, used, j, i, -1);
     return TTMM_OK;
 }
 
 /* The parts of the file in which nothing but one form is understood. */
 static int check_tokenizer(const json *j, ttmm_error *err)
 {
-    static const char *const refused[] = {"byte_fallback", "dropout", "continuing_subword_prefix",
-                                          "end_of_word_suffix"};
+    static const char *const refused[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
-    const int decoder = json_find(j, 0, "decoder");
     const int untyped = json_find(j, model, "type") < 0 && vocab >= 0 && json_find(j, model, "merges") >= 0;
     if (!untyped && !has_type(j, model, "BPE")) /* GPT-2's own file is untyped */
         return refuse_type(j, "the model", model, "BPE", err);
-    if (decoder >= 0 && !has_type(j, decoder, "ByteLevel"))
-        return refuse_type(j, "the decoder", decoder, "ByteLevel", err);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const int node = json_find(j, model, refused[i]);
         if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, ""))
@@ -5997,21 +6243,59 @@ static int check_tokenizer(const json *j, ttmm_error *err)
     return TTMM_OK;
 }
 
+/* ByteLevel, or a Sequence of it and what does nothing here: tokens <0x00> .. <0xFF>, which ByteFallback (as the model's
+ * byte_fallback) is about, and names with U+2581, which Replace turns into blanks, are refused; and as Fuse makes one
+ * name of all, which ByteLevel leaves alone if any character in it stands for no byte, so are such names. */
+static int read_decoder(const ttmm_tokenizer *tok, const json *j, ttmm_error *err)
+{
+    static const char last[] = "ByteLevel", before[] = "ByteFallback, Fuse or Replace of U+2581 by a blank";
+    const int node = json_find(j, 0, "decoder"), sequence = has_type(j, node, "Sequence");
+    const int steps = sequence ? json_find(j, node, "decoders") : -1;
+    int fused = 0;
+    char text[2][8];
+    if (sequence ? json_count(j, steps) == 0 : !has_type(j, node, last))
+        return refuse_type(j, "the decoder", node, last, err);
+    for (int i = json_child(j, steps); i >= 0; i = j->node[i].next) {
+        json_text(text[0], sizeof text[0], j, json_find(j, json_find(j, i, "pattern"), "String"));
+        json_text(text[1], sizeof text[1], j, json_find(j, i, "content"));
+        const int blank = strcmp(text[0], "\xe2\x96\x81") == 0 && strcmp(text[1], " ") == 0;
+        if (j->node[i].next < 0 && !has_type(j, i, last))
+            return refuse_type(j, "the last step of the decoder", i, last, err);
+        if (j->node[i].next >= 0 && !has_type(j, i, "ByteFallback") && !has_type(j, i, "Fuse") &&
+            !(has_type(j, i, "Replace") && blank))
+            return refuse_type(j, "a step of the decoder", i, before, err);
+        fused |= has_type(j, i, "Fuse") || has_type(j, i, "Replace");
+    }
+    for (size_t t = 0; t < tok->n && (sequence || json_true(j, json_find(j, 0, "model"), "byte_fallback")); t++) {
+        const char *name = tok->text + tok->at[t];
+        const int fallback = tok->length[t] == 6 && memcmp(name, "<0x", 3) == 0 && name[5] == '>';
+        if ((fused && tok->special[t] == RAW) || fallback)
+            return refuse(err, j->path, "token %zu is %.*s, which byte_fallback or the decoder Sequence would alter", t,
+                          (int)tok->length[t], name);
+    }
+    return TTMM_OK;
+}
+
 /* First how many there are of everything, then the tokenizer in one block, then its parts in the order in which they
  * need each other. *tokenizer is to be freed even if that fails. */
-static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const ttmm_config *c, ttmm_error *err)
+static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const json *beside, const ttmm_config *c,
+                               ttmm_error *err)
 {
     const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
     const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
-    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .n = (size_t)c->vocab};
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .vocab = c->vocab, .n = (size_t)c->vocab};
     int code = check_tokenizer(j, err);
     if (code) return code;
     like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
+    if (like.n < json_count(j, vocab) + like.n_added) like.n = json_count(j, vocab) + like.n_added;
     like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
     like.ignore_merges = json_true(j, model, "ignore_merges");
     /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
-    const size_t text_bytes = mul_size(4, j->bytes);
-    size_t used = 0;
+    size_t text_bytes = mul_size(4, j->bytes), used = 0, next = 0;
+    for (int i = 0; i < BESIDE; i++) { /* a named token is there once, and looked for twice */
+        text_bytes = add_size(text_bytes, mul_size(2, beside[i].bytes));
+        like.n_added += 2 * (size_t)beside[i].n;
+    }
     arena a = {0};
     take(&a, 1, sizeof like);
     lay_out_tokenizer(&like, text_bytes, &a);
@@ -6019,11 +6303,13 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     ttmm_tokenizer *tok = *tokenizer = take(&a, 1, sizeof *tok);
     *tok = like;
     lay_out_tokenizer(tok, text_bytes, &a);
-    tok->n_added = 0;
+    tok->n_added = 0, tok->fuse = json_true(j, model, "fuse_unk");
     code = read_normalizer(tok, j, json_find(j, 0, "normalizer"), err);
     if (code == TTMM_OK) code = read_vocabulary(tok, &used, j, vocab, err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
-        code = read_added(tok, &used, j, i, err);
+        code = read_added(tok, &used, &next, j, i, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, beside, err);
+    if (code == TTMM_OK) code = read_decoder(tok, j, err);
     if (code == TTMM_OK) code = read_merges(tok, j, merges, tok->text + used, err);
     if (code == TTMM_OK) code = read_pre_tokenizer(tok, j, err);
     if (code == TTMM_OK) code = read_post_processor(tok, j, json_find(j, 0, "post_processor"), err);
@@ -6034,7 +6320,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err)
 {
     ttmm_config c = {.vocab = TTMM_BYTES};
-    json j;
+    json j, beside[BESIDE] = {0};
     *tokenizer = NULL;
     int code = ttmm_exists(folder, "config.json") ? ttmm_config_read(&c, folder, err) : TTMM_OK;
     if (code) return code;
@@ -6043,8 +6329,11 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
                    ? TTMM_OK
                    : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
     code = json_open(&j, folder, "tokenizer.json", err);
-    if (code == TTMM_OK) code = read_tokenizer_json(tokenizer, &j, &c, err);
+    for (int i = 0; i < BESIDE && code == TTMM_OK; i++)
+        if (ttmm_exists(folder, beside_names[i])) code = json_open(&beside[i], folder, beside_names[i], err);
+    if (code == TTMM_OK) code = read_tokenizer_json(tokenizer, &j, beside, &c, err);
     json_close(&j);
+    for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
     if (code) ttmm_tokenizer_free(*tokenizer), *tokenizer = NULL;
     return code;
 }

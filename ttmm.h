@@ -118,7 +118,8 @@ size_t ttmm_argmax(const ttmm_real *x, size_t n); /* index of the largest, the l
 
 enum { TTMM_EMBED_DIM = 2048 };
 
-/* The built-in embedding of the text that tokens stand for: a unit vector, but zero for a text without bytes.
+/* The built-in embedding of the text that tokens stand for, or of their ids, if the tokenizer is ttmm_tokenizer_of_ids():
+ * a unit vector, but zero for a text without bytes.
  *   out [E] overwritten, E = TTMM_EMBED_DIM    token [T] of the tokenizer's vocabulary    idf [E] or NULL (ones) */
 void ttmm_embed(ttmm_real *out, const ttmm_tokenizer *tokenizer, const int *token, size_t T, const ttmm_real *idf);
 
@@ -558,14 +559,17 @@ size_t ttmm_put_utf8(char *out, ttmm_utf8 *waiting, int byte);
 
 /* Text to tokens, as Hugging Face's tokenizers do it: special tokens spelled out in the text are found, and those that
  * the tokenizer's template puts around a text are added (Llama 3: <|begin_of_text|>). Bytes that are not UTF-8 are kept
- * as they are. *token [*n] is allocated, also for an empty text. free(*token) */
+ * as they are, if the vocabulary has tokens for them. TTMM_BAD_INPUT: the text holds a token past the model's
+ * vocabulary, or one that other libraries would read otherwise. *token [*n] is allocated, also for an empty text.
+ * free(*token) */
 int ttmm_tokenize(int **token, size_t *n, const ttmm_tokenizer *tokenizer, const char *text, size_t bytes,
                   ttmm_error *err);
 
 /* Texts, cut and embedded. A document's tokens are those of its text and, if they do not end in it, the end token (of
  * a tokenizer: the first of config.json's or generation_config.json's, none if they name none); a document longer than
- * the context is cut into ceil(tokens / context) sequences of equal length (to one token). Sequence i is
- * token[sequence[i]] .. token[sequence[i+1]-1]. */
+ * the context is cut into ceil(tokens / context) sequences of equal length (to one token), so what a tokenizer puts
+ * before a text (Llama 3: <|begin_of_text|>) begins the first of them alone. Sequence i is token[sequence[i]] ..
+ * token[sequence[i+1]-1]. */
 struct ttmm_corpus {
     size_t n_tokens, n_documents, n_sequences, n_files;
     int *token;             /* [n_tokens] */
@@ -577,6 +581,7 @@ struct ttmm_corpus {
     size_t dim;             /* E; 0: not embedded yet */
     ttmm_real *embedding;   /* [n_sequences, E] unit rows */
     ttmm_real *idf;         /* [E] of the built-in embedding; NULL with outside embeddings */
+    int by_ids;             /* 1: the built-in embedding is that of ids */
     int clustered;          /* 1: cluster is filled in */
     int *cluster;           /* [n_sequences] */
     char *names;
@@ -584,9 +589,16 @@ struct ttmm_corpus {
 };
 
 /* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a
- * zero byte, an empty document. A separator line may end in CRLF; the newline before it belongs to the document. */
+ * zero byte, an empty document. A separator line may end in CRLF; the newline before it belongs to the document. A
+ * byte-order mark at a file's beginning does not count. */
 int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
                            int context, ttmm_error *err);
+/* Files of token ids between blanks, one document a line, as run tokenize writes them; no end token is added.
+ * TTMM_BAD_INPUT: an empty line, or what is not an id below vocab. */
+int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err);
+/* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated. free(*token) */
+int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err);
+size_t ttmm_byte_order_mark(const char *text, size_t bytes); /* the bytes of the one that a text begins with, or 0 */
 void ttmm_corpus_free(ttmm_corpus *c);
 size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
@@ -663,7 +675,10 @@ void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
  * vocabulary. They are the tokenizer's; of NULL they stay. */
 const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n);
 
-/* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3 and Qwen2.5; others are refused by name. NULL, which is
+/* What stands for a tokenizer that is not known: its tokens are numbers, without text. Not to be freed. */
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void);
+
+/* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3, Qwen2.5 and SmolLM2; others are refused by name. NULL, which is
  * the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary. */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
 

@@ -145,7 +145,7 @@ expect 3 "by --query" ./run eval "$T/no-corpus" data/test/c.txt --context 60
 expect 0 "ttmm-1" ./run eval "$T/no-corpus" data/test/c.txt --context 60 --prefix 20 --query "$T/prompts/corpus.safetensors"
 expect 3 "by --query" ./run route test/interop/qwen2 --ids "$T/q.ids" --centroids test/vectors/model/centroids.safetensors
 expect 2 "--dtype is f8" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype f8
-for form in gpt2 llama3 qwen2; do expect 0 "" ./run tokenize test/interop/bpe-$form --file data/test/c.txt; done
+for form in gpt2 llama3 qwen2 smollm2 digits; do expect 0 "" ./run tokenize test/interop/bpe-$form --file data/test/c.txt; done
 prompt="Melt the butter and add"
 expect 0 "tensors of 23 tokens" ./run trace "$T/m" "$prompt" -o "$T/full" --route
 expect 0 "tensors of 23 tokens" ./run trace "$T/m" "$prompt" -o "$T/cached" --route --cached
@@ -236,7 +236,7 @@ expect 3 "expected fewer than the context" ./run generate "$T/m" --file data/tes
 expect 3 "is empty" ./run generate "$T/m" ""
 expect 3 "cannot be" ./run generate "$T/m" --file "$T"
 printf '1 2\0 3' > "$T/zero.ids"
-expect 3 "token 3 is" ./run generate "$T/m" --ids "$T/zero.ids"
+expect 3 "token 2 is" ./run generate "$T/m" --ids "$T/zero.ids"
 echo 1 2 257 > "$T/bad.ids"
 expect 3 "token 3" ./run generate "$T/m" --ids "$T/bad.ids"
 expect 3 "longer than the prefix" ./run eval "$T/m" "$T/prompt.txt"
@@ -282,6 +282,47 @@ expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefi
 cp -r "$T/m" "$T/unread" && sed 's/"ByteLevel"/"Whitespace"/' "$T/m/tokenizer.json" > "$T/unread/tokenizer.json"
 expect 3 "no tokenizer" ./run route "$T/unread" --ids "$T/prompt.ids"
 expect 0 "" ./run generate "$T/unread" --ids "$T/prompt.ids" --no-experts --tokens 2
+# a corpus of ids: the same as that of its text, where a tokenizer tells the text; else routed by the ids alone
+mkdir -p "$T/as-text" "$T/as-ids"
+for f in cookbook c; do expect 0 "" ./run tokenize "$T/bare" --file "$T/$f.txt" -o "$T/as-ids/$f.ids"; done
+for d in as-text as-ids; do cp "$T/m/config.json" "$T/m/model.safetensors" "$T/m/tokenizer.json" "$T/$d"; done
+./train index "$T/as-text" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
+expect 0 "text and embeddings" ./train index "$T/as-ids" "$T/as-ids/cookbook.ids" "$T/as-ids/c.ids" --ids --context 64
+same "$T/as-text/corpus.safetensors" "$T/as-ids/corpus.safetensors" "text and its ids"
+expect 0 "" ./run tokenize "$T/m" --file data/test/c.txt -o "$T/test.ids"
+for words in "data/test/c.txt --tsv $T/a" "$T/test.ids --ids --tsv $T/b"; do
+    ./run eval "$T/m" $words --prefix 20 --context 64 --ttt-prompts 0 --quiet > "$T/log"
+done
+cut -f 1-7 "$T/a" > "$T/a7" && cut -f 1-7 "$T/b" > "$T/b7" && same "$T/a7" "$T/b7" "eval of a text and of its ids"
+rm "$T/as-ids/tokenizer.json" && sed 's/"ByteLevel"/"Metaspace"/' "$T/m/tokenizer.json" > "$T/as-ids/tokenizer.json"
+expect 3 "Metaspace" ./train index "$T/as-ids" "$T/c.txt" --context 64
+expect 0 "embeddings of their ids" ./train index "$T/as-ids" "$T/as-ids/cookbook.ids" "$T/as-ids/c.ids" --ids --context 64
+expect 0 "done before" ./train index "$T/as-ids" "$T/as-ids/cookbook.ids" "$T/as-ids/c.ids" --ids --context 64
+expect 0 "" ./train cluster "$T/as-ids" --experts 3
+expect 0 "one adapter a cluster" ./train experts "$T/as-ids" --rank 2 --epochs 1
+head -n 1 "$T/test.ids" | cut -d ' ' -f 1-50 > "$T/c.ids"
+./run route "$T/as-ids" --ids "$T/c.ids" --active 3 --tsv "$T/a" > "$T/log"
+mv "$T/as-ids/tokenizer.json" "$T/away" && cp "$T/m/tokenizer.json" "$T/as-ids" # the corpus knows that it is of ids
+./run route "$T/as-ids" --ids "$T/c.ids" --active 3 --tsv "$T/b" > "$T/log"
+same "$T/a" "$T/b" "routing by ids"
+[ "$(wc -l < "$T/a")" = 4 ] && ok || fail "routing by ids: expected 3 experts"
+mv "$T/away" "$T/as-ids/tokenizer.json"
+expect 0 "4 tokens" ./run generate "$T/as-ids" --ids "$T/c.ids" --tokens 4 --temperature 0
+expect 0 " - " ./run eval "$T/as-ids" "$T/test.ids" --ids --prefix 20 --context 64 --ttt-prompts 2 --passes 1 --tsv "$T/b"
+for method in base ttmm-1 ttmm ttt; do
+    awk -v m=$method '$1 == m && NF == 9 && $3 > 1 && $4 == "-" { found = 1 } END { exit !found }' FS='\t' "$T/b" && ok ||
+        fail "eval --ids --tsv has no row $method with 9 columns and no bits per byte"
+done
+expect 3 "line 2: token 3 is 257, expected an id from 0 to 256" sh -c "printf '1 2\n3 4 257\n' > $T/bad.ids; ./train index $T/as-ids $T/bad.ids --ids"
+expect 2 "--ids" ./train all "$T/as-ids" "$T/c.ids" --ids
+# a byte-order mark does not count in text, and is named in JSON
+printf '\357\273\277Melt the butter' > "$T/mark.txt"
+./run generate "$T/m" "Melt the butter" --tokens 20 --quiet > "$T/a"
+./run generate "$T/m" --file "$T/mark.txt" --tokens 20 --quiet > "$T/b"
+same "$T/a" "$T/b" "a prompt behind a byte-order mark"
+expect 0 "77 101 108 116" ./run tokenize "$T/m" --file "$T/mark.txt"
+printf '\357\273\277' > "$T/unread/config.json" && cat "$T/m/config.json" >> "$T/unread/config.json"
+expect 3 "config.json: begins with a byte-order mark" ./run info "$T/unread"
 rm -rf "$T/loud" && cp -r "$T/m/experts/1" "$T/loud"
 sed 's/"lora_alpha": [0-9.e]*/"lora_alpha": 1e300/' "$T/m/experts/1/adapter_config.json" > "$T/loud/adapter_config.json"
 expect 3 "too large" ./run generate "$T/m" "x" --adapter "$T/loud"

@@ -283,8 +283,38 @@ def byte_level(**keys):
     return dict(type="ByteLevel", **keys)
 
 
+MISSING = [0, 1, 2, 3, 0x80, 0x9f, 0xc0, 0xc1, 0xf1, 0xf2, *range(0xf5, 0x100)]  # bytes without a token, as SmolLM2 has
+
+
+def without_bytes(form):
+    """Of a vocabulary that has no token for some bytes: SmolLM2 as transformers converts it from GGUF, with Digits as on
+    the hub; and one that drops such bytes. Their neighbours are merged across what is dropped."""
+    made = tokenizer("llama3")
+    kept = [m for m in made["model"]["merges"] if not set("".join(m)) & {byte_names()[b] for b in MISSING}]
+    vocab = {"<|endoftext|>": 0}
+    for name in [*(c for b, c in byte_names().items() if b not in MISSING), *(a + b for a, b in kept), *UNREACHABLE]:
+        vocab.setdefault(name, len(vocab))
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    made.update(added_tokens=[added(t, len(vocab) + i - 1 if i else 0) for i, t in enumerate(names)],
+                post_processor=None)
+    level = byte_level(add_prefix_space=False, trim_offsets=True, use_regex=True)
+    made["model"].update(vocab=vocab, merges=kept, ignore_merges=False)
+    if form == "digits":  # Digits in runs, then the words of Llama 3, then nothing more
+        made["pre_tokenizer"]["pretokenizers"].insert(0, dict(type="Digits", individual_digits=False))
+        return made
+    made["model"].update(unk_token="<|endoftext|>", fuse_unk=True, byte_fallback=True)
+    replace = dict(type="Replace", pattern=dict(String="\u2581"), content=" ")
+    made.update(pre_tokenizer=dict(type="Sequence", pretokenizers=[dict(type="Digits", individual_digits=True), level]),
+                decoder=dict(type="Sequence", decoders=[dict(type="ByteFallback"), dict(type="Fuse"), replace,
+                                                        byte_level(add_prefix_space=True, trim_offsets=True,
+                                                                   use_regex=True)]))
+    return made
+
+
 def tokenizer(form):
     """tokenizer.json as it stands on the hub, but for the vocabulary."""
+    if form in ("smollm2", "digits"):
+        return without_bytes(form)
     bytes_only = byte_level(add_prefix_space=False, trim_offsets=True, use_regex=False)
     split = {} if form == "gpt2" else dict(type="Sequence", pretokenizers=[
         dict(type="Split", pattern=dict(Regex=SPLIT[form]), behavior="Isolated", invert=False), bytes_only])
@@ -396,6 +426,10 @@ SPECIAL = {
               "<e\u0301> <\u00e9>", "<\u00e9t\u00e9> <e\u0301te\u0301> <\u00e9te\u0301>", "<o\u0302\u0301> <\u1ed1>",
               "e<|im_end|>\u0301",
               "it<|im_end|>'s", "12<|im_end|>34  <|im_end|>  x", "<|im_end", "\u1112\u1161<|im_end|>\u11ab"]}
+SPECIAL["smollm2"] = SPECIAL["digits"] = [
+    "<|im_start|>user\n1 12<|im_end|>", "\x01", "\x01\x02\x03", "t\x01he t\x01\x02he \x01the\x01 th\x02e", "1\x012", "a\x011",
+    "\x01<|im_end|>\x01\x01", " \x01 \x02", "x\u00c0\u0100y\U0001f642z \U000fffff", "ab 12 cd3456ef 7 \n8\n", "  1  2", "a1\u06612\u00b2\u2167b",
+    "\u0661\u0662 12\u00bd", "don't 3's 4 's", " \n 5 \n\n6", "the1the22the the\x0033the"]
 
 
 def runs(items, text):
@@ -442,7 +476,8 @@ def cases(form, folder):
 
 
 def all_tokenizers():
-    for form, end in ("gpt2", "<|endoftext|>"), ("llama3", "<|end_of_text|>"), ("qwen2", "<|endoftext|>"):
+    for form, end in ("gpt2", "<|endoftext|>"), ("llama3", "<|end_of_text|>"), ("qwen2", "<|endoftext|>"), (
+            "smollm2", "<|im_end|>"), ("digits", "<|im_end|>"):
         folder = f"{HERE}/bpe-{form}"
         os.makedirs(folder)
         made = tokenizer(form)

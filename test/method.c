@@ -438,16 +438,71 @@ static void corpus_files(void)
     remove(good), remove(other);
 }
 
-/* Counts an n-gram in bucket h mod E, with the sign of h's highest bit. h: SplitMix64's output at state z + n times its
- * increment (ttmm_next adds one), z the bytes, the first the highest. */
-static size_t count_gram(real *count, const char *gram, size_t n)
+/* A line is a document, its ids are taken as they stand; a byte-order mark and CRLF do not count. What is no id, or no
+ * line of ids, is refused with its file and line. A text's byte-order mark does not count either: a separator line behind
+ * it is one. */
+static void ids_in_files(void)
 {
-    uint64_t z = 0;
-    for (size_t i = 0; i < n; i++) z = 256 * z + (unsigned char)gram[i];
+    static const char *const bad[] = {"",         "1\n\n2\n", "1 -2\n", "1 2x\n",
+                                      "1\n300\n", "1 +2\n",   "1.5\n",  "99999999999999999999\n"};
+    static const char *const named[] = {"is empty",
+                                        "line 2: is empty",
+                                        "token 2 is -2",
+                                        "token 2 is 2x",
+                                        "line 2: token 1 is 300",
+                                        "token 2 is +2",
+                                        "token 1 is 1.5",
+                                        "expected an id from 0 to 299"};
+    static const int expected[] = {3, 299, 0, 7, 7, 7, 7, 7};
+    char file[500];
+    const char *const path[] = {file};
+    ttmm_corpus c;
+    write_file(file, "ids.txt",
+               "\xef\xbb\xbf"
+               "3 299\r\n0\n\t7 7  7 7 7",
+               23);
+    must(ttmm_corpus_from_ids(&c, 300, path, 1, 3, &err));
+    CHECK(c.n_tokens == 8 && memcmp(c.token, expected, sizeof expected) == 0);
+    CHECK(c.n_documents == 3 && c.document[1] == 2 && c.document[2] == 3 && c.n_sequences == 4 && c.sequence[3] == 5);
+    ttmm_corpus_free(&c);
+    for (int i = 0; i < 8; i++) {
+        write_file(file, "ids.txt", bad[i], strlen(bad[i]));
+        CHECK_REFUSED(ttmm_corpus_from_ids(&c, 300, path, 1, 3, &err), named[i]);
+    }
+    write_file(file, "ids.txt",
+               "1 0\0"
+               "2\n",
+               6);
+    CHECK_REFUSED(ttmm_corpus_from_ids(&c, 300, path, 1, 3, &err), "token 2");
+    write_file(file, "ids.txt",
+               "\xef\xbb\xbf"
+               "ab\n<|endoftext|>\ncd",
+               22);
+    must(ttmm_corpus_from_files(&c, NULL, path, 1, 9, &err));
+    CHECK(c.n_documents == 2 && c.n_tokens == 7 && c.token[0] == 'a');
+    ttmm_corpus_free(&c);
+    write_file(file, "ids.txt", "\xef\xbb\xbf<|endoftext|>\ncd", 19); /* as without the mark */
+    CHECK_REFUSED(ttmm_corpus_from_files(&c, NULL, path, 1, 9, &err), "document 1 is empty");
+    write_file(file, "ids.txt", "\xef\xbb\xbf", 3);
+    CHECK_REFUSED(ttmm_corpus_from_files(&c, NULL, path, 1, 9, &err), "is empty");
+    remove(file);
+}
+
+/* Counts an n-gram in bucket h mod E, with the sign of h's highest bit. h: SplitMix64's output at state z + n times its
+ * increment (ttmm_next adds one), z the number of the n-gram. */
+static size_t count_number(real *count, uint64_t z, size_t n)
+{
     ttmm_rng g = {z + (n - 1) * 0x9e3779b97f4a7c15u};
     const uint64_t h = ttmm_next(&g);
     count[h % E] += h >> 63 ? -1 : 1;
     return (size_t)(h % E);
+}
+
+static size_t count_gram(real *count, const char *gram, size_t n) /* bytes, the first the highest */
+{
+    uint64_t z = 0;
+    for (size_t i = 0; i < n; i++) z = 256 * z + (unsigned char)gram[i];
+    return count_number(count, z, n);
 }
 
 static const real *embed(const char *text, const real *idf) /* until the next call but two */
@@ -490,6 +545,35 @@ static void embedding(void)
     CHECK(same(x, embed("abc", NULL), E));
     ttmm_embed(x, NULL, token + 3, 2, NULL);
     CHECK(inner(x, x, E) == 0 && inner(embed("", NULL), embed("", NULL), E) == 0);
+}
+
+/* Of ids without text: n-grams of one and two ids, each below 2^32; ids below 256 are no bytes. Kept in a corpus file. */
+static void embedding_of_ids(void)
+{
+    static const int token[7] = {5, 128255, 0, 0, 128255, 0, 2147483647};
+    static real x[SIZE(E)], out[SIZE(E)];
+    char file[500], index[500];
+    const char *const path[] = {file};
+    for (int i = 0; i < 7; i++) {
+        count_number(x, (uint64_t)token[i], 1);
+        if (i > 0) count_number(x, (uint64_t)token[i - 1] * 4294967296u + (uint64_t)token[i], 2);
+    }
+    for (size_t b = 0; b < E; b++) x[b] = (real)copysign(log1p(fabs((double)x[b])), (double)x[b]);
+    unit_rows(x, 1, E, NULL, 0);
+    ttmm_embed(out, ttmm_tokenizer_of_ids(), token, 7, NULL);
+    CHECK_NEAR(difference(out, x, E), 0, TOL(3e-7, 1e-15));
+    ttmm_corpus c, again;
+    write_file(file, "ids.txt", "97 98 10\n97 99 10\n97 98 10\n", 27);
+    must(ttmm_corpus_from_ids(&c, 300, path, 1, 16, &err));
+    for (int by_ids = 0; by_ids < 2; by_ids++) {
+        must(ttmm_corpus_embed(&c, by_ids ? ttmm_tokenizer_of_ids() : NULL, &err));
+        must(ttmm_corpus_write(&c, folder, "", &err)), must(ttmm_corpus_read(&again, folder, 300, &err));
+        CHECK(c.by_ids == by_ids && again.by_ids == by_ids && again.idf && same(again.embedding, c.embedding, 3 * E));
+        ttmm_embed(out, by_ids ? ttmm_tokenizer_of_ids() : NULL, c.token + 3, 3, again.idf);
+        CHECK(same(out, c.embedding + E, E) != 0 && inner(out, c.embedding, E) < 0.9L);
+        ttmm_corpus_free(&again);
+    }
+    ttmm_corpus_free(&c), remove(file), snprintf(index, 500, "%s/corpus.safetensors", folder), remove(index);
 }
 
 /* Of "ab", "ac", "ab" (with line ends): bucket a is in 3 of 3, idf = log(5/4); b in 2, log(5/3); c in 1, log(5/2);
@@ -803,7 +887,8 @@ int main(int argc, char **argv)
     }
     RUN(adamw_by_hand), RUN(adamw_steps), RUN(clipping), RUN(rates), RUN(lora_init), RUN(merging);
     RUN(training_as_defined), RUN(resuming), RUN(training_order), RUN(threads), RUN(cut_documents), RUN(corpus_files);
-    RUN(embedding), RUN(corpus_embedding), RUN(nearest), RUN(sift), RUN(clusters_by_hand), RUN(clusters_one_by_one);
+    RUN(ids_in_files), RUN(embedding), RUN(embedding_of_ids), RUN(corpus_embedding), RUN(nearest), RUN(sift),
+        RUN(clusters_by_hand), RUN(clusters_one_by_one);
     RUN(clusters_of_groups), RUN(routing), RUN(test_time_training), RUN(scoring), RUN(sampling);
     for (int k = 0; k < 3; k++) ttmm_lora_free(&lora[k]);
     ttmm_model_free(&base), ttmm_corpus_free(&corpus), ttmm_pass_free(pass);

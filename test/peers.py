@@ -15,6 +15,13 @@ writing     what run merge writes as f32, f16 and bf16;        transformers' gre
                                                                f16, bf16 against torch's rounding        the bits
 tokenizers  byte-level BPE in the forms of GPT-2, Llama 3      run tokenize: ids, of text and of every   equal
             and Qwen2.5                                        code point; run generate: decoded text
+steps       pre_tokenizers of Digits, Split and ByteLevel in    run tokenize: ids; generate: decoded text   equal
+            any order, bytes without a token, decoders
+beside      tokens that tokenizer_config.json, added_tokens.   run tokenize: transformers' ids, or the     equal
+            json, special_tokens_map.json name; ids past the   text is refused, which holds such a token
+            model's vocabulary
+ids         checkpoints without a tokenizer, through train     trained adapters' logits in PEFT          2e-5
+            index --ids, cluster, experts, run eval --ids      run eval: perplexity                      1e-5
 foreign     checkpoints with such a tokenizer, through train   trained adapters' logits in PEFT          2e-5
             index, cluster, experts and finetune               run eval: perplexity, bits per byte       1e-5
 heads       a head stored although the config says tied:       logits; what run merge writes             2e-5
@@ -42,7 +49,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
-from ttmerge import TestTimeMergingModel
 
 warnings.filterwarnings("ignore")
 logging.disable_progress_bar()
@@ -272,6 +278,7 @@ def draw_route(r, folder, K, special=None):
 
 def ttmerge(model, where, settings, query, ids):
     """What ttmerge chooses, with which weights; the parameters it merges, and their logits."""
+    from ttmerge import TestTimeMergingModel  # here, as smollm.py needs all but this
     stub = SimpleNamespace(encode=lambda text, **_: query, decode=lambda ids, **_: "")
     merger = TestTimeMergingModel(tokenizer=stub, encoder=stub, base_model=model, adapter_location=where, device="cpu",
                                   **settings)
@@ -521,7 +528,7 @@ def same_ids(folder, tokenizer, end, path):
     need(len(lines) == len(documents), f"{path}: {len(lines)} documents, expected {len(documents)}")
     for d, (line, text) in enumerate(zip(lines, documents)):
         encoded = tokenizer.encode(text)
-        found, expected = list(map(int, line.split())), encoded.ids + [end] * (encoded.ids[-1] != end)
+        found, expected = list(map(int, line.split())), encoded.ids + [end] * (encoded.ids[-1:] != [end])
         tokens += len(expected)
         if found != expected:
             i = first_difference(found, expected)
@@ -963,10 +970,161 @@ def part_folders():
         need("experts/1: will never be chosen" in (s := said(*route)), s)
 
 
+# ---- Tokenizers in other forms, with other files beside them; token ids alone -----------------------------------------
+
+FORMS = ["gpt2", "llama3", "qwen2"]
+SPLITS = [SPLIT, SPLIT.replace("{1,3}", ""),
+          r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"]
+
+
+def reshape(r, folder):
+    """Gives a tokenizer.json other steps, a decoder Sequence, and takes tokens of bytes away; a description."""
+    full = json.load(open(f"{folder}/tokenizer.json"))
+    model, level = full["model"], dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True)
+    names = [c for c in pre_tokenizers.ByteLevel.alphabet()]
+    gone = set(r.sample(sorted(names), r.choice([0, 3, 21, 60]))) - set(END + BEGIN)
+    model["merges"] = [m for m in model["merges"] if not gone & set("".join(m))]
+    kept = [w for w in model["vocab"] if not gone & set(w)]
+    model.update(vocab={w: i for i, w in enumerate(kept)}, unk_token=r.choice([None, END, END]),
+                 fuse_unk=r.random() < 0.5, byte_fallback=r.random() < 0.5)
+    split = [dict(type="Split", pattern=dict(Regex=f), behavior="Isolated", invert=False) for f in SPLITS]
+    digits = [dict(type="Digits", individual_digits=b) for b in (True, False)]
+    steps = r.choices(split + digits * 2, k=r.randint(0, 3)) + [dict(level, use_regex=r.random() < 0.5)]
+    full["pre_tokenizer"] = dict(type="Sequence", pretokenizers=steps) if len(steps) > 1 or r.random() < 0.5 else steps[0]
+    others = [dict(type="ByteFallback"), dict(type="Fuse"), dict(type="Replace", pattern=dict(String="\u2581"), content=" ")]
+    full["decoder"] = level if r.random() < 0.3 else dict(type="Sequence", decoders=r.sample(others, r.randint(0, 3)) + [level])
+    full["added_tokens"] = [a for a in full["added_tokens"] if a["content"].isascii() and " " not in a["content"]]
+    write(f"{folder}/tokenizer.json", full)
+    return (f"{len(gone)} bytes without a token, unk {model['unk_token']}{' fused' * model['fuse_unk']}, "
+            f"{' '.join(s['type'] + str(s.get('individual_digits', s.get('use_regex', ''))) for s in steps)}, decoder "
+            f"{' '.join(d['type'] for d in full['decoder'].get('decoders', [level]))}")
+
+
+def part_steps():
+    texts = [open(f, encoding="utf-8").read() for f in sorted(glob("data/train/*.txt"))]
+    words = sorted(set(re.findall(r"\w+", "".join(texts))))
+    for i in range(30):
+        r, folder = random.Random(f"steps {i}"), f"{WORK}/steps/{i}"
+        config, _ = draw_config(r, vocab_size=1400, max_position_embeddings=512)
+        with case(f"steps {i}") as notes:
+            make_model(r, folder, config)
+            documents = fuzz(r, words, 200)
+            make_tokenizer(r.choice(FORMS), folder, texts[:2] + documents, 1200, False, r.random() < 0.5, True)
+            notes.append(reshape(r, folder))
+            t, path = Tokenizer.from_file(f"{folder}/tokenizer.json"), f"{folder}/fuzz.txt"
+            end = t.token_to_id(END)
+            set_ends(r, folder, config, end)
+            notes.append(f"{same_ids(folder, t, end, write_documents(path, documents))} tokens")
+            for _ in range(4):
+                ids = [r.randrange(t.get_vocab_size()) for _ in range(30)]
+                words_of = ["generate", folder, *prompt(ids), "--no-experts", "--temperature", 0, "--tokens", 5]
+                ids += [int(x) for x in call("run", *words_of, "--print-ids").split()]
+                found, expected = call("run", *words_of), t.decode(ids, skip_special_tokens=True) + "\n"
+                need(found == expected, f"{ids}: {ascii(found)}, expected {ascii(expected)}")
+
+
+def part_beside():
+    """ttmm may refuse a text that holds a token which a file beside tokenizer.json names, or gives other flags; never
+    another, and what it reads it reads as transformers does."""
+    texts, read, refused = [open("data/train/garden.txt").read()], 0, 0
+    for i in range(150):
+        r, folder = random.Random(f"beside {i}"), f"{WORK}/beside/{i}"
+        os.makedirs(folder)
+        with case(f"beside {i}") as notes:
+            t = make_tokenizer(r.choice(FORMS), folder, texts, 400, False, False)
+            size = t.get_vocab_size() - r.choice([0, 0, 1, 5])
+            write(f"{folder}/config.json", draw_config(r, "llama", vocab_size=size, eos_token_id=0)[0])
+            full = json.load(open(f"{folder}/tokenizer.json"))
+            for a in r.sample(full["added_tokens"], 2):  # ids that tokenizers does not give, flags of tokenizer.json
+                a.update(r.choice([{}, {}, {"id": a["id"] + 3}, {r.choice(["lstrip", "rstrip", "single_word"]): True}]))
+            write(f"{folder}/tokenizer.json", full)
+            old = [a["content"] for a in full["added_tokens"]]
+            new = ["<pad>", "<x>", "<|im|>", "e", "the", "<<", "caf\u00e9!!", "<|endoftext|><|endoftext|>"]
+
+            def token(flags=None):
+                name = r.choice(old + new)
+                known = next((a for a in full["added_tokens"] if a["content"] == name), {})
+                flags = {k: known.get(k, k == "special") if r.random() < 0.9 else r.random() < 0.5
+                         for k in ("lstrip", "rstrip", "single_word", "normalized", "special")}
+                return name, dict(flags, content=name)
+            named, files = r.choice(["pad_token", "image_token", "unk_token", "mask_token"]), {}
+            if r.random() < 0.4:
+                files["tokenizer_config.json"] = {named: token()[0]}
+            if r.random() < 0.3:
+                files["tokenizer_config.json"] = {"added_tokens_decoder": {str(500 + k): token()[1] for k in range(2)}}
+            if r.random() < 0.4:
+                key = r.choice(["additional_special_tokens", "extra_special_tokens"])
+                files.setdefault("tokenizer_config.json", {})[key] = [token()[0] for _ in range(2)]
+            if r.random() < 0.3:
+                some = token()
+                some[1].pop("special")
+                files["special_tokens_map.json"] = {"sep_token": r.choice(some)}
+            if r.random() < 0.3:
+                files["added_tokens.json"] = {token()[0]: 600 + k for k in range(2)}
+            files.setdefault("tokenizer_config.json", {}).update(tokenizer_class="PreTrainedTokenizerFast")
+            for name, content in files.items():
+                write(f"{folder}/{name}", content)
+            theirs, mentioned = AutoTokenizer.from_pretrained(folder), json.dumps(files, ensure_ascii=False)
+            unusual = [a["content"] for a in full["added_tokens"] if a["lstrip"] or a["rstrip"] or a["single_word"]]
+            for _ in range(12):
+                text = "".join(r.choice([r.choice(old), r.choice(new), " ", "a", " plant", "1", "\t"]) for _ in range(5))
+                ids = theirs(text)["input_ids"]
+                done = subprocess.run(["./run", "tokenize", folder, "--file", write(f"{folder}/x.txt", text)],
+                                      capture_output=True, text=True)
+                found = [int(x) for x in done.stdout.split()]
+                if done.returncode == 0:
+                    need(found == ids + [0] * (ids[-1:] != [0]), f"{text!r}: {found}, expected {ids}")
+                    read += 1
+                    continue
+                refused += 1
+                held = [c for c in set(old + new) if c in text and (c in unusual or json.dumps(c, ensure_ascii=False)
+                                                                    in mentioned)]
+                need(held or max(ids) >= size, f"{text!r}: {done.stderr}")
+    print(f"beside: {read} texts read, {refused} refused")
+    need(read > 600 and refused > 200, "hardly any")
+
+
+def part_ids():
+    for i in range(4):
+        r, folder = random.Random(f"ids {i}"), f"{WORK}/ids/{i}"
+        config, about = draw_config(r, vocab_size=r.choice([300, 1000, 5000]), max_position_embeddings=256)
+        with case(f"ids {i}: {about}") as notes:
+            base, V = make_model(r, folder, config), config["vocab_size"]
+
+            def some(topic):  # a topic is a hundred ids, and a few common ones
+                return [r.randrange(topic * 100 % V, topic * 100 % V + 100) if r.random() < 0.8 else r.randrange(20)
+                        for _ in range(r.randint(30, 90))]
+            sets = {name: [[some(k) for _ in range(n)] for k in range(3)] for name, n in (("train", 24), ("test", 5))}
+            files = {name: [write(f"{folder}/{name}{k}.ids", "".join(" ".join(map(str, d)) + "\n" for d in part))
+                            for k, part in enumerate(parts)] for name, parts in sets.items()}
+            for words in (["index", folder, *files["train"], "--ids", "--context", 64], ["cluster", folder, "--experts", 3],
+                          ["experts", folder, "--rank", 2, "--epochs", 2]):
+                call("train", *words)
+            tsv, nearest = f"{WORK}/summary.tsv", []
+            for k, part in enumerate(sets["test"]):  # a topic is an expert's
+                for d in part:
+                    call("run", "route", folder, *prompt(d), "--active", 1, "--tsv", tsv)
+                    nearest.append((k, table(tsv)[0]["expert"]))
+            need(len(set(nearest)) == 3, f"topics and their experts: {sorted(set(nearest))}")
+            ids = sets["test"][1][0]
+            tuned = PeftModel.from_pretrained(read_model(folder), f"{folder}/experts/1")
+            found = trace(folder, *prompt(ids), "--adapter", f"{folder}/experts/1")["logits"]
+            within(notes, "with adapter", found, logits(tuned, ids), 2e-5)
+            call("run", "eval", folder, *files["test"], "--ids", "--prefix", 10, "--ttt-prompts", 1, "--tsv", tsv)
+            loss = tokens = 0
+            for d in (d for part in sets["test"] for d in part):
+                p = torch.log_softmax(logits(base, d[:-1]).double(), 1)
+                loss -= sum(p[i - 1, d[i]].item() for i in range(10, len(d)))
+                tokens += len(d) - 10
+            row = table(tsv)[0]
+            need(row["bpb"] == "-", f"bits per byte {row['bpb']}")
+            within(notes, "ppl", torch.tensor([float(row["ppl"])]), torch.tensor([math.exp(loss / tokens)]), 1e-5)
+
+
 if __name__ == "__main__":
     parts = dict(logits=part_logits, routing=part_routing, writing=part_writing, tokenizers=part_tokenizers,
-                 foreign=part_foreign, heads=part_heads, adapters=part_adapters, json=part_json, tensors=part_tensors,
-                 folders=part_folders)
+                 foreign=part_foreign, steps=part_steps, beside=part_beside, ids=part_ids, heads=part_heads,
+                 adapters=part_adapters, json=part_json, tensors=part_tensors, folders=part_folders)
     if set(sys.argv[1:]) - set(parts):
         sys.exit(f"usage: peers.py [PART...]   of {', '.join(parts)}")
     shutil.rmtree(WORK, ignore_errors=True)
