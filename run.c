@@ -571,16 +571,11 @@ static void refuse_to_overwrite(const char *folder)
 
 static void verb_merge(void)
 {
-    static const char *const kept[] = {"tokenizer.json",
-                                       "tokenizer_config.json",
-                                       "special_tokens_map.json",
-                                       "added_tokens.json",
-                                       "vocab.json",
-                                       "merges.txt",
-                                       "tokenizer.model",
-                                       "chat_template.jinja",
-                                       "chat_template.json",
-                                       "generation_config.json"};
+    /* clang-format off */
+    static const char *const kept[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                       "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+                                       "chat_template.jinja", "chat_template.json", "generation_config.json"};
+    /* clang-format on */
     enum { KEPT = sizeof kept / sizeof *kept };
     const char *d = option.dtype ? option.dtype : "";
     const int type = strcmp(d, "f16") == 0    ? TTMM_F16

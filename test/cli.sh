@@ -120,22 +120,24 @@ same "$T/a" "$T/b" "experts from elsewhere, merged and written"
 same "$T/a" "$T/b" "the same experts beside the weights"
 # by --query alone, without a prompt or a tokenizer; what the base's folder has arrives, nothing of another base stays
 outside=${elsewhere#--ids $T/q.ids}
-rm -rf "$T/base" && cp -r test/interop/qwen2 "$T/base"
+rm -rf "$T/foreign" && cp -r test/interop/qwen2 "$T/foreign"
 kept="tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt chat_template.jinja"
-for f in $kept; do echo "$f" > "$T/base/$f"; done
-expect 0 "expert  similarity  weight" ./run route "$T/base" $outside
-expect 0 "" ./run merge "$T/base" $outside -o "$T/q"
-for f in $kept; do same "$T/base/$f" "$T/q/$f" "what merge takes"; done
+for f in $kept; do echo "$f" > "$T/foreign/$f"; done
+expect 0 "expert  similarity  weight" ./run route "$T/foreign" $outside
+expect 0 "" ./run merge "$T/foreign" $outside -o "$T/q"
+for f in $kept; do same "$T/foreign/$f" "$T/q/$f" "what merge takes"; done
 expect 0 "" ./run merge test/interop/qwen2 $outside -o "$T/q"
 for f in $kept; do [ -e "$T/q/$f" ] && fail "merge left $f of another base" || ok; done
 expect 0 '"bos_token_id": 25' cat "$T/q/config.json"
-printf '{"top_k": 20, "eos_token_id": [99]}' > "$T/base/generation_config.json"
-expect 0 "passed over: top_k 20; eos_token_id 99 is past the vocabulary, 27" ./run generate "$T/base" --ids "$T/q.ids" --no-experts --tokens 1
+printf '{"top_k": 20, "eos_token_id": [99]}' > "$T/foreign/generation_config.json"
+expect 0 "passed over: top_k 20; eos_token_id 99 is past the vocabulary, 27" ./run generate "$T/foreign" --ids "$T/q.ids" --no-experts --tokens 1
 rm -r "$T/ex/3"
 expect 0 "ex/3: is missing" ./run route test/interop/qwen2 $outside --active 1
 cp -r test/interop/qwen2/adapter "$T/ex/3" && cp -r test/interop/qwen2/adapter "$T/ex/4"
 expect 0 "ex/4: will never be chosen" ./run route test/interop/qwen2 $outside
-expect 0 "row 0 has the squared length" ./run route test/interop/qwen2 --experts "$T/ex" --centroids test/vectors/query.safetensors --query test/vectors/query.safetensors
+two='\000\000\000@' # 2.0, F32
+printf '\102\000\000\000\000\000\000\000''{"embeddings":{"dtype":"F32","shape":[1,6],"data_offsets":[0,24]}}'"$two$two$two$two$two$two" > "$T/long"
+expect 0 "row 0 has the squared length 24" ./run route test/interop/qwen2 --experts "$T/ex" --centroids "$T/long" --query test/vectors/query.safetensors
 rm -r "$T/ex/4"
 expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
 # eval, too, needs no corpus if the query is given: here the embeddings that another index made of the same prompts
