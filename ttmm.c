@@ -418,9 +418,9 @@ static int normalise(real *x, size_t n)
     return 1;
 }
 
-/* The built-in embedding: feature hashing (Weinberger et al. 2009) of n-grams in E = 2048 buckets. What a text is made of
- * are symbols below M: its bytes, M = 2^8, in n-grams of n = 1 .. 4; or, where it is not known what the tokens stand for,
- * the tokens' ids, M = 2^32, n = 1, 2 (a token is about four bytes of a text). Either way the number of the n-gram
+/* The built-in embedding: feature hashing (Weinberger et al. 2009) of n-grams in E = 2048 buckets. What a text is made
+ * of are symbols below M: its bytes, M = 2^8, in n-grams of n = 1 .. 4; or, where it is not known what the tokens stand
+ * for, the tokens' ids, M = 2^32, n = 1, 2 (a token is about four bytes of a text). Either way the number of the n-gram
  * g_1 .. g_n,
  *   g = g_1 M^(n-1) + ... + g_n < 2^64,
  * is another for each of the n-grams of n symbols. Its hash is the first output of SplitMix64 in the state
@@ -3192,6 +3192,7 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
     const size_t length = strlen(path);
     int code = join_path(part, NULL, path, err);
     if (code) return code;
+    if (length == 0) return fail(err, TTMM_BAD_INPUT, "a folder's name is empty");
     for (size_t i = 1; i <= length; i++) {
         if (i < length && !is_separator(path[i])) continue;
         memcpy(part, path, i);
@@ -3590,6 +3591,7 @@ static int build_corpus(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, int ids
     documents d = {.tok = tokenizer, .ids = ids};
     memset(c, 0, sizeof *c);
     if (context < 2) return fail(err, TTMM_BAD_INPUT, "context is %d, expected at least 2 tokens", context);
+    if (n < 1) return fail(err, TTMM_BAD_INPUT, "no files to make a corpus of");
     for (size_t i = 0; i < n && code == TTMM_OK; i++) code = add_file(&d, (int)i, path[i], err);
     if (code == TTMM_OK) code = fill_corpus(c, &d, path, n, (size_t)context, err);
     free(d.list.token);
@@ -3656,8 +3658,8 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
 /* ==== 15. JSON, numbers in files, safetensors ========================================================================
  *
  * JSON (RFC 8259, and as Python writes it: NaN, Infinity) is parsed into a flat array of nodes, the escapes of its
- * strings resolved where they stand: a key is the text that it spells. Refused: what is no object at its root, more than
- * DEEPEST levels, an object with a key twice (Python takes the last, others the first), a byte-order mark, control
+ * strings resolved where they stand: a key is the text that it spells. Refused: what is no object at its root, more
+ * than DEEPEST levels, an object with a key twice (Python takes the last, others the first), a byte-order mark, control
  * characters in strings, anything after the end. What is not looked at is not judged: numbers are checked where they
  * are read, and the text need not be UTF-8.
  *
@@ -3954,8 +3956,8 @@ static int json_integer(const json *j, int node, uint64_t *x)
 }
 
 /* What is refused by name. table: keys of the root, and what their values must be, in words that a sentence can hold: a
- * value that stands among them as it is spelled is fine; so is one that is absent, a list or an object or a number if the
- * words say so, and always an empty list. All other keys are ignored, or known to those who read them. */
+ * value that stands among them as it is spelled is fine; so is one that is absent, a list or an object or a number if
+ * the words say so, and always an empty list. All other keys are ignored, or known to those who read them. */
 static int check_values(const json *j, const char *const table[][2], size_t n, ttmm_error *err)
 {
     for (size_t i = 0; i < n; i++)
@@ -4739,8 +4741,8 @@ int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
     return read_config(c, &says_tied, folder, err);
 }
 
-/* The file that counts in transformers' generate: its keys that are in the list and not null, and its end tokens past the
- * vocabulary. */
+/* The file that counts in transformers' generate: its keys that are in the list and not null, and its end tokens past
+ * the vocabulary. */
 int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
     static const char followed[] =
@@ -4808,8 +4810,9 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const ch
     return code ? code : write_arrays(folder, "model.safetensors", n, array_of_model, m, type, note, err);
 }
 
-/* Every tensor of config.json's shape; others are passed over, but not a further layer. Of a tied head and embedding one
- * may stand for both; two that are the same are tied, and two that are not are not, as in transformers' tie_weights. */
+/* Every tensor of config.json's shape; others are passed over, but not a further layer. Of a tied head and embedding
+ * one may stand for both; two that are the same are tied, and two that are not are not, as in transformers'
+ * tie_weights. */
 static int read_weights(ttmm_model *m, checkpoint *k, const char *folder, ttmm_error *err)
 {
     const char *embed = tensor_table[TTMM_EMBED].name, *head = tensor_table[TTMM_HEAD].name;
@@ -4935,8 +4938,8 @@ static int is_layer(const json *j, int layer)
     return found;
 }
 
-/* Whether PEFT gives a module an adapter (check_target_module_exists of peft 0.21); if not, its tensors are passed over.
- * A module named whole is one in every layer. Without target_modules it is q and v, of Llama and of Qwen2. */
+/* Whether PEFT gives a module an adapter (check_target_module_exists of peft 0.21); if not, its tensors are passed
+ * over. A module named whole is one in every layer. Without target_modules it is q and v, of Llama and of Qwen2. */
 static int is_target(const json *j, const char *module, int layer)
 {
     const int target = json_find(j, 0, "target_modules");
@@ -4957,7 +4960,8 @@ static void rename_default(safetensors *s)
     }
 }
 
-/* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0. Every
+/* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0.
+ * Every
  * tensor must be of one of the matrices.    rank [matrices] is zeroed */
 enum { MOST_RANK = 4096 }; /* as in ttmm_lora_new; the width of a large model's layers, more makes no sense */
 static int read_ranks(int *rank, const safetensors *s, const json *j, int matrices, ttmm_error *err)
@@ -5039,8 +5043,8 @@ typedef struct {
     int rooted; /* 1: the scale is alpha / sqrt(rank), "use_rslora"                              (Kalajdzievski 2023) */
 } adapter_settings;
 
-/* Those whose untrained adapter is the base may initialise one; the others (pissa, olora, corda, loftq, lora_ga) take it
- * out of the base. */
+/* Those whose untrained adapter is the base may initialise one; the others (pissa, olora, corda, loftq, lora_ga) take
+ * it out of the base. */
 static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error *err)
 {
     static const char *const table[][2] = {
@@ -5310,8 +5314,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
  *   QWEN2   as LLAMA3, with \p{N} instead of \p{N}{1,3}
  *   DIGITS  \p{N}+|\P{N}+, what Digits stands for;   DIGIT  \p{N}|\P{N}+, with individual_digits
  *
- * transformers reads more files beside it. What they change shows only in texts that hold certain tokens, so those texts
- * are refused, as is one with a token past the model's vocabulary. (transformers 5 has classes, LlamaTokenizer,
+ * transformers reads more files beside it. What they change shows only in texts that hold certain tokens, so those
+ * texts are refused, as is one with a token past the model's vocabulary. (transformers 5 has classes, LlamaTokenizer,
  * GPT2Tokenizer and Qwen2Tokenizer among them, that build steps of their own around the file's vocabulary and merges
  * whatever the rest of it says; where tokenizer_config.json names one, tokenizer.json counts here, as in tokenizers.)
  *
@@ -6243,9 +6247,9 @@ static int check_tokenizer(const json *j, ttmm_error *err)
     return TTMM_OK;
 }
 
-/* ByteLevel, or a Sequence of it and what does nothing here: tokens <0x00> .. <0xFF>, which ByteFallback (as the model's
- * byte_fallback) is about, and names with U+2581, which Replace turns into blanks, are refused; and as Fuse makes one
- * name of all, which ByteLevel leaves alone if any character in it stands for no byte, so are such names. */
+/* ByteLevel, or a Sequence of it and what does nothing here: tokens <0x00> .. <0xFF>, which ByteFallback (as the
+ * model's byte_fallback) is about, and names with U+2581, which Replace turns into blanks, are refused; and as Fuse
+ * makes one name of all, which ByteLevel leaves alone if any character in it stands for no byte, so are such names. */
 static int read_decoder(const ttmm_tokenizer *tok, const json *j, ttmm_error *err)
 {
     static const char last[] = "ByteLevel", before[] = "ByteFallback, Fuse or Replace of U+2581 by a blank";
@@ -6345,7 +6349,8 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
  * --output. Refused: verbs and options that are not in the program's tables, or not of the verb; values that are not
  * read whole or out of range; a wrong number of arguments. */
 
-/* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double has 53. */
+/* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double has 53.
+ * */
 static double apart(uint64_t a, int type_a, uint64_t b, int type_b)
 {
     const int below_a = type_a <= I8 && signed_number(a, type_a) < 0,

@@ -20,8 +20,8 @@
  * A weight W [out, in] maps x to W x, as in PyTorch; arrays are row-major.
  *
  * Rules. Functions that can fail return TTMM_OK or a negative code and fill a ttmm_error. Nothing here prints (but
- * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but the number of threads). A *_new
- * or *_read function allocates what *_free releases; training and decoding steps allocate nothing. Objects that a
+ * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but the number of threads). A
+ * *_new or *_read function allocates what *_free releases; training and decoding steps allocate nothing. Objects that a
  * function is given stay their owner's. Two threads may work at once with objects of their own, and share a model or an
  * adapter that nobody writes. The same inputs give the same bits on every IEEE-754 machine, compiler, optimisation
  * level and number of threads (how: the head of ttmm.c). */
@@ -118,8 +118,8 @@ size_t ttmm_argmax(const ttmm_real *x, size_t n); /* index of the largest, the l
 
 enum { TTMM_EMBED_DIM = 2048 };
 
-/* The built-in embedding of the text that tokens stand for, or of their ids, if the tokenizer is ttmm_tokenizer_of_ids():
- * a unit vector, but zero for a text without bytes.
+/* The built-in embedding of the text that tokens stand for, or of their ids, if the tokenizer is
+ * ttmm_tokenizer_of_ids(): a unit vector, but zero for a text without bytes.
  *   out [E] overwritten, E = TTMM_EMBED_DIM    token [T] of the tokenizer's vocabulary    idf [E] or NULL (ones) */
 void ttmm_embed(ttmm_real *out, const ttmm_tokenizer *tokenizer, const int *token, size_t T, const ttmm_real *idf);
 
@@ -319,7 +319,8 @@ long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* ste
 void ttmm_nearest(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                   ttmm_real *scratch);
 
-/* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it); equal reductions:
+/* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it); equal
+ * reductions:
  * lower index first.    index [count] overwritten, in order of choice    scratch [n * (count + 2)] */
 void ttmm_sift(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                double lambda, ttmm_real *scratch);
@@ -352,7 +353,8 @@ int ttmm_sample(const ttmm_real *logits, size_t V, const ttmm_sampler *s, ttmm_r
 int ttmm_is_end(const ttmm_config *c, int token); /* 1 if a text is over after it */
 
 /* The tokens after those in p's cache, as many at a time as p has room for; returns the logits of the last [V]; NULL
- * if there are none, p has no cache or no room for all of them, or one is outside the vocabulary. And the size of a pass for decoding: `tokens` of a prompt at most, `positions` in all. */
+ * if there are none, p has no cache or no room for all of them, or one is outside the vocabulary. And the size of a
+ * pass for decoding: `tokens` of a prompt at most, `positions` in all. */
 const ttmm_real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T);
 ttmm_pass_size ttmm_decoding_size(size_t tokens, size_t positions, size_t rank);
 
@@ -404,8 +406,8 @@ struct ttmm_mixture {
 };
 
 /* Answering a prompt, step by step: the query, of the prefix or as `given` [E] (x->query); query, route and experts
- * (x->mix); merging if how is TTMM_DENSE (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the query has no
- * direction; TTMM_BAD_USE: none is given and x->idf is NULL. */
+ * (x->mix); merging if how is TTMM_DENSE (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the
+ * query has no direction; TTMM_BAD_USE: none is given and x->idf is NULL. */
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_combine(ttmm_mixture *x, int how, ttmm_error *err);
@@ -535,7 +537,7 @@ void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than
  * is), and writes atomically: a crash leaves the old file or the new one; what is not a regular file is not replaced by
  * one. TTMM_NO_ROOM: it could not be written. */
 int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
-int ttmm_exists(const char *folder, const char *name);   /* 1 if that file can be read */
+int ttmm_exists(const char *folder, const char *name);   /* 1 if it can be opened: a file, on POSIX a folder, too */
 int ttmm_remove(const char *folder, const char *name);   /* 1 if it was there, and is gone */
 int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err); /* to_folder is there */
 
@@ -588,22 +590,24 @@ struct ttmm_corpus {
     void *block, *embedding_block;
 };
 
-/* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: a file that is missing, empty or holds a
- * zero byte, an empty document. A separator line may end in CRLF; the newline before it belongs to the document. A
- * byte-order mark at a file's beginning does not count. */
+/* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated. free(*token)
+ * */
+int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err);
+size_t ttmm_byte_order_mark(const char *text, size_t bytes); /* the bytes of the one that a text begins with, or 0 */
+
+/* Read files of documents separated by lines <|endoftext|>. TTMM_BAD_INPUT: no files, a context below 2; a file that is
+ * missing, empty or holds a zero byte, an empty document. A separator line may end in CRLF; the newline before it
+ * belongs to the document. A byte-order mark at a file's beginning does not count. */
 int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, const char *const *path, size_t n,
                            int context, ttmm_error *err);
 /* Files of token ids between blanks, one document a line, as run tokenize writes them; no end token is added.
  * TTMM_BAD_INPUT: an empty line, or what is not an id below vocab. */
 int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err);
-/* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated. free(*token) */
-int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err);
-size_t ttmm_byte_order_mark(const char *text, size_t bytes); /* the bytes of the one that a text begins with, or 0 */
 void ttmm_corpus_free(ttmm_corpus *c);
 size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
-/* Outside embeddings: rows [n_sequences, dim], any dim; copied and normalised. TTMM_BAD_INPUT: a row zero or not
- * finite; then c has none. */
+/* Outside embeddings: rows [n_sequences, dim], not c's own, any dim; copied and normalised. TTMM_BAD_INPUT: a row zero
+ * or not finite; then c has none. */
 int ttmm_corpus_set_embeddings(ttmm_corpus *c, const ttmm_real *rows, size_t dim, ttmm_error *err);
 
 /* ---- 15. JSON, numbers in files, safetensors --------------------------------------------------------------------- */
@@ -671,15 +675,16 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
 
 void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
 
+/* What stands for a tokenizer that is not known: its tokens are numbers, without text. Not to be freed. */
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void);
+
 /* The bytes of a token's text: returns where they are, *n: how many. *n = 0: a special token, or none of the
  * vocabulary. They are the tokenizer's; of NULL they stay. */
 const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n);
 
-/* What stands for a tokenizer that is not known: its tokens are numbers, without text. Not to be freed. */
-const ttmm_tokenizer *ttmm_tokenizer_of_ids(void);
-
-/* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3, Qwen2.5 and SmolLM2; others are refused by name. NULL, which is
- * the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary. */
+/* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3, Qwen2.5 and SmolLM2; others are refused by name. NULL,
+ * which is the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary.
+ * */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
 
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
@@ -698,10 +703,11 @@ typedef struct {
     double a, b;       /* the numbers there */
 } ttmm_difference;
 
-/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16, whole
- * numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8 ...), or
- * more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
- * integers must be equal; -0 equals 0. With a number that is not finite, what is reported is of the numbers before it.
+/* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
+ * whole numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8
+ * ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
+ * integers must be equal; -0 equals 0. Where a
+ * number is not finite the first of them is reported (worst, a, b, max_abs, max_rel); ulps are of those before.
  * *failures: how many tensors are not the same or within. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
