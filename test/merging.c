@@ -18,7 +18,7 @@
 #include "../ttmm.c"
 
 /* What is computed. Beside S = W, bf16(W), f16(W), d takes part in the pass; the others are plain models. */
-enum { ALONE, BESIDE, MERGED, BF, BF_MERGED, BF_ONCE, HF, HF_MERGED, HF_ONCE, VARIANTS };
+enum { ALONE, LOWRANK, MERGED, BF, BF_MERGED, BF_ONCE, HF, HF_MERGED, HF_ONCE, VARIANTS };
 enum { MOST_LAYERS = 64, NO_WEIGHTS = -1 };
 
 typedef struct {
@@ -31,14 +31,14 @@ typedef struct {
 } comparison;
 
 static const comparison comparisons[] = {
-    {.reference = BESIDE, .compared = ALONE, .stored = NO_WEIGHTS, .name = {"W, d beside", "W alone"}},
-    {.reference = BESIDE, .compared = MERGED, .stored = ALONE, .name = {"W, d beside", "W + d"}},
-    {.reference = BESIDE, .compared = BF, .stored = NO_WEIGHTS, .name = {"W, d beside", "bf16(W), d beside"}},
+    {.reference = LOWRANK, .compared = ALONE, .stored = NO_WEIGHTS, .name = {"W, d beside", "W alone"}},
+    {.reference = LOWRANK, .compared = MERGED, .stored = ALONE, .name = {"W, d beside", "W + d"}},
+    {.reference = LOWRANK, .compared = BF, .stored = NO_WEIGHTS, .name = {"W, d beside", "bf16(W), d beside"}},
     {.reference = BF, .compared = BF_MERGED, .stored = BF, .name = {"bf16(W), d beside", "bf16(bf16(W) + d)"}},
-    {.reference = BESIDE, .compared = BF_ONCE, .stored = BF, .name = {"W, d beside", "bf16(W + d)"}},
-    {.reference = BESIDE, .compared = HF, .stored = NO_WEIGHTS, .name = {"W, d beside", "f16(W), d beside"}},
+    {.reference = LOWRANK, .compared = BF_ONCE, .stored = BF, .name = {"W, d beside", "bf16(W + d)"}},
+    {.reference = LOWRANK, .compared = HF, .stored = NO_WEIGHTS, .name = {"W, d beside", "f16(W), d beside"}},
     {.reference = HF, .compared = HF_MERGED, .stored = HF, .name = {"f16(W), d beside", "f16(f16(W) + d)"}},
-    {.reference = BESIDE, .compared = HF_ONCE, .stored = HF, .name = {"W, d beside", "f16(W + d)"}},
+    {.reference = LOWRANK, .compared = HF_ONCE, .stored = HF, .name = {"W, d beside", "f16(W + d)"}},
 };
 enum { COMPARISONS = sizeof comparisons / sizeof *comparisons };
 
@@ -151,7 +151,7 @@ static void measure(const ttmm_mix *mix, const int *token, size_t T)
 {
     static const int from[VARIANTS] = {
         [MERGED] = ALONE, [BF_MERGED] = BF, [BF_ONCE] = ALONE, [HF_MERGED] = HF, [HF_ONCE] = ALONE};
-    const int beside[VARIANTS] = {[BESIDE] = 1, [BF] = 1, [HF] = 1};
+    const int beside[VARIANTS] = {[LOWRANK] = 1, [BF] = 1, [HF] = 1};
     ttmm_trace trace[VARIANTS];
     real *scratch = malloc(ttmm_merge_scratch(&update.config, mix) * sizeof *scratch);
     if (scratch == NULL) check(ttmm_fail(&error, TTMM_NO_ROOM, "out of memory for merging"));
