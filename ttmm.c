@@ -5022,7 +5022,7 @@ static int alpha_of(double *alpha, double common, const json *j, const char *mod
         const size_t n = json_text(key, sizeof key, j, at);
         const int whole = key[0] == '^';
         size_t length = 0;
-        for (size_t i = (size_t)whole; i < n; i++)
+        for (size_t i = (size_t)whole; i < n && n < sizeof key; i++)
             if (!(key[i] == '\\' && key[i + 1] == '.') && !(key[i] == '$' && i + 1 == n)) key[length++] = key[i];
         key[length] = 0;
         if (n >= sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)

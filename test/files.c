@@ -517,6 +517,8 @@ static void lora_folder(void)
                         "'layers_to_transform': null, 'lora_alpha': 16, 'lora_bias': false, 'lora_dropout': 0.0, "
                         "'peft_type': 'LORA', 'r': 3, 'rank_pattern': {}, 'use_dora': false, 'use_rslora': false}";
     ttmm_lora r;
+#define LONG \
+    "(layers.0.self_attn.q_proj.or.layers.1.self_attn.q_proj.or.layers.2.self_attn.q_proj.or.layers.3.self_attn)"
     has("adapter_model.safetensors", "base_model.model.model.layers.0.self_attn.q_proj.lora_A [3,8]; "
                                      "base_model.model.model.layers.1.mlp.gate_proj.lora_B [6,3]; "
                                      "base_model.model.model.layers.2.mlp.down_proj.lora_A [3,6]");
@@ -532,6 +534,7 @@ static void lora_folder(void)
             "'lora_alpha': 16, ||lora_alpha; : 16|: '16'|lora_alpha; : 16|: 1e999|lora_alpha; "
             "alpha_pattern': {}|alpha_pattern': {'.*q_proj': 32}|.*q_proj; alpha_pattern': {}|alpha_pattern': "
             "[1]|alpha_pattern; "
+            "alpha_pattern': {}|alpha_pattern': {'" LONG LONG LONG LONG "': 32}|not supported; "
             "rank_pattern': {}|rank_pattern': 3|rank_pattern; rslora': false|rslora': 1|use_rslora; "
             "alpha_pattern': {}|alpha_pattern': {'q_proj': '32'}|q_proj; : 3|: 2|r is 2, but "
             "model.layers.0.self_attn.q_proj");
