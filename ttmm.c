@@ -2566,10 +2566,11 @@ static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, i
     return TTMM_OK;
 }
 
+enum { MOST_RANK = 4096 }; /* the width of a large model's layers, more makes no sense */
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
 {
     memset(l, 0, sizeof *l);
-    if (rank < 1 || rank > 4096) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to 4096", rank);
+    if (rank < 1 || rank > MOST_RANK) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to %d", rank, MOST_RANK);
     return allocate_lora(l, c, NULL, rank, alpha, err);
 }
 
@@ -2577,6 +2578,13 @@ void ttmm_lora_free(ttmm_lora *l)
 {
     free(l->block);
     memset(l, 0, sizeof *l);
+}
+
+static int check_adapter(const ttmm_lora *l, const ttmm_config *c, ttmm_error *err)
+{
+    return l->n_layers == c->n_layers
+               ? TTMM_OK
+               : fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", l->n_layers, c->n_layers);
 }
 
 /* Without backward and trace all layers share one set of activations, and what a half of a layer adds to the residual
@@ -2735,8 +2743,8 @@ static int check_training(const ttmm_config *c, const ttmm_lora *lora, const ttm
 {
     if (r->batch < 1) return fail(err, TTMM_BAD_USE, "a batch of no sequences");
     if (corpus->n_sequences < 1) return fail(err, TTMM_BAD_USE, "a corpus of no sequences");
-    if (lora && lora->n_layers != c->n_layers)
-        return fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", lora->n_layers, c->n_layers);
+    const int code = lora ? check_adapter(lora, c, err) : TTMM_OK;
+    if (code) return code;
     for (size_t t = 0; t < corpus->n_tokens; t++)
         if (corpus->token[t] < 0 || corpus->token[t] >= c->vocab)
             return fail(err, TTMM_BAD_USE, "token %zu of the corpus is %d, expected 0 to %d", t, corpus->token[t],
@@ -2846,10 +2854,10 @@ void ttmm_mixture_free(ttmm_mixture *x)
 int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
 {
     const size_t need = ttmm_merge_scratch(&x->base->config, mix);
-    for (size_t k = 0; k < mix->n; k++)
-        if (mix->lora[k]->n_layers != x->base->config.n_layers)
-            return fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", mix->lora[k]->n_layers,
-                        x->base->config.n_layers);
+    for (size_t k = 0; k < mix->n; k++) {
+        const int code = check_adapter(mix->lora[k], &x->base->config, err);
+        if (code) return code;
+    }
     if (need > x->scratch_size) {
         free(x->scratch);
         x->scratch = calloc(need, sizeof *x->scratch);
@@ -3795,6 +3803,10 @@ static char json_type(const json *j, int node) { return node < 0 ? 0 : j->node[n
 static int json_child(const json *j, int node) { return node < 0 ? -1 : j->node[node].child; }
 static int json_next_key(const json *j, int key) { return j->node[j->node[key].next].next; }
 
+/* A list's nodes one after the other, or the only one where there is no list. */
+static int json_first(const json *j, int node) { return json_type(j, node) == '[' ? json_child(j, node) : node; }
+static int json_after(const json *j, int node, int i) { return i == node ? -1 : j->node[i].next; }
+
 /* Children of a list, or pairs of an object. */
 static size_t json_count(const json *j, int node)
 {
@@ -4583,10 +4595,10 @@ static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
  * so. */
 static int read_ends(ttmm_config *c, const json *j, ttmm_error *err)
 {
-    const int ends = json_find(j, 0, "eos_token_id"), list = json_type(j, ends) == '[';
+    const int ends = json_find(j, 0, "eos_token_id");
     uint64_t id;
     if (ends >= 0) c->n_ends = 0;
-    for (int i = list ? json_child(j, ends) : ends; i >= 0; i = list ? j->node[i].next : -1) {
+    for (int i = json_first(j, ends); i >= 0; i = json_after(j, ends, i)) {
         if (!json_integer(j, i, &id)) return json_refuse(j, "eos_token_id", i, "a token id, or a list of them", err);
         if (id >= (uint64_t)c->vocab) continue;
         if (c->n_ends == TTMM_ENDS)
@@ -4767,8 +4779,8 @@ int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *
         n += (size_t)snprintf(note + n, size - n, "%s%s %s", n ? ", " : "passed over: ", name,
                               json_shown(shown, &j, value));
     }
-    const int ends = code ? -1 : json_find(&j, 0, "eos_token_id"), list = json_type(&j, ends) == '[';
-    for (int i = list ? json_child(&j, ends) : ends; i >= 0 && n < size; i = list ? j.node[i].next : -1) {
+    const int ends = code ? -1 : json_find(&j, 0, "eos_token_id");
+    for (int i = json_first(&j, ends); i >= 0 && n < size; i = json_after(&j, ends, i)) {
         uint64_t id;
         if (!json_integer(&j, i, &id) || id < (uint64_t)c->vocab) continue;
         n += (size_t)snprintf(note + n, size - n, "%seos_token_id %s is past the vocabulary, %d, and ignored",
@@ -4913,27 +4925,33 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
     return code ? code : write_arrays(folder, name, n, array_of_lora, l, TTMM_REAL, note, err);
 }
 
-/* Whether a string of a list is the name of a module: all of it (2), or its end after a dot (1). */
+/* Whether a name of n bytes is a module's: all of it (2), or its end after a dot (1). */
+static int names_module(const char *name, size_t n, const char *module)
+{
+    const size_t all = strlen(module);
+    if (n == 0 || n > all || strcmp(module + all - n, name) != 0) return 0;
+    return n == all ? 2 : module[all - n - 1] == '.';
+}
+
+/* The same of the strings of a list: the most that one of them is. */
 static int is_listed(const json *j, int list, const char *module)
 {
-    int found = 0;
+    int most = 0;
     for (int i = json_child(j, list); i >= 0; i = j->node[i].next) {
         char name[100];
-        const size_t n = json_text(name, sizeof name, j, i), all = strlen(module);
-        if (n == 0 || n > all || strcmp(module + all - n, name) != 0) continue;
-        if (n == all) return 2;
-        if (module[all - n - 1] == '.') found = 1;
+        const int found = names_module(name, json_text(name, sizeof name, j, i), module);
+        if (found > most) most = found;
     }
-    return found;
+    return most;
 }
 
 /* Whether layers_to_transform, a number or a list, lets a layer take part. */
 static int is_layer(const json *j, int layer)
 {
-    const int layers = json_find(j, 0, "layers_to_transform"), list = json_type(j, layers) == '[';
+    const int layers = json_find(j, 0, "layers_to_transform");
     uint64_t number;
-    int found = layers < 0 || (list && json_child(j, layers) < 0);
-    for (int i = list ? json_child(j, layers) : layers; i >= 0; i = list ? j->node[i].next : -1)
+    int found = json_first(j, layers) < 0; /* absent or empty: every layer */
+    for (int i = json_first(j, layers); i >= 0; i = json_after(j, layers, i))
         found |= json_integer(j, i, &number) && number == (uint64_t)layer;
     return found;
 }
@@ -4961,9 +4979,7 @@ static void rename_default(safetensors *s)
 }
 
 /* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0.
- * Every
- * tensor must be of one of the matrices.    rank [matrices] is zeroed */
-enum { MOST_RANK = 4096 }; /* as in ttmm_lora_new; the width of a large model's layers, more makes no sense */
+ * Every tensor must be of one of the matrices.    rank [matrices] is zeroed */
 static int read_ranks(int *rank, const safetensors *s, const json *j, int matrices, ttmm_error *err)
 {
     const int init = json_key(j, 0, "init_lora_weights"),
@@ -5015,7 +5031,6 @@ static int read_ranks(int *rank, const safetensors *s, const json *j, int matric
  * are understood. */
 static int alpha_of(double *alpha, double common, const json *j, const char *module, ttmm_error *err)
 {
-    const size_t all = strlen(module);
     *alpha = common;
     for (int at = json_child(j, json_find(j, 0, "alpha_pattern")); at >= 0; at = json_next_key(j, at)) {
         char key[256], shown[64];
@@ -5028,8 +5043,7 @@ static int alpha_of(double *alpha, double common, const json *j, const char *mod
         if (n >= sizeof key || strcspn(key, "^$*+?()[]{}|\\") < length)
             return refuse(err, j->path, "alpha_pattern has the regular expression %s, which is not supported",
                           json_shown(shown, j, at));
-        if (length > all || strcmp(module + all - length, key) != 0) continue;
-        if (length < all && (whole || module[all - length - 1] != '.')) continue;
+        if (names_module(key, length, module) < (whole ? 2 : 1)) continue;
         if (json_number(j, j->node[at].next, alpha)) return TTMM_OK;
         return refuse(err, j->path, "alpha_pattern has something else than a number for %s", json_shown(shown, j, at));
     }
