@@ -11,10 +11,9 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
-    int epochs, seed, threads, no_experts, ttt, route, cached, grad, print_ids, context, bench_context, rank;
+    int epochs, seed, threads, no_experts, ttt, route, cached, grad, print_ids, eval_ids, context, bench_context, rank;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
-    int eval_ids;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10};

@@ -3045,6 +3045,10 @@ void ttmm_trace_free(ttmm_trace *t)
 
 /* ==================================================================================================================
  * PART III: THE OUTSIDE WORLD
+ *
+ * Longer than the other two together: a file that would change an answer is either read as transformers, PEFT and
+ * tokenizers read it or refused by name, and each way to be refused is a line here. More than half is sections 16 and
+ * 17: models, adapters and tokenizers as others write them. Nothing of the method is hidden among it.
  * ================================================================================================================== */
 
 /* ==== 13. Platform and files =========================================================================================
