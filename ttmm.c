@@ -2055,6 +2055,8 @@ double ttmm_cos(double x)
 
 #if KERNELS
 #define INLINE static inline __attribute__((always_inline)) /* so that constants among the arguments shape the loops */
+#define NOINLINE __attribute__((noinline))
+#define ALIGNED __attribute__((aligned(64))) /* a vector that lies across two cache lines takes two loads */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -2083,14 +2085,40 @@ enum { WIDTH = sizeof(vector) / sizeof(real) }; /* lanes of a vector */
 #if KERNELS
 enum { PARTS = LANES / WIDTH }; /* vectors of a sum */
 
-/* A tile of matmul_nt: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG; at most TILE_OUTPUTS accumulators, half of the
- * registers, as the operands need some and compilers like a few spare. */
-#if defined(__AVX512F__) || defined(__aarch64__) /* 32 vector registers; others have 16 or fewer */
-enum { TILE_ROWS = 4, TILE_LONG = 16 };
+/* For i = 0 .. n - 1, unrolled: a tile stays in registers if every index into it is a constant. */
+#if defined(__clang__)
+#define EACH(i, n) _Pragma("clang loop unroll(full)") for (size_t i = 0; i < (n); i++)
+#elif __GNUC__ >= 8
+#define EACH(i, n) _Pragma("GCC unroll 16") for (size_t i = 0; i < (n); i++)
 #else
-enum { TILE_ROWS = 2, TILE_LONG = 8 };
+#define EACH(i, n) for (size_t i = 0; i < (n); i++)
 #endif
-enum { TILE_COLS = 4, TILE_OUTPUTS = 16 };
+
+/* A vector that two products need: gcc with AVX-512 would load it again for the second. */
+#if defined(__AVX512F__) && !defined(__clang__)
+#define LOADED(x) __asm__("" : "+v"(x))
+#else
+#define LOADED(x)
+#endif
+
+/* A tile of matmul_nt: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG. Its accumulators are half of the registers, as
+ * the operands need some and compilers like a few spare. */
+#if defined(__AVX512F__) || defined(__aarch64__) /* 32 vector registers; others have 16 or fewer */
+enum { TILE_COLS = 8, SUM_ROWS = 12 };
+#else
+enum { TILE_COLS = 4, SUM_ROWS = 6 };
+#endif
+enum { TILE_ROWS = 2, TILE_OUTPUTS = TILE_ROWS * TILE_COLS, TILE_LONG = TILE_OUTPUTS };
+
+/* A tile of matmul_nn: at most SUM_ROWS rows of SUM_VECTORS vectors. Where AVX-512 works in two halves (Zen 4, which
+ * has no AVX-VNNI) one vector a row is faster: 12 x 1 has 1.3 times the speed of 6 x 2; on Zen 5 12 x 2 is 1.15 times
+ * as fast as 12 x 1. */
+#if defined(__AVX512F__) && !defined(__AVXVNNI__)
+enum { SUM_VECTORS = 1 };
+#else
+enum { SUM_VECTORS = 2 };
+#endif
+enum { SUM_COLS = SUM_VECTORS * WIDTH };
 
 /* A whole vector (the arena's slack allows it), the lanes from n on cleared. */
 static const lane_word keep_first[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -2099,16 +2127,15 @@ INLINE vector load_part(const real *p, size_t n)
     return (vector)(*(const vector_mask *)p & *(const vector_mask *)(keep_first + LANES - n));
 }
 
-/* Halve the accumulators of a tile of n outputs: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
+/* Halve the accumulators of a tile: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
  * defined order. With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves
  * (quarters, ...) a shuffle has put side by side. */
 #if (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
+INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
 {
     const vector *acc = part[0];
     vector b[8], c[4], d[2];
-    (void)n; /* 16 */
     for (int i = 0; i < 8; i++)
         b[i] = SHUFFLE(acc[2 * i], acc[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
                SHUFFLE(acc[2 * i], acc[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
@@ -2123,9 +2150,9 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
     STORE(sums, e);
 }
 #else
-INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
+INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < TILE_OUTPUTS; i++) {
         real lane[WIDTH];
         for (int half = PARTS / 2; half > 0; half /= 2)
             for (int p = 0; p < half; p++) part[p][i] += part[p + half][i];
@@ -2135,45 +2162,75 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS], size_t n)
 }
 #endif
 
-/* c_ij = dot(a_i, b_j), or += it: a tile of tile_rows x tile_cols outputs, of which rows x cols exist. Pointers past
- * the last row are clamped to it, so that the tile has one shape; what they give is not stored. */
-INLINE void nt_tile(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t inner,
-                    size_t rows, size_t cols, int add, const size_t tile_rows, const size_t tile_cols)
+/* c_ij = dot(a_i, b_j), or += it, for rows of a, tile_rows (1 or 2) at a time, and cols <= tile_cols rows of b.
+ * Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long
+ * axis is cut, so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in
+ * memory. */
+enum { STRIP_ROWS = 32, AXIS = 1024 };
+INLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                     size_t cols, size_t inner, int add, const size_t tile_rows, const size_t tile_cols)
 {
-    const real *ar[TILE_ROWS], *br[TILE_LONG];
-    vector part[PARTS][TILE_OUTPUTS];
-    real sums[TILE_OUTPUTS];
-    for (size_t i = 0; i < tile_rows; i++) ar[i] = a + (i < rows ? i : rows - 1) * lda;
-    for (size_t j = 0; j < tile_cols; j++) br[j] = b + (j < cols ? j : cols - 1) * ldb;
-    for (size_t p = 0; p < PARTS; p++) {
-        vector acc[TILE_OUTPUTS], av[TILE_ROWS], bv;
-        for (size_t i = 0; i < tile_rows * tile_cols; i++) acc[i] = ZERO;
-        size_t k = p * WIDTH;
-        for (; k + WIDTH <= inner; k += LANES) {
-            for (size_t i = 0; i < tile_rows; i++) av[i] = LOAD(ar[i] + k);
-            for (size_t j = 0; j < tile_cols; j++) {
-                bv = LOAD(br[j] + k);
-                for (size_t i = 0; i < tile_rows; i++) acc[i * tile_cols + j] += av[i] * bv;
+    vector wait[STRIP_ROWS / TILE_ROWS][PARTS][TILE_OUTPUTS] ALIGNED;
+    const real *bj[TILE_LONG];
+    EACH (j, tile_cols) bj[j] = b + (j < cols ? j : cols - 1) * ldb;
+    for (size_t from = 0; from < inner; from += AXIS) {
+        const size_t to = inner - from > AXIS ? from + AXIS : inner;
+        for (size_t i = 0; i < rows; i += tile_rows) {
+            const real *a0 = a + i * lda, *a1 = i + 1 < rows ? a0 + lda : a0;
+            vector part[PARTS][TILE_OUTPUTS], (*waiting)[TILE_OUTPUTS] = wait[i / TILE_ROWS];
+            real sums[TILE_OUTPUTS] ALIGNED;
+            for (size_t p = 0; p < PARTS; p++) {
+                vector acc[TILE_OUTPUTS];
+                size_t k = from + p * WIDTH;
+                EACH (o, TILE_OUTPUTS) acc[o] = ZERO;
+                if (from)
+                    EACH (o, TILE_OUTPUTS) acc[o] = waiting[p][o];
+                for (; k + WIDTH <= to; k += LANES) {
+                    const vector v0 = LOAD(a0 + k), v1 = LOAD(a1 + k);
+                    EACH (j, tile_cols) {
+                        vector w = LOAD(bj[j] + k);
+                        LOADED(w);
+                        acc[j] += v0 * w;
+                        if (tile_rows == 2) acc[tile_cols + j] += v1 * w;
+                    }
+                }
+                if (k < to) {
+                    const vector v0 = load_part(a0 + k, to - k), v1 = load_part(a1 + k, to - k);
+                    EACH (j, tile_cols) {
+                        const vector w = load_part(bj[j] + k, to - k);
+                        acc[j] += v0 * w;
+                        if (tile_rows == 2) acc[tile_cols + j] += v1 * w;
+                    }
+                }
+                if (to < inner)
+                    EACH (o, TILE_OUTPUTS) waiting[p][o] = acc[o];
+                else
+                    EACH (o, TILE_OUTPUTS) part[p][o] = acc[o];
+            }
+            if (to < inner) continue;
+            halve_tile(sums, part);
+            for (size_t r = 0; r < tile_rows && i + r < rows; r++) {
+                real *out = c + (i + r) * ldc;
+                const real *s = sums + r * tile_cols;
+                if (cols == tile_cols && !add) memcpy(out, s, tile_cols * sizeof *out);
+                else
+                    for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + s[j] : s[j];
             }
         }
-        if (k < inner) {
-            for (size_t i = 0; i < tile_rows; i++) av[i] = load_part(ar[i] + k, inner - k);
-            for (size_t j = 0; j < tile_cols; j++) {
-                bv = load_part(br[j] + k, inner - k);
-                for (size_t i = 0; i < tile_rows; i++) acc[i * tile_cols + j] += av[i] * bv;
-            }
-        }
-        for (size_t i = 0; i < tile_rows * tile_cols; i++) part[p][i] = acc[i];
     }
-    halve_tile(sums, part, tile_rows * tile_cols);
-    for (size_t i = 0; i < tile_rows && i < rows; i++) {
-        real *out = c + i * ldc, *s = sums + i * tile_cols;
-        if (cols == tile_cols) { /* a loop of its own, of constant length */
-            for (size_t j = 0; j < tile_cols; j++) out[j] = add ? out[j] + s[j] : s[j];
-        } else {
-            for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + s[j] : s[j];
-        }
-    }
+}
+
+/* Its two shapes, as functions of their own: within a longer one compilers run out of registers. */
+static NOINLINE void nt_strip_2(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                                size_t cols, size_t inner, int add)
+{
+    nt_strip(c, ldc, a, lda, b, ldb, rows, cols, inner, add, TILE_ROWS, TILE_COLS);
+}
+
+static NOINLINE void nt_strip_1(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t cols,
+                                size_t inner, int add)
+{
+    nt_strip(c, ldc, a, lda, b, ldb, 1, cols, inner, add, 1, TILE_LONG);
 }
 
 /* The same where the axis is no longer than the lanes (an adapter's B): each lane has one product, and halving is what
@@ -2184,30 +2241,32 @@ enum { SHORT_COLS = 64 };
 INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
                      size_t cols, size_t inner, int add, const size_t n)
 {
-    real bt[LANES * SHORT_COLS], at[LANES] = {0};
+    real bt[LANES * SHORT_COLS] ALIGNED, at[LANES] = {0};
     for (size_t j = 0; j < cols; j += SHORT_COLS) {
         const size_t width = cols - j < SHORT_COLS ? cols - j : SHORT_COLS;
         memset(bt, 0, sizeof bt);
         for (size_t o = 0; o < width; o++)
             for (size_t k = 0; k < inner; k++) bt[k * SHORT_COLS + o] = b[(j + o) * ldb + k];
         for (size_t i = 0; i < rows; i++) {
-            memcpy(at, a + i * lda, inner * sizeof *at);
+            for (size_t k = 0; k < inner; k++) at[k] = a[i * lda + k];
             for (size_t o = 0; o < width; o += WIDTH) {
                 vector v[LANES / 2];
-                const size_t left = width - o < WIDTH ? width - o : WIDTH;
                 real *to = c + i * ldc + j + o;
-                for (size_t k = 0; k < LANES / 2; k++) {
+                EACH (k, LANES / 2) {
                     v[k] = at[k] * LOAD(bt + k * SHORT_COLS + o);
                     if (n == LANES) v[k] += at[k + LANES / 2] * LOAD(bt + (k + LANES / 2) * SHORT_COLS + o);
                 }
-                for (size_t half = LANES / 4; half > 0; half /= 2)
-                    for (size_t k = 0; k < half; k++) v[k] += v[k + half];
-                v[0] += ZERO;
-                if (left == WIDTH) {
+                EACH (k, 4) v[k] += v[k + 4];
+                EACH (k, 2) v[k] += v[k + 2];
+                v[0] = v[0] + v[1] + ZERO;
+                if (width - o >= WIDTH) {
                     if (add) v[0] = LOAD(to) + v[0];
                     STORE(to, v[0]);
-                } else
-                    for (size_t l = 0; l < left; l++) to[l] = add ? to[l] + v[0][l] : v[0][l];
+                } else {
+                    real last[WIDTH];
+                    STORE(last, v[0]);
+                    for (size_t l = 0; l < width - o; l++) to[l] = add ? to[l] + last[l] : last[l];
+                }
             }
         }
     }
@@ -2224,82 +2283,81 @@ static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, cons
         nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES);
         return;
     }
-    if (rows == 1) {
-        for (size_t j = 0; j < cols; j += TILE_LONG)
-            nt_tile(c + j, ldc, a, lda, b + j * ldb, ldb, inner, 1, cols - j < TILE_LONG ? cols - j : TILE_LONG, add, 1,
-                    TILE_LONG);
-        return;
-    }
-    for (size_t j = 0; j < cols; j += TILE_COLS)
-        for (size_t i = 0; i < rows; i += TILE_ROWS)
-            nt_tile(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb, inner,
-                    rows - i < TILE_ROWS ? rows - i : TILE_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, add,
-                    TILE_ROWS, TILE_COLS);
+    const size_t strip = rows == 1 ? TILE_LONG : TILE_COLS;
+    for (size_t i = 0; i < rows; i += STRIP_ROWS)
+        for (size_t j = 0; j < cols; j += strip) {
+            const size_t m = rows - i < STRIP_ROWS ? rows - i : STRIP_ROWS, n = cols - j < strip ? cols - j : strip;
+            real *to = c + i * ldc + j;
+            if (rows == 1) nt_strip_1(to, ldc, a, lda, b + j * ldb, ldb, n, inner, add);
+            else nt_strip_2(to, ldc, a + i * lda, lda, b + j * ldb, ldb, m, n, inner, add);
+        }
 }
 
-/* A tile of matmul_nn: up to STRIP rows x 2 vectors, 12 accumulators of the 16 registers that most machines have.
- * `vectors` is how many the columns fill, 1 or 2: a constant at each call, so that each gets a loop of its own. */
-enum { STRIP = 6 };
 INLINE void nn_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
-                    size_t ldb, size_t rows, size_t cols, size_t inner, const size_t vectors)
+                    size_t ldb, size_t inner, const size_t rows, const size_t vectors)
 {
-    vector acc[STRIP][2], v[2];
-    const real *ar[STRIP];
-    for (size_t i = 0; i < STRIP; i++) {
-        const size_t row = i < rows ? i : rows - 1;
-        ar[i] = a + row * row_step;
-        for (size_t q = 0; q < vectors; q++) {
-            const size_t left = cols - q * WIDTH;
-            if (left >= WIDTH) acc[i][q] = LOAD(c0 + row * ldc + q * WIDTH);
-            else {
-                acc[i][q] = ZERO; /* no number past the columns is read: another thread may be storing it */
-                memcpy(&acc[i][q], c0 + row * ldc + q * WIDTH, left * sizeof *c0);
-            }
-        }
-    }
+    vector acc[SUM_ROWS][SUM_VECTORS], v[SUM_VECTORS];
+    const real *ai[SUM_ROWS];
+    EACH (i, rows) ai[i] = a + i * row_step;
+    EACH (i, rows)
+        EACH (q, vectors) acc[i][q] = LOAD(c0 + i * ldc + q * WIDTH);
     for (size_t k = 0; k < inner; k++) {
-        for (size_t q = 0; q < vectors; q++) v[q] = LOAD(b + k * ldb + q * WIDTH);
-        for (size_t i = 0; i < STRIP; i++) {
-            const real s = ar[i][k * k_step];
-            for (size_t q = 0; q < vectors; q++) acc[i][q] += s * v[q];
+        EACH (q, vectors) v[q] = LOAD(b + k * ldb + q * WIDTH);
+        EACH (i, rows) {
+            const real s = ai[i][k * k_step];
+            EACH (q, vectors) acc[i][q] += s * v[q];
         }
     }
-    for (size_t i = 0; i < rows; i++)
-        for (size_t q = 0; q < vectors; q++) {
-            const size_t left = cols - q * WIDTH;
-            if (left >= WIDTH) STORE(c + i * ldc + q * WIDTH, acc[i][q]);
-            else memcpy(c + i * ldc + q * WIDTH, &acc[i][q], left * sizeof *c);
-        }
+    EACH (i, rows)
+        EACH (q, vectors) STORE(c + i * ldc + q * WIDTH, acc[i][q]);
+}
+
+/* The tiles that there are: of SUM_ROWS, SUM_FEW or 1 rows, of SUM_VECTORS vectors or 1. */
+enum { SUM_FEW = SUM_ROWS / 3 };
+static void nn_strip(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
+                     size_t ldb, size_t inner, size_t rows, int narrow)
+{
+#define TILE(rows, vectors) nn_tile(c, c0, ldc, a, row_step, k_step, b, ldb, inner, rows, vectors)
+    if (rows == SUM_ROWS && !narrow) TILE(SUM_ROWS, SUM_VECTORS);
+    else if (rows == SUM_ROWS) TILE(SUM_ROWS, 1);
+    else if (rows == SUM_FEW && !narrow) TILE(SUM_FEW, SUM_VECTORS);
+    else if (rows == SUM_FEW) TILE(SUM_FEW, 1);
+    else TILE(1, SUM_VECTORS);
+#undef TILE
 }
 
 /* Where enough rows use it, a panel of b is copied to lie densely: its rows are far apart, each on a page of its own.
- * 128 rows of 32 floats are 16 KiB, half of a usual first cache. A sum goes on from one panel to the next in memory,
- * which alters nothing. */
-enum { PANEL_ROWS = 128, PANEL_COLS = 2 * LANES };
+ * 256 rows of 32 floats are 32 KiB, most of a first cache. A sum goes on from one panel to the next in memory, which
+ * alters nothing. Columns that do not fill a tile are computed in a tile on the side: no number past them is read, as
+ * another thread may be storing it. */
+enum { PANEL_ROWS = 256 };
 
 static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
                             const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
-    real panel[PANEL_ROWS * PANEL_COLS];
-    const int dense = rows > 2 * STRIP && ldb > PANEL_COLS;
-    for (size_t from = 0; from < cols; from += PANEL_COLS) {
-        const size_t to = from + PANEL_COLS < cols ? from + PANEL_COLS : cols;
-        if (dense && to < from + PANEL_COLS) memset(panel, 0, sizeof panel);
+    real panel[PANEL_ROWS * SUM_COLS] ALIGNED, side[SUM_ROWS * SUM_COLS] ALIGNED;
+    const int dense = rows > 2 * SUM_ROWS && ldb > SUM_COLS;
+    for (size_t j = 0; j < cols; j += SUM_COLS) {
+        const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS, bytes = width * sizeof *c;
+        if (dense && width < SUM_COLS) memset(panel, 0, sizeof panel);
         for (size_t k = 0; k < inner; k += PANEL_ROWS) {
-            const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? PANEL_COLS : ldb;
-            const real *p = dense ? panel : b + k * ldb + from;
+            const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? SUM_COLS : ldb;
+            const real *p = dense ? panel : b + k * ldb + j;
             for (size_t r = 0; dense && r < depth; r++)
-                memcpy(panel + r * PANEL_COLS, b + (k + r) * ldb + from, (to - from) * sizeof *panel);
-            for (size_t j = from; j < to; j += 2 * WIDTH)
-                for (size_t i = 0; i < rows; i += STRIP) {
-                    const size_t strip = rows - i < STRIP ? rows - i : STRIP,
-                                 cut = to - j < 2 * WIDTH ? to - j : 2 * WIDTH;
-                    real *ct = c + i * ldc + j;
-                    const real *ct0 = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step,
-                               *pt = p + j - from;
-                    if (cut > WIDTH) nn_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 2);
-                    else nn_tile(ct, ct0, ldc, at, row_step, k_step, pt, ldp, strip, cut, depth, 1);
+                if (width == SUM_COLS) memcpy(panel + r * SUM_COLS, b + (k + r) * ldb + j, SUM_COLS * sizeof *b);
+                else memcpy(panel + r * SUM_COLS, b + (k + r) * ldb + j, bytes);
+            for (size_t i = 0, strip; i < rows; i += strip) {
+                real *to = c + i * ldc + j;
+                const real *from = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step;
+                strip = rows - i >= SUM_ROWS ? SUM_ROWS : rows - i >= SUM_FEW ? SUM_FEW : 1;
+                if (width == SUM_COLS) {
+                    nn_strip(to, from, ldc, at, row_step, k_step, p, ldp, depth, strip, 0);
+                    continue;
                 }
+                for (size_t r = 0; r < strip; r++) memcpy(side + r * SUM_COLS, from + r * ldc, bytes);
+                nn_strip(side, side, SUM_COLS, at, row_step, k_step, p, ldp, depth, strip, width <= WIDTH);
+                for (size_t r = 0; r < strip; r++) memcpy(to + r * ldc, side + r * SUM_COLS, bytes);
+            }
         }
     }
     for (size_t i = 0; inner == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
