@@ -177,9 +177,9 @@ static void save_checkpoint(const job *j)
 {
     char folder[4096];
     snprintf(folder, sizeof folder, "%s/checkpoint", model);
-    for (int last = 0; last < 2; last++) { /* twice: it may be removed before the file is in it */
-        check(ttmm_make_folder(folder, &err));
-        const int code = ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, &err);
+    for (int last = 0; last < 2; last++) { /* twice: it may be removed while it is made, or before the file is in it */
+        int code = ttmm_make_folder(folder, &err);
+        if (code == TTMM_OK) code = ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, &err);
         if (code == TTMM_OK) return;
         if (last) check(code);
     }
