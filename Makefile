@@ -141,6 +141,10 @@ memory: all $(B)/large
 scaling: all $(B)/large
 	@sh test/scaling.sh
 
+# Job arrays on Slurm, its own if none answers (Debian: slurm-wlm, munge), against one process: two minutes.
+slurm: all
+	@sh test/slurm.sh
+
 # The same answers as transformers, PEFT, tokenizers and ttmerge, in a virtual environment of their own from PyPI (about
 # 2 GB); PEERS_DATA=folder adds text for the tokenizers.
 VENV = $(B)/venv
@@ -194,8 +198,9 @@ help:
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
 	@echo "make memory     peak memory of training and decoding against what run info says, two minutes (SIZE=all: more)"
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
+	@echo "make slurm      experts and evaluation as job arrays, to the same bits as one process (Debian's slurm-wlm, munge)"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers smollm bench-peers large memory scaling format clean help
+.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help
