@@ -188,6 +188,7 @@ typedef ttmm_real real;
 /* From below. */
 static inline real exp_real(real x);                         /* 10: exp, rounded once */
 static inline real sqrt_real(real x);                        /* 10 */
+static inline uint64_t to_bits(double x);                    /* 10: as they are in memory */
 static void sin_cos(double *sine, double *cosine, double x); /* 10 */
 static size_t kind_rows(const ttmm_config *c, int kind);     /* 5: the shape of a tensor */
 static size_t kind_cols(const ttmm_config *c, int kind);
@@ -1670,13 +1671,22 @@ typedef struct {
     int token;
 } candidate;
 
-static int by_probability(const void *a, const void *b) /* the likeliest first; equal ones: lower token first */
+/* The likeliest first; equal ones: lower token first, as they come. Radix sort: by each byte of p's bits, the lowest
+ * byte first, keeping the order of those that have the same; V steps a byte, where comparing takes V log V. As p >= 0,
+ * its bits, read as a whole number, are in the order of the numbers.    c [V]    other [V] scratch */
+static void sort_candidates(candidate *c, candidate *other, size_t V)
 {
-    const candidate *x = a, *y = b;
-    return x->p != y->p ? (x->p < y->p ? 1 : -1) : (x->token > y->token) - (x->token < y->token);
+    for (int shift = 0; shift < 64; shift += 8) { /* an even number of times: it ends in c */
+        size_t place[257] = {0};                  /* of the next one with each byte, 255 first */
+        for (size_t v = 0; v < V; v++) place[256 - (to_bits((double)c[v].p) >> shift & 255)]++;
+        for (size_t b = 0; b < 256; b++) place[b + 1] += place[b];
+        for (size_t v = 0; v < V; v++) other[place[255 - (to_bits((double)c[v].p) >> shift & 255)]++] = c[v];
+        candidate *swap = c;
+        c = other, other = swap;
+    }
 }
 
-size_t ttmm_sample_scratch(size_t V) { return V * sizeof(candidate); }
+size_t ttmm_sample_scratch(size_t V) { return 2 * V * sizeof(candidate); }
 
 /* p = softmax(logits / temperature), of the top_k likeliest (0: all), of these the fewest that make up top_p of their
  * sum (nucleus sampling, Holtzman et al. 2020): the point u sum(p), u uniform, falls on one of them. Temperature 0: the
@@ -1699,7 +1709,7 @@ int ttmm_sample(const real *logits, size_t V, const ttmm_sampler *s, ttmm_rng *g
         const real p = (real)ttmm_exp((double)(logits[v] - most) / s->temperature);
         c[v] = (candidate){p >= 0 ? p : 0, (int)v}; /* NaN has no place in an order */
     }
-    qsort(c, V, sizeof *c, by_probability);
+    sort_candidates(c, c + V, V);
     for (size_t k = 0; k < n; k++) total += (double)c[k].p;
     for (; keep < n && (keep == 0 || kept < s->top_p * total); keep++) kept += (double)c[keep].p;
     double point = ttmm_uniform(g) * kept;

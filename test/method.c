@@ -872,6 +872,56 @@ static void sampling(void)
     for (int i = 8; i < 10; i++) CHECK_EQUAL(ttmm_sample(equal, 4, &expected[i].s, &g, memory), 1);
 }
 
+/* As ttmm_sample draws, from a list of all tokens in order, made by insertion. */
+enum { MANY = 300 };
+static size_t sampled_by_definition(const real *logits, size_t n, const ttmm_sampler *s, double u)
+{
+    size_t order[MANY], keep = 0, i = 0;
+    real p[MANY];
+    double total = 0, kept = 0;
+    for (size_t v = 0; v < n; v++) {
+        size_t at = v;
+        p[v] = (real)ttmm_exp((double)(logits[v] - logits[ttmm_argmax(logits, n)]) / s->temperature);
+        if (!(p[v] >= 0)) p[v] = 0;
+        for (; at > 0 && p[order[at - 1]] < p[v]; at--) order[at] = order[at - 1];
+        order[at] = v;
+    }
+    if (s->top_k > 0 && s->top_k < n) n = s->top_k;
+    for (size_t k = 0; k < n; k++) total += (double)p[order[k]];
+    while (keep < n && (keep == 0 || kept < s->top_p * total)) kept += (double)p[order[keep++]];
+    for (double point = u * kept; i + 1 < keep; i++)
+        if ((point -= (double)p[order[i]]) < 0) break;
+    return order[i];
+}
+
+/* Of logits with many ties, of -inf, of probabilities that differ in the last bit, and of some from 1 to 0. */
+static void sampling_of_many(void)
+{
+    static const double share[] = {0, 1e-9, 0.5, 0.9, 0.999999, 1};
+    static real logits[MANY];
+    double memory[4 * MANY];
+    ttmm_rng g = ttmm_stream(2, "sample", 0);
+    size_t others = 0, unlike = 0;
+    CHECK(ttmm_sample_scratch(MANY) <= sizeof memory);
+    for (int draw = 0; draw < 5000; draw++) {
+        const size_t n = 1 + (size_t)ttmm_below(&g, MANY), steps = (size_t)1 << ttmm_below(&g, 20);
+        const double spread = ldexp(0.1, (int)ttmm_below(&g, 64) - 52);
+        const ttmm_sampler s = {.temperature = 0.25 * (double)(1 + ttmm_below(&g, 8)),
+                                .top_p = share[ttmm_below(&g, 6)],
+                                .top_k = (size_t)ttmm_below(&g, 2) * (size_t)ttmm_below(&g, MANY)};
+        for (size_t v = 0; v < n; v++) {
+            logits[v] = (real)(spread * (double)ttmm_below(&g, steps) / (double)steps);
+            if (draw % 3 == 0 && ttmm_below(&g, 3) == 0) logits[v] = -(real)INFINITY;
+        }
+        ttmm_rng same = g;
+        const size_t token = (size_t)ttmm_sample(logits, n, &s, &g, memory);
+        others += token != sampled_by_definition(logits, n, &s, ttmm_uniform(&same));
+        unlike += token != ttmm_argmax(logits, n);
+    }
+    CHECK_EQUAL(others, 0);
+    CHECK(unlike > 500);
+}
+
 int main(int argc, char **argv)
 {
     const ttmm_pass_size size = {TOKENS, 2, 0, TOKENS, 0, 8, 0, 0};
@@ -889,7 +939,7 @@ int main(int argc, char **argv)
     RUN(training_as_defined), RUN(resuming), RUN(training_order), RUN(threads), RUN(cut_documents), RUN(corpus_files);
     RUN(ids_in_files), RUN(embedding), RUN(embedding_of_ids), RUN(corpus_embedding), RUN(nearest), RUN(sift),
         RUN(clusters_by_hand), RUN(clusters_one_by_one);
-    RUN(clusters_of_groups), RUN(routing), RUN(test_time_training), RUN(scoring), RUN(sampling);
+    RUN(clusters_of_groups), RUN(routing), RUN(test_time_training), RUN(scoring), RUN(sampling), RUN(sampling_of_many);
     for (int k = 0; k < 3; k++) ttmm_lora_free(&lora[k]);
     ttmm_model_free(&base), ttmm_corpus_free(&corpus), ttmm_pass_free(pass);
     remove(folder);
