@@ -4245,7 +4245,8 @@ static int write_safetensors(const char *folder, const char *name, const stored 
 typedef struct {
     json j; /* the header, and the file's path */
     FILE *f;
-    stored *tensor; /* [n] in the header's order */
+    stored *tensor;         /* [n] in the header's order */
+    const stored **by_name; /* [n] for find_tensor */
     size_t n;
 } safetensors;
 
@@ -4254,6 +4255,7 @@ static void close_safetensors(safetensors *s)
     if (s->f) fclose(s->f);
     json_close(&s->j);
     free(s->tensor);
+    free(s->by_name);
     memset(s, 0, sizeof *s);
 }
 
@@ -4263,6 +4265,13 @@ static int by_begin(const void *a, const void *b)
     const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
     if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
     return (x->end > x->begin) - (y->end > y->begin); /* an empty one overlaps nothing */
+}
+
+static int by_name(const void *a, const void *b) /* of one name, as in the header */
+{
+    const stored *x = *(const stored *const *)a, *y = *(const stored *const *)b;
+    const int order = strcmp(x->name, y->name);
+    return order ? order : (x > y) - (x < y);
 }
 
 /* What a tensor's type and shape are in the header, "F32 [3, 4]", cut to the room there is. */
@@ -4355,10 +4364,10 @@ static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
     return TTMM_OK;
 }
 
-/* No two tensors may overlap. */
-static int check_entries(const safetensors *s, ttmm_error *err)
+/* No two tensors may overlap. Leaves them sorted by name. */
+static int check_entries(safetensors *s, ttmm_error *err)
 {
-    const stored **order = calloc(s->n + 1, sizeof *order);
+    const stored **order = s->by_name = calloc(s->n + 1, sizeof *order);
     int code = TTMM_OK;
     uint64_t end = 0;
     if (order == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
@@ -4369,7 +4378,7 @@ static int check_entries(const safetensors *s, ttmm_error *err)
             code = refuse(err, s->j.path, "tensors %s and %s overlap", order[i - 1]->name, order[i]->name);
         end = order[i]->end;
     }
-    free(order);
+    qsort(order, s->n, sizeof *order, by_name);
     return code;
 }
 
@@ -4386,12 +4395,16 @@ static int open_safetensors(safetensors *s, const char *folder, const char *name
     return code;
 }
 
-/* One by one: a file has hundreds of tensors, each with many more numbers. */
+/* The first of that name, by halving. */
 static const stored *find_tensor(const safetensors *s, const char *name)
 {
-    for (size_t i = 0; i < s->n; i++)
-        if (strcmp(s->tensor[i].name, name) == 0) return &s->tensor[i];
-    return NULL;
+    size_t low = 0, high = s->n;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (strcmp(s->by_name[middle]->name, name) < 0) low = middle + 1;
+        else high = middle;
+    }
+    return low < s->n && strcmp(s->by_name[low]->name, name) == 0 ? s->by_name[low] : NULL;
 }
 
 /* The next numbers of the tensor that the file stands at, as they are stored: raw [n], n <= CHUNK, the numbers that are
@@ -5048,6 +5061,7 @@ static void rename_default(safetensors *s)
         char *found = strstr(s->j.text + (s->tensor[i].name - s->j.text), ".default.weight");
         if (found) strcpy(found, ".weight");
     }
+    qsort(s->by_name, s->n, sizeof *s->by_name, by_name);
 }
 
 /* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0.

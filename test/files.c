@@ -372,6 +372,35 @@ static void tensors_not_needed(void)
     }
 }
 
+/* Of 20000 tensors in no order, some names the beginnings of others, each is found, and none that is not there. */
+static void tensors_of_many(void)
+{
+    enum { N = 20000 };
+    static ttmm_array array[N];
+    static real value[N];
+    ttmm_rng g = ttmm_stream(1, "tensors", 0);
+    safetensors s;
+    size_t wrong = 0;
+    for (size_t i = 0; i < N; i++) { /* i to a place that is drawn, what is there to the end */
+        const size_t at = (size_t)ttmm_below(&g, i + 1);
+        array[i] = array[at], value[i] = (real)i;
+        array[at] = (ttmm_array){"", 1, 0, &value[i], NULL};
+        snprintf(array[at].name, sizeof array[at].name, "x%zu", i);
+    }
+    if (!DONE(ttmm_arrays_write(array, N, at("many"), "", &err))) return;
+    if (!DONE(open_safetensors(&s, NULL, at("many"), &err))) return;
+    for (size_t i = 0; i < N; i++) {
+        char name[20];
+        real x = -1;
+        snprintf(name, sizeof name, "x%zu", i);
+        wrong += read_tensor(&s, name, &x, TTMM_REAL, 1, 1, &err) != TTMM_OK || x != (real)i;
+    }
+    CHECK_EQUAL(wrong, 0);
+    CHECK(!find_tensor(&s, "") && !find_tensor(&s, "x") && !find_tensor(&s, "x20000") && !find_tensor(&s, "y"));
+    close_safetensors(&s);
+    remove(at("many"));
+}
+
 /* Tied and untied, grouped queries or not: the same config and bits come back; a byte vocabulary has a tokenizer. */
 static void model_round_trip(void)
 {
@@ -828,8 +857,8 @@ int main(void)
     DONE(ttmm_lora_new(&lora, &tiny, 3, 12.5, &err)), test_fill(lora.data, lora.n, "adapter", 0);
     DONE(ttmm_trainer_new(&trainer, &model, &lora, &corpus, &recipe, &err));
     DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
-    RUN(json_valid), RUN(json_malformed), RUN(keys_twice), RUN(tensors_by_hand), RUN(tensors_round_trip),
-        RUN(tensors_of_halves);
+    RUN(json_valid), RUN(json_malformed), RUN(keys_twice), RUN(tensors_by_hand), RUN(tensors_of_many),
+        RUN(tensors_round_trip), RUN(tensors_of_halves);
     RUN(tensors_of_floats), RUN(tensors_malformed), RUN(tensors_not_needed), RUN(model_round_trip), RUN(model_format),
         RUN(config_defaults);
     RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
