@@ -312,7 +312,7 @@ static void stage_base(const ttmm_corpus *text)
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
              "batch %zu lr %.15g warmup %.15g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
-             option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, -1),
+             option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, NULL, 0),
              sizeof(real) == 8 ? " f64" : "");
     if (is_made("model.safetensors", j.settings)) {
         say_done("base");
@@ -372,7 +372,8 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
                  ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s",
-             ttmm_corpus_hash(text, -1), text->n_files, hash_names(text), embeddings, sizeof(real) == 8 ? " f64" : "");
+             ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings,
+             sizeof(real) == 8 ? " f64" : "");
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
         return;
@@ -462,10 +463,22 @@ typedef struct {
     uint64_t base_hash;
     ttmm_corpus text;
     ttmm_lora lora;
-    size_t *member; /* [sequences] scratch */
-    double losses;  /* of those trained, added up */
+    size_t *member, *first; /* [sequences] by cluster; [clusters + 1] where in it each cluster begins */
+    double losses;          /* of those trained, added up */
     job j;
 } adapters;
+
+/* Which sequences are whose: counted, then each put where its cluster's next one goes. K clusters. */
+static void list_members(adapters *a, size_t K)
+{
+    const size_t n = a->text.n_sequences;
+    a->member = allocate(n, sizeof *a->member, "a list of sequences");
+    a->first = allocate(K + 2, sizeof *a->first, "a list of clusters");
+    size_t *next = a->first + 1; /* the end of a cluster, once all are placed, is where the one after it begins */
+    for (size_t i = 0; i < n; i++) next[(a->whole ? 0 : a->text.cluster[i]) + 1]++;
+    for (size_t k = 0; k < K; k++) next[k + 1] += next[k];
+    for (size_t i = 0; i < n; i++) a->member[next[a->whole ? 0 : a->text.cluster[i]]++] = i;
+}
 
 /* What training them needs; which of them: all, or those of --only. */
 static void load_adapters(adapters *a)
@@ -486,11 +499,11 @@ static void load_adapters(adapters *a)
             FAIL(TTMM_BAD_INPUT, "%s: has no clusters: run train cluster", model);
         for (size_t i = 0; i < a->text.n_sequences; i++)
             if ((size_t)a->text.cluster[i] > a->to) a->to = (size_t)a->text.cluster[i];
-        if (option.only) parse_only(a->to + 1, &a->from, &a->to);
     }
+    list_members(a, a->to + 1);
+    if (option.only) parse_only(a->to + 1, &a->from, &a->to);
     check(ttmm_lora_new(&a->lora, &a->base.config, option.rank, alpha, &err));
     check(ttmm_trainer_new(&a->j.trainer, &a->base, &a->lora, &a->text, &r, &err));
-    a->member = allocate(a->text.n_sequences, sizeof *a->member, "a list of sequences");
     a->base_hash = ttmm_hash(a->base.data, a->base.n);
 }
 
@@ -498,13 +511,13 @@ static void load_adapters(adapters *a)
 static void train_adapter(adapters *a, size_t k)
 {
     const uint64_t stream = a->whole ? UINT64_MAX : k;
+    const size_t *member = a->member + a->first[k], n = a->first[k + 1] - a->first[k];
     char name[64], file[96], folder[4096];
     job *j = &a->j;
-    size_t n = 0;
     snprintf(j->settings, sizeof j->settings,
              "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
              option.rank, a->lora.alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed,
-             a->base_hash, ttmm_corpus_hash(&a->text, a->whole ? -1 : (int)k));
+             a->base_hash, ttmm_corpus_hash(&a->text, member, n));
     snprintf(name, sizeof name, a->whole ? "finetuned" : "experts/%zu", k);
     snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
     snprintf(folder, sizeof folder, "%s/%s", model, name);
@@ -512,12 +525,10 @@ static void train_adapter(adapters *a, size_t k)
         a->before++;
         return;
     }
-    for (size_t i = 0; i < a->text.n_sequences; i++)
-        if (a->whole || a->text.cluster[i] == (int)k) a->member[n++] = i;
     snprintf(name, sizeof name, a->whole ? "finetuned" : "expert-%zu", k);
     set_checkpoint(j, name);
     ttmm_lora_init(&a->lora, (uint64_t)option.seed, stream);
-    ttmm_trainer_start(j->trainer, a->member, n, 0, option.epochs, stream);
+    ttmm_trainer_start(j->trainer, member, n, 0, option.epochs, stream);
     snprintf(j->what, sizeof j->what, a->whole ? "finetune" : "expert %zu of %zu-%zu", k, a->from, a->to);
     j->done = (double)a->trained, j->all = (double)(a->to - a->from + 1 - a->before);
     run_trainer(j);
@@ -538,7 +549,7 @@ static void stage_adapters(int whole)
         note_stage(stage, a.j.began, a.losses / (double)a.trained, a.j.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
     if (a.before && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, a.before, a.to - a.from + 1);
-    free(a.member);
+    free(a.member), free(a.first);
     ttmm_trainer_free(a.j.trainer);
     ttmm_lora_free(&a.lora);
     ttmm_corpus_free(&a.text);

@@ -4547,11 +4547,11 @@ uint64_t ttmm_hash(const real *x, size_t n)
 }
 
 /* Of the tokens in order, each sequence closed by a word that is no token. */
-uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster)
+uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n)
 {
     uint64_t h = 0;
-    for (size_t i = 0; i < c->n_sequences; i++) {
-        if (cluster >= 0 && c->cluster[i] != cluster) continue;
+    for (size_t k = 0; k < (sequence ? n : c->n_sequences); k++) {
+        const size_t i = sequence ? sequence[k] : k;
         for (size_t t = c->sequence[i]; t < c->sequence[i + 1]; t++) h = hash_word(h, (uint64_t)c->token[t]);
         h = hash_word(h, UINT64_MAX);
     }

@@ -627,10 +627,10 @@ int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const
  * are overwritten; a vector has one row. free(*array). */
 int ttmm_array_read(ttmm_real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
 
-/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences of one
- * cluster (-1: of all). */
+/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences
+ * sequence[0 .. n-1] of a corpus (NULL: all). */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
-uint64_t ttmm_corpus_hash(const ttmm_corpus *c, int cluster);
+uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n);
 
 /* ---- 16. config.json, checkpoints, adapters, the corpus's file --------------------------------------------------- */
 
