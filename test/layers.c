@@ -153,12 +153,13 @@ static void sums(void)
     }
 }
 
-/* matmul_nt and matmul_nt_block (by nt_tile, nt_short or the plain definition) give each output the bits of its dot product, put there or added, at any
- * shape, on any number of threads; they touch nothing between the rows of outputs. */
+/* matmul_nt and matmul_nt_block (by nt_strip, nt_short or the plain definition) give each output the bits of its dot
+ * product, put there or added, at any shape, on any number of threads; they touch nothing between the rows of outputs.
+ * Some axes are longer than AXIS, or (below) than a panel. */
 static void products(void)
 {
     for (int i = 0; i < 300; i++) {
-        const size_t N = upto(70), out = upto(70), in = upto(70), gap = i % 2 ? upto(4) - 1 : 0;
+        const size_t N = upto(70), out = upto(70), in = upto(i % 7 ? 70 : 2500), gap = i % 2 ? upto(4) - 1 : 0;
         const size_t ld = in + gap, ldy = out + gap;
         const real *x = rows_of_numbers(N, in, ld), *w = rows_of_numbers(out, in, ld);
         real *found = rows_of_numbers(N, out, ldy), *expected = copy(found, N * ldy);
@@ -181,7 +182,8 @@ static void sums_of_rows(void)
 {
     for (int i = 0; i < 300; i++) {
         const int transposed = i % 2, in_place = i / 2 % 2, block = i / 4 % 2;
-        const size_t rows = upto(70), cols = upto(70), K = i % 20 ? upto(70) : 0, gap = block ? upto(4) - 1 : 0;
+        const size_t rows = upto(70), cols = upto(70), K = i % 20 ? upto(i % 7 ? 70 : 700) : 0;
+        const size_t gap = block ? upto(4) - 1 : 0;
         const size_t a_cols = transposed ? rows : K, lda = a_cols + gap, ld = cols + gap;
         const size_t step = transposed ? 1 : lda, k_step = transposed ? lda : 1;
         const real *a = rows_of_numbers(transposed ? K : rows, a_cols, lda), *b = rows_of_numbers(K, cols, ld);
