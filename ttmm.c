@@ -154,6 +154,7 @@
 #else
 #define OMP(directive)
 #define omp_set_num_threads(n) ((void)(n))
+#define omp_set_max_active_levels(n) ((void)(n))
 #define omp_get_max_threads() 1
 #define omp_get_num_procs() 1
 #define omp_get_thread_num() 0
@@ -3206,6 +3207,30 @@ void ttmm_limit_threads(int n)
 {
     const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
     omp_set_num_threads(wanted < most ? wanted : most);
+}
+
+/* One job is no parallel region: gcc's OpenMP keeps the threads of outer loops, for a loop inside a region it starts
+ * new ones, 40 microseconds each. */
+int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
+                  ttmm_error *err)
+{
+    size_t next = 0;
+    int code = TTMM_OK;
+    for (; next < n && jobs == 1 && code == TTMM_OK; next++) code = work(context, next, 0, err);
+    if (jobs == 1) return code;
+    if (ttmm_threads() > 1) omp_set_max_active_levels(2);
+    OMP(omp parallel num_threads(jobs))
+    for (;;) {
+        ttmm_error own;
+        size_t i;
+        OMP(omp critical)
+        i = code == TTMM_OK && next < n ? next++ : n;
+        if (i == n) break;
+        const int found = work(context, i, omp_get_thread_num(), &own);
+        OMP(omp critical)
+        if (found < 0 ? code >= 0 : found > 0 && code == 0) code = found, *err = own;
+    }
+    return code;
 }
 
 /* Refuse a file: "PATH: ..." in err. Returns TTMM_BAD_INPUT. */

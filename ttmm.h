@@ -533,6 +533,13 @@ void ttmm_set_threads(int n);   /* n >= 1; without OpenMP there is one thread wh
 int ttmm_threads(void);         /* the number in use */
 void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than processors */
 
+/* Independent works: work(context, i, job, err) for i = 0 .. n - 1, begun in this order, `jobs` of them at once (at
+ * least 1; without OpenMP one after the other). job, 0 .. jobs - 1, is another one for each of those at once: it says
+ * which memory is its own. Each has ttmm_threads() inside. Once a work returns another code than 0, no more are begun.
+ * Returns the first negative code (a failure), else the first positive one (a stop), with its error, else TTMM_OK. */
+int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
+                  ttmm_error *err);
+
 /* Everything below that writes a file makes its folder if it is not there (but for paths, which name a file in one that
  * is), and writes atomically: a crash leaves the old file or the new one; what is not a regular file is not replaced by
  * one. TTMM_NO_ROOM: it could not be written. */

@@ -1,5 +1,5 @@
 /* library.c - the library as a host program meets it: sizes that do not fit are refused before anything is written, and
- * answering a prompt in one call is the steps one by one. */
+ * answering a prompt in one call is the steps one by one; works at once are all done. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "test.h"
 
@@ -325,10 +325,54 @@ static void answers_of_none(void)
     }
 }
 
+/* ---- Works at once ----------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int times[50], job[50], threads, stop_at, fail_at, jobs; /* stop_at, fail_at: -1, none */
+} works;
+
+static int one_work(void *context, size_t i, int job, ttmm_error *e)
+{
+    works *w = context;
+    const double began = ttmm_seconds();
+    volatile int *next = &w->times[i + 1 < 50 ? i + 1 : i];
+    w->times[i]++, w->job[i] = job;
+    if (ttmm_threads() != w->threads) return ttmm_fail(e, TTMM_BAD_USE, "%d threads inside", ttmm_threads());
+    if ((int)i == w->stop_at) { /* with several jobs not before the next one has begun */
+        while (w->jobs > 1 && *next == 0 && ttmm_seconds() - began < 2) continue;
+        return ttmm_fail(e, 7, "stopped at %zu", i);
+    }
+    return (int)i == w->fail_at ? ttmm_fail(e, TTMM_NO_ROOM, "failed at %zu", i) : TTMM_OK;
+}
+
+static void works_at_once(void)
+{
+    static const int jobs[] = {1, 2, 3, 60};
+    const int before = ttmm_threads();
+    for (int threads = 1; threads <= 2; threads++)
+        for (size_t k = 0; k < 4; k++) {
+            works w = {.stop_at = -1, .fail_at = -1, .jobs = jobs[k]};
+            ttmm_set_threads(threads), w.threads = ttmm_threads();
+            DONE(ttmm_parallel(50, jobs[k], one_work, &w, &err)); /* each once, by a job that there is */
+            for (int i = 0; i < 50; i++) CHECK(w.times[i] == 1 && w.job[i] >= 0 && w.job[i] < jobs[k]);
+            CHECK(ttmm_parallel(0, jobs[k], one_work, &w, &err) == TTMM_OK && ttmm_threads() == w.threads);
+            w = (works){.stop_at = -1, .fail_at = 20, .threads = w.threads, .jobs = jobs[k]};
+            GIVES("work", ttmm_parallel(50, jobs[k], one_work, &w, &err), TTMM_NO_ROOM, "failed at 20", "");
+            for (int i = 0; i < 50; i++) CHECK(w.times[i] == (i <= 20) || (i > 20 && jobs[k] > 1));
+            w = (works){
+                .stop_at = 20, .fail_at = 21, .threads = w.threads, .jobs = jobs[k]}; /* a failure counts more */
+            const int code = ttmm_parallel(50, jobs[k], one_work, &w, &err);
+            CHECK_EQUAL(code, w.times[21] ? TTMM_NO_ROOM : 7);
+            CHECK_TEXT(err.text, w.times[21] ? "failed at 21" : "stopped at 20");
+        }
+    ttmm_set_threads(before);
+}
+
 int main(void)
 {
     make_world();
     RUN(passes_refused), RUN(trainers_refused), RUN(calls_refused), RUN(edges), RUN(answers), RUN(answers_of_none);
+    RUN(works_at_once);
     ttmm_model_free(&base), ttmm_model_free(&merged), ttmm_lora_free(&deeper);
     for (int k = 0; k < K; k++) ttmm_lora_free(&lora[k]);
     return test_end("test/library.c");
