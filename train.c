@@ -10,6 +10,11 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#ifdef _OPENMP
+#define CRITICAL _Pragma("omp critical") /* on one thread at a time */
+#else
+#define CRITICAL
+#endif
 
 /* clang-format off */
 static struct {
@@ -19,7 +24,7 @@ static struct {
     int rank, epochs;
     double lr, warmup, alpha, expert_lr;
     const char *only, *embeddings, *tsv;
-    int seed, threads, ids;
+    int seed, threads, jobs, ids;
 } option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
             .warmup = 0.05, .rank = 8, .epochs = 5, .expert_batch = 2, .expert_lr = 1e-2, .seed = 1};
 /* clang-format on */
@@ -51,6 +56,8 @@ static const ttmm_option options[] = {
     {"expert-lr", 'f', &option.expert_lr, 0, 10, LORA, "peak learning rate of the adapters (0.01)"},
     {"expert-batch", 'n', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
     {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
+    {"jobs", 'i', &option.jobs, 1, 1024, " experts all ",
+     "experts trained at once (as many as threads, if a quarter of the memory holds them); no result depends on it"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
@@ -157,92 +164,111 @@ static void say_done(const char *stage)
     if (!quiet) fprintf(stderr, "%-9s done before\n", stage);
 }
 
-typedef struct { /* one run of a trainer, and the stage that it is part of */
+typedef struct { /* a trainer, and the run that it is at */
     ttmm_trainer *trainer;
+    ttmm_lora lora; /* of adapters, as member */
+    size_t *member; /* [sequences] those of the run */
     char what[96], settings[512], checkpoint[4096];
-    double done, all;    /* runs of the stage before this one, and in all */
-    double began, shown; /* the stage's start; for progress() */
-    double loss;         /* mean over the last tenth of the run's steps */
-    size_t tokens;       /* that the stage has seen */
+    double loss; /* mean over the last tenth of the run's steps */
 } job;
 
-static void set_checkpoint(job *j, const char *name)
-{
-    const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", model, name);
-    if ((size_t)n >= sizeof j->checkpoint) FAIL(TTMM_BAD_INPUT, "the model's path is too long");
-}
+static struct { /* the stage that trains: one run, one after the other, or several at once */
+    const char *name;
+    double began, shown, loss;
+    int jobs;         /* runs at once */
+    long done, steps; /* of all runs; done: with those of an earlier process */
+    size_t tokens;    /* seen */
+} training;
 
 /* The folder is made here, not before: another process, training other experts, removes it when it is empty. */
-static void save_checkpoint(const job *j)
+static int save_checkpoint(const job *j, ttmm_error *e)
 {
     char folder[4096];
     snprintf(folder, sizeof folder, "%s/checkpoint", model);
-    for (int last = 0; last < 2; last++) { /* twice: it may be removed while it is made, or before the file is in it */
-        int code = ttmm_make_folder(folder, &err);
-        if (code == TTMM_OK) code = ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, &err);
-        if (code == TTMM_OK) return;
-        if (last) check(code);
+    for (int last = 0;; last++) { /* twice: it may be removed while it is made, or before the file is in it */
+        int code = ttmm_make_folder(folder, e);
+        if (code == TTMM_OK) code = ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, e);
+        if (code == TTMM_OK || last) return code;
     }
 }
 
-static void remove_checkpoint(const job *j)
+/* Count steps of a run in, and show how far the stage is: one line, rewritten on a terminal twice a second, printed at
+ * every tenth of the work elsewhere. loss: of the step, averaged over about as many as run at once. */
+static void progress(const job *j, long steps, double loss, size_t tokens)
 {
-    remove(j->checkpoint);
-    ttmm_remove(model, "checkpoint"); /* if nothing else is in it */
-}
-
-/* One line, rewritten on a terminal twice a second, printed at every tenth of the work elsewhere. fraction: of this
- * run; tokens: seen by it. */
-static void progress(job *j, double fraction, double loss, size_t tokens)
-{
-    const double now = ttmm_seconds(), spent = now - j->began, done = (j->done + fraction) / j->all;
-    const double left = spent * (1 - done) / done, rate = (double)(j->tokens + tokens) / (spent > 0 ? spent : 1);
     const int terminal = ttmm_is_terminal(stderr);
-    if (quiet || (terminal && done < 1 && now - j->shown < 0.5)) return;
-    if (!terminal && (int)(10 * done) == (int)j->shown) return;
-    j->shown = terminal ? now : (int)(10 * done);
-    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "", j->what,
-            100 * done, loss, rate, (int)left / 60, (int)left % 60, terminal ? "" : "\n");
+    training.loss = training.tokens ? training.loss + (loss - training.loss) / training.jobs : loss;
+    training.done += steps, training.tokens += tokens;
+    const double now = ttmm_seconds(), spent = now - training.began,
+                 done = (double)training.done / (double)training.steps;
+    const double left = spent * (1 - done) / done, rate = (double)training.tokens / (spent > 0 ? spent : 1);
+    if (quiet || (terminal && done < 1 && now - training.shown < 0.5)) return;
+    if (!terminal && (int)(10 * done) == (int)training.shown) return;
+    training.shown = terminal ? now : (int)(10 * done);
+    fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "",
+            training.jobs > 1 ? training.name : j->what, 100 * done, training.loss, rate, (int)left / 60,
+            (int)left % 60, terminal ? "" : "\n");
     fflush(stderr);
 }
 
-/* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt. */
-static void run_trainer(job *j)
+/* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt.
+ * STOPPED: it was interrupted, and e says so. */
+enum { STOPPED = 130 }; /* the exit code, too */
+static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
 {
+    const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", model, checkpoint);
+    if ((size_t)n >= sizeof j->checkpoint) return ttmm_fail(e, TTMM_BAD_INPUT, "the model's path is too long");
     long steps, step, counted = 0;
     size_t seen, before;
     double loss = 0, sum = 0, saved = ttmm_seconds();
-    const int resumed = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, &err);
-    check(resumed);
-    catch_signals(on_interrupt); /* other stages are short and write atomically: there the default will do */
+    const int resumed = ttmm_trainer_load(j->trainer, j->checkpoint, j->settings, e);
+    if (resumed < 0) return resumed;
     step = ttmm_trainer_at(j->trainer, &steps, &before);
-    if (resumed && !quiet) {
-        clear_line();
-        fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
+    CRITICAL
+    {
+        training.done += step;
+        if (resumed && !quiet) {
+            clear_line();
+            fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
+        }
     }
     while (ttmm_trainer_step(j->trainer, &loss)) {
         step = ttmm_trainer_at(j->trainer, &steps, &seen);
         if (!(loss - loss == 0))
-            FAIL(TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate", j->what, step);
+            return ttmm_fail(e, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
+                             j->what, step);
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
-        progress(j, (double)step / (double)steps, loss, seen - before);
+        CRITICAL
+        progress(j, 1, loss, seen - before);
+        before = seen;
         const double now = ttmm_seconds();
         const int stop = interrupted && step < steps;
         if (stop || now - saved > 30) {
-            save_checkpoint(j);
+            const int code = save_checkpoint(j, e);
+            if (code) return code;
             saved = now;
         }
-        if (stop) {
-            clear_line();
-            fprintf(stderr, "train: interrupted at step %ld of %ld of %s; the same command goes on from there\n", step,
-                    steps, j->what);
-            exit(130);
-        }
+        if (stop)
+            return ttmm_fail(e, STOPPED, "interrupted at step %ld of %ld of %s; the same command goes on from there",
+                             step, steps, j->what);
     }
-    catch_signals(SIG_DFL);
-    ttmm_trainer_at(j->trainer, &steps, &seen);
-    j->tokens += seen - before;
     j->loss = counted ? sum / (double)counted : loss;
+    return TTMM_OK;
+}
+
+static void begin_training(const char *name, int jobs, long steps)
+{
+    catch_signals(on_interrupt); /* other stages are short and write atomically: there the default will do */
+    memset(&training, 0, sizeof training);
+    training.name = name, training.jobs = jobs, training.steps = steps, training.began = ttmm_seconds();
+}
+
+/* All runs have ended, with this code. */
+static void end_training(int code)
+{
+    catch_signals(SIG_DFL);
+    ttmm_remove(model, "checkpoint"); /* if nothing is in it */
+    check(code > 0 ? -code : code);
 }
 
 static ttmm_config config_of_options(void)
@@ -300,7 +326,8 @@ static void refuse_foreign(const ttmm_config *c)
 
 static void stage_base(const ttmm_corpus *text)
 {
-    job j = {.what = "base", .all = 1, .began = ttmm_seconds()};
+    job j = {.what = "base"};
+    const double began = ttmm_seconds();
     const ttmm_config c = config_of_options();
     const size_t n = text->n_sequences;
     const long steps = option.steps ? option.steps : (long)((4 * n + option.batch - 1) / option.batch);
@@ -321,7 +348,6 @@ static void stage_base(const ttmm_corpus *text)
     refuse_foreign(&c);
     refuse_if_trained("base", 1);
     check(ttmm_make_folder(model, &err));
-    set_checkpoint(&j, "base");
     check(ttmm_model_new(&m, &c, &err));
     ttmm_model_init(&m, (uint64_t)option.seed);
     check(ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err));
@@ -329,11 +355,13 @@ static void stage_base(const ttmm_corpus *text)
         fprintf(stderr, "base: %zu parameters, %zu sequences of up to %d tokens, %ld steps of %zu\n", m.n, n, c.context,
                 steps, option.batch);
     ttmm_trainer_start(j.trainer, NULL, 0, steps, 0, 0);
-    run_trainer(&j);
-    check(ttmm_model_write(&m, model, TTMM_REAL, j.settings, &err));
-    remove_checkpoint(&j);
+    begin_training("base", 1, steps);
+    int code = run_trainer(&j, "base", &err);
+    if (code == TTMM_OK) code = ttmm_model_write(&m, model, TTMM_REAL, j.settings, &err);
+    if (code == TTMM_OK) remove(j.checkpoint);
+    end_training(code);
     clear_line();
-    note_stage("base", j.began, j.loss, j.tokens, "the base model: model.safetensors");
+    note_stage("base", began, j.loss, training.tokens, "the base model: model.safetensors");
     ttmm_trainer_free(j.trainer);
     ttmm_model_free(&m);
 }
@@ -455,17 +483,23 @@ static void parse_only(size_t K, size_t *from, size_t *to)
     *from = (size_t)a, *to = (size_t)b;
 }
 
-/* The adapters of a stage: of the clusters from .. to, or (whole) one on all the text. One trainer serves them all. */
+/* The adapters of a stage: of the clusters from .. to, or (whole) one on all the text. */
+typedef struct {
+    size_t cluster, n; /* its sequences */
+    double loss;
+} task;
+
 typedef struct {
     int whole;
-    size_t from, to, trained, before; /* before: how many of them were there already */
+    size_t from, to, n;
+    task *task;             /* [n] those that are not there yet */
+    size_t *member, *first; /* [sequences] by cluster; [clusters + 1] where in it each cluster begins */
     ttmm_model base;
     uint64_t base_hash;
     ttmm_corpus text;
-    ttmm_lora lora;
-    size_t *member, *first; /* [sequences] by cluster; [clusters + 1] where in it each cluster begins */
-    double losses;          /* of those trained, added up */
-    job j;
+    ttmm_recipe recipe;
+    double alpha;
+    job *job; /* [jobs]: each trains one adapter after the other */
 } adapters;
 
 /* Which sequences are whose: counted, then each put where its cluster's next one goes. K clusters. */
@@ -483,14 +517,14 @@ static void list_members(adapters *a, size_t K)
 /* What training them needs; which of them: all, or those of --only. */
 static void load_adapters(adapters *a)
 {
-    ttmm_recipe r = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .shuffle = 1};
-    r.schedule = (ttmm_schedule){option.expert_lr, 0.1, 0.05, 0};
-    r.batch = option.expert_batch, r.seed = (uint64_t)option.seed;
+    a->recipe = (ttmm_recipe){.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .clip = 1, .shuffle = 1};
+    a->recipe.schedule = (ttmm_schedule){option.expert_lr, 0.1, 0.05, 0};
+    a->recipe.batch = option.expert_batch, a->recipe.seed = (uint64_t)option.seed;
+    a->alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
     check(ttmm_model_read(&a->base, model, &err));
     check(ttmm_corpus_read(&a->text, model, a->base.config.vocab, &err));
     const size_t longest = ttmm_longest_sequence(&a->text);
     const int context = a->base.config.context;
-    const double alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
     if (longest > (size_t)context)
         FAIL(TTMM_BAD_INPUT, "%s: has sequences of %zu tokens, the base takes %d: train index --context %d", model,
              longest, context, context);
@@ -500,58 +534,121 @@ static void load_adapters(adapters *a)
         for (size_t i = 0; i < a->text.n_sequences; i++)
             if ((size_t)a->text.cluster[i] > a->to) a->to = (size_t)a->text.cluster[i];
     }
-    list_members(a, a->to + 1);
-    if (option.only) parse_only(a->to + 1, &a->from, &a->to);
-    check(ttmm_lora_new(&a->lora, &a->base.config, option.rank, alpha, &err));
-    check(ttmm_trainer_new(&a->j.trainer, &a->base, &a->lora, &a->text, &r, &err));
     a->base_hash = ttmm_hash(a->base.data, a->base.n);
 }
 
-/* The adapter of cluster k (whole: 0), unless it is there. */
-static void train_adapter(adapters *a, size_t k)
+/* The settings of the adapter of cluster k, and its folder in the model's. */
+static void describe_adapter(const adapters *a, size_t k, char settings[512], char name[64])
 {
-    const uint64_t stream = a->whole ? UINT64_MAX : k;
-    const size_t *member = a->member + a->first[k], n = a->first[k + 1] - a->first[k];
-    char name[64], file[96], folder[4096];
-    job *j = &a->j;
-    snprintf(j->settings, sizeof j->settings,
+    snprintf(settings, 512,
              "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
-             option.rank, a->lora.alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed,
-             a->base_hash, ttmm_corpus_hash(&a->text, member, n));
-    snprintf(name, sizeof name, a->whole ? "finetuned" : "experts/%zu", k);
-    snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
-    snprintf(folder, sizeof folder, "%s/%s", model, name);
-    if (is_made(file, j->settings)) {
-        a->before++;
-        return;
+             option.rank, a->alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, a->base_hash,
+             ttmm_corpus_hash(&a->text, a->member + a->first[k], a->first[k + 1] - a->first[k]));
+    snprintf(name, 64, a->whole ? "finetuned" : "experts/%zu", k);
+}
+
+static int longer_first(const void *a, const void *b)
+{
+    const task *x = a, *y = b;
+    return x->n != y->n ? (x->n < y->n) - (x->n > y->n) : (x->cluster > y->cluster) - (x->cluster < y->cluster);
+}
+
+/* a->task: the adapters that are not there, the longest first, so that jobs end together. Returns their steps. */
+static long list_tasks(adapters *a)
+{
+    char name[64], file[96], settings[512];
+    long steps = 0;
+    a->task = allocate(a->to - a->from + 1, sizeof *a->task, "the list of experts");
+    for (size_t k = a->from; k <= a->to; k++) {
+        describe_adapter(a, k, settings, name);
+        snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
+        if (is_made(file, settings)) continue;
+        task *t = &a->task[a->n++];
+        t->cluster = k, t->n = a->first[k + 1] - a->first[k];
+        steps += (long)(((size_t)option.epochs * t->n + option.expert_batch - 1) / option.expert_batch);
     }
+    qsort(a->task, a->n, sizeof *a->task, longer_first);
+    return steps;
+}
+
+/* Make the jobs, and set the threads that each has inside. By default as many as threads, but no more than fit into a
+ * quarter of the machine's memory (of 4 GiB, if that is not known). Those of a small model (dim < 256) have one thread
+ * inside: gcc's OpenMP would start new ones for every loop, which takes longer than such loops do. */
+static int make_jobs(adapters *a)
+{
+    const ttmm_config *c = &a->base.config;
+    const size_t have = ttmm_memory(), threads = (size_t)ttmm_threads();
+    ttmm_lora like;
+    check(ttmm_lora_new(&like, c, option.rank, a->alpha, &err));
+    ttmm_set_threads(1);
+    const size_t each = ttmm_lora_bytes(c, option.rank) + ttmm_trainer_bytes(c, &like, &a->text, &a->recipe);
+    const size_t fit = (have ? have : (size_t)1 << 32) / 4 / each;
+    size_t jobs = (size_t)option.jobs;
+    if (jobs == 0) jobs = fit < threads ? fit : threads;
+    if (jobs > a->n) jobs = a->n;
+    if (jobs < 1) jobs = 1;
+    ttmm_lora_free(&like);
+    if (jobs == 1 || (c->dim >= 256 && jobs < threads)) ttmm_set_threads((int)(threads / jobs));
+    a->job = allocate(jobs, sizeof *a->job, "the jobs");
+    if (jobs > 1 && !quiet)
+        fprintf(stderr, "experts: %zu at once, %.1f MiB each beside model and text\n", jobs, (double)each / 1048576);
+    for (job *j = a->job; j < a->job + jobs; j++) {
+        check(ttmm_lora_new(&j->lora, c, option.rank, a->alpha, &err));
+        check(ttmm_trainer_new(&j->trainer, &a->base, &j->lora, &a->text, &a->recipe, &err));
+    }
+    return (int)jobs;
+}
+
+/* Task i, by that job. */
+static int train_adapter(void *context, size_t i, int number, ttmm_error *e)
+{
+    adapters *a = context;
+    job *j = &a->job[number];
+    const size_t k = a->task[i].cluster;
+    const uint64_t stream = a->whole ? UINT64_MAX : k;
+    char name[64], folder[4200];
+    describe_adapter(a, k, j->settings, name);
+    snprintf(folder, sizeof folder, "%s/%s", model, name);
+    ttmm_lora_init(&j->lora, (uint64_t)option.seed, stream);
+    ttmm_trainer_start(j->trainer, a->member + a->first[k], a->task[i].n, 0, option.epochs, stream);
     snprintf(name, sizeof name, a->whole ? "finetuned" : "expert-%zu", k);
-    set_checkpoint(j, name);
-    ttmm_lora_init(&a->lora, (uint64_t)option.seed, stream);
-    ttmm_trainer_start(j->trainer, member, n, 0, option.epochs, stream);
     snprintf(j->what, sizeof j->what, a->whole ? "finetune" : "expert %zu of %zu-%zu", k, a->from, a->to);
-    j->done = (double)a->trained, j->all = (double)(a->to - a->from + 1 - a->before);
-    run_trainer(j);
-    check(ttmm_lora_write(&a->lora, folder, j->settings, &err));
-    remove_checkpoint(j);
-    a->losses += j->loss;
-    a->trained++;
+    int code = run_trainer(j, name, e);
+    if (code == TTMM_OK) code = ttmm_lora_write(&j->lora, folder, j->settings, e);
+    if (code == TTMM_OK) remove(j->checkpoint);
+    if (code < 0) interrupted = 1; /* the others save what they have, and stop */
+    a->task[i].loss = j->loss;
+    return code;
 }
 
 static void stage_adapters(int whole)
 {
     const char *stage = whole ? "finetune" : "experts";
-    adapters a = {.whole = whole, .j = {.began = ttmm_seconds()}};
+    const double began = ttmm_seconds();
+    const int threads = ttmm_threads();
+    adapters a = {.whole = whole};
+    double losses = 0;
     load_adapters(&a);
-    for (size_t k = a.from; k <= a.to; k++) train_adapter(&a, k);
+    const long steps = list_tasks(&a);
+    const int jobs = make_jobs(&a);
+    begin_training(stage, jobs, steps);
+    end_training(ttmm_parallel(a.n, jobs, train_adapter, &a, &err));
+    ttmm_set_threads(threads);
     clear_line();
-    if (a.trained)
-        note_stage(stage, a.j.began, a.losses / (double)a.trained, a.j.tokens,
+    for (size_t i = 0; i < a.n; i++) losses += a.task[i].loss;
+    const size_t all = a.to - a.from + 1;
+    if (a.n)
+        note_stage(stage, began, losses / (double)a.n, training.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
-    if (a.before && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, a.before, a.to - a.from + 1);
-    free(a.member), free(a.first);
-    ttmm_trainer_free(a.j.trainer);
-    ttmm_lora_free(&a.lora);
+    if (a.n < all && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, all - a.n, all);
+    for (job *j = a.job; j < a.job + jobs; j++) {
+        ttmm_trainer_free(j->trainer);
+        ttmm_lora_free(&j->lora);
+    }
+    free(a.job);
+    free(a.task);
+    free(a.member);
+    free(a.first);
     ttmm_corpus_free(&a.text);
     ttmm_model_free(&a.base);
 }

@@ -52,6 +52,40 @@ for f in model corpus centroids experts/0/adapter_model experts/2/adapter_model 
     same "$T/m/$f.safetensors" "$T/t/$f.safetensors" "3 threads"
     same "$T/m/$f.safetensors" "$T/s/$f.safetensors" "stage by stage"
 done
+# Experts at once: any number of jobs; stopped while two run, or by one that fails while others run, and gone on with.
+one_sentence() { # CODE TEXT WHAT: $stopped and $T/log, of what ran in the background
+    if [ "$stopped" = "$1" ] && [ "$(grep -c '^train: ' "$T/log")" = 1 ] && grep -q "^train: .*$2" "$T/log"; then ok
+    else fail "$3: expected status $1 and one sentence with \"$2\", found $stopped: $(tail -n 2 "$T/log")"; fi
+}
+rm -rf "$T/jobs" && cp -r "$T/m" "$T/jobs"
+EXPERTS="./train experts $T/jobs --rank 2"
+for jobs in 1 2 3 8; do
+    rm -r "$T/jobs/experts"
+    expect 0 "one adapter a cluster" $EXPERTS --epochs 1 --jobs $jobs
+    for k in 0 1 2; do same "$T/m/experts/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "$jobs jobs"; done
+done
+rm -r "$T/jobs/experts"
+expect 0 "experts: 2 at once" $EXPERTS --epochs 1 --jobs 3 --only 1-2
+expect 0 "1 of 3 done before" sh -c "rm -r $T/jobs/experts/1; $EXPERTS --epochs 1 --jobs 3"
+for k in 0 1 2; do same "$T/m/experts/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "--only"; done
+rm -r "$T/jobs/experts" && $EXPERTS --epochs 15 --quiet --jobs 1 && mv "$T/jobs/experts" "$T/jobs/whole"
+$EXPERTS --epochs 15 --jobs 2 2> "$T/log" &
+pid=$!
+while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
+kill -TERM $pid
+wait $pid
+stopped=$?
+one_sentence 130 "the same command goes on" "two jobs interrupted"
+[ -n "$(ls "$T/jobs/checkpoint")" ] && ok || fail "two jobs interrupted left no checkpoint"
+mkdir -p "$T/jobs/experts" && : > "$T/jobs/experts/2"
+$EXPERTS --epochs 15 --jobs 3 2> "$T/log"
+stopped=$?
+one_sentence 4 "experts/2: the folder cannot be made" "one of three jobs fails"
+grep -q "goes on from step" "$T/log" && ok || fail "three jobs do not go on from a checkpoint: $(cat "$T/log")"
+rm "$T/jobs/experts/2"
+expect 0 "one adapter a cluster" $EXPERTS --epochs 15 --jobs 2
+for k in 0 1 2; do same "$T/jobs/whole/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "two jobs, gone on"; done
+[ -e "$T/jobs/checkpoint" ] && fail "two jobs left a checkpoint" || ok
 LONG="--dim 32 --layers 2 --heads 2 --intermediate 48 --context 64 --steps 900"
 ./train base "$T/whole" "$T/cookbook.txt" $LONG --quiet
 ./train base "$T/parts" "$T/cookbook.txt" $LONG 2> "$T/log" &
@@ -180,6 +214,7 @@ expect 2 "usage" ./train all "$T/x"
 expect 2 "is not an option" ./train all "$T/x" "$T/c.txt" --dimension 3
 expect 2 "not an option of cluster" ./train cluster "$T/m" --dim 3
 expect 2 "--dim is 0, expected a whole number from 1" ./train all "$T/x" "$T/c.txt" --dim 0
+expect 2 "--jobs is 0, expected a whole number from 1" ./train experts "$T/m" --jobs 0
 expect 2 "--rank is 2x" ./train all "$T/x" "$T/c.txt" --rank 2x
 expect 2 "needs a value" ./train all "$T/x" "$T/c.txt" --rank
 expect 2 "multiple" ./train base "$T/x" "$T/c.txt" --dim 33 --heads 2
@@ -374,7 +409,7 @@ every_allocation run info "$T/m"
 every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
 every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
 every_allocation train cluster "$T/fault.m" --experts 3 --quiet
-every_allocation train experts "$T/fault.m" --rank 2 --epochs 1 --quiet
+every_allocation train experts "$T/fault.m" --rank 2 --epochs 1 --quiet --jobs 2
 every_allocation train finetune "$T/fault.m" --rank 2 --epochs 1 --quiet
 # (not fewer than 16: clang's OpenMP keeps a file of its own)
 for blocks in 16 32 64 128 256 512 1024 2048 8192; do

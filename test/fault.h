@@ -10,7 +10,7 @@ __attribute__((weak)) long fault_calls; /* one for all files of a program */
 static inline int fault_now(void)
 {
     const char *at = getenv("FAULT");
-    if (at == NULL || fault_calls++ != atol(at)) return 0;
+    if (at == NULL || __atomic_fetch_add(&fault_calls, 1, __ATOMIC_RELAXED) != atol(at)) return 0;
     fputs("FAULT\n", stderr);
     return 1;
 }
