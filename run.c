@@ -1006,7 +1006,9 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     ttmm_lora l;
     check(ttmm_lora_new(&l, c, (int)rank, 16, &err));
     print_size("train base (batch 8)", weights + tokens + ttmm_trainer_bytes(c, NULL, t, &pretraining));
-    print_size("train experts, finetune (batch 2)", weights + text + lora + ttmm_trainer_bytes(c, &l, t, &adapting));
+    const size_t job = lora + ttmm_trainer_bytes(c, &l, t, &adapting);
+    print_size("train experts, finetune (batch 2)", weights + text + job);
+    print_size("train experts, 2 at once (--jobs)", weights + text + 2 * job);
     print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
     ttmm_lora_free(&l);
 }

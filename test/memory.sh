@@ -27,7 +27,10 @@ for shape in "96 3 3 3 256 256" "288 6 6 6 768 256" "768 12 12 12 2048 256" ${la
     sed -n 1,2p $F/info
     mv $F/m/model.safetensors $F/m/experts $F
     check "pre-training" "train base (batch 8)" $base
-    mv $F/model.safetensors $F/experts $F/m && rm -r $F/m/experts/0
+    mv $F/model.safetensors $F/experts $F/m && rm -r $F/m/experts/0 $F/m/experts/1
+    check "LoRA training, 2 at once" "train experts, 2 at once (--jobs)" ./train experts $F/m --epochs 1 --expert-lr 0 --only 0-1 \
+        --jobs 2 --quiet
+    rm -r $F/m/experts/0
     check "LoRA training" "train experts, finetune (batch 2)" ./train experts $F/m --epochs 1 --expert-lr 0 --only 0 --quiet
     head -c $(($6 - 16)) data/test/c.txt > $F/prompt
     for how in "merged in:dense" "beside:lowrank"; do
