@@ -11,12 +11,13 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
-    int epochs, seed, threads, no_experts, ttt, route, cached, grad, print_ids, eval_ids, context, bench_context, rank;
+    int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, print_ids, eval_ids, rank;
+    int context, bench_context;
     const char *shape, *only;
     const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
-            .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10};
+            .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
 /* clang-format on */
 
 #define EVERY " generate route eval merge trace compare tokenize info bench "
@@ -84,6 +85,8 @@ static const ttmm_option options[] = {
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
     {"experts", 'n', &option.bench_experts, 1, 1e6, " bench ", "that are routed to and merged (10)"},
+    {"jobs", 'i', &option.jobs, 1, 1024, " eval ",
+     "prompts answered at once, with a copy of the weights each: alters the times, no other figure (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
@@ -114,7 +117,7 @@ static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 static struct {
     const char *folder;
-    ttmm_model base, merged;
+    ttmm_model base;
     ttmm_tokenizer *tokenizer; /* NULL: bytes, or not loaded */
     int no_tokenizer;          /* 1: there is none that can be read; token ids are given and printed */
     ttmm_corpus corpus;        /* of the training text; n_sequences is 0 if there is none */
@@ -237,9 +240,9 @@ static const ttmm_lora *expert_of(void *context, size_t k, ttmm_error *e)
 }
 
 /* What is loaded becomes what answers prompts; experts are merged into `merged`. */
-static void begin_mixture(ttmm_model *merged, size_t active)
+static void begin_mixture(ttmm_mixture *x, ttmm_model *merged, size_t active)
 {
-    ttmm_mixture *x = &model.with;
+    *x = model.with;
     x->base = &model.base, x->merged = merged,
     x->tokenizer = model.corpus.by_ids ? ttmm_tokenizer_of_ids() : model.tokenizer;
     x->centroid = model.centroid, x->idf = model.corpus.idf, x->prefix = option.prefix;
@@ -265,7 +268,7 @@ static void load_routing(void)
 {
     if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
     load_centroids();
-    begin_mixture(&model.base, option.active);
+    begin_mixture(&model.with, &model.base, option.active);
     load_query();
 }
 
@@ -275,21 +278,22 @@ static void choose_experts(void)
     check(ttmm_choose(&model.with, prompt, prompt_tokens, model.query, &err));
 }
 
-static struct {
+typedef struct { /* TTT of one prompt after the other */
     ttmm_ttt how;
     ttmm_lora lora;
+    const ttmm_lora *at;
     ttmm_trainer *trainer;
     size_t *neighbour;
     real *scratch;
-} ttt;
+} tuner;
 
-/* What takes part in a pass: nothing; one adapter alone, that of TTT or another one. */
+/* What takes part in a pass: nothing; one adapter alone. */
 static ttmm_lora adapter;
-static const ttmm_lora *const adapter_at = &adapter, *const ttt_at = &ttt.lora;
+static const ttmm_lora *const adapter_at = &adapter;
 static const real one = 1;
-static const ttmm_mix nothing = {0}, adapter_alone = {1, &adapter_at, &one}, ttt_alone = {1, &ttt_at, &one};
+static const ttmm_mix nothing = {0}, adapter_alone = {1, &adapter_at, &one};
 
-static void load_ttt(void)
+static void load_ttt(tuner *ttt)
 {
     ttmm_lora like = {0};
     char folder[4096];
@@ -312,12 +316,13 @@ static void load_ttt(void)
         rank = (int)ttmm_lora_rank(&like), alpha = like.alpha;
         ttmm_lora_free(&like);
     }
-    ttt.how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
-    ttt.how.epochs = option.epochs, ttt.how.sift = strcmp(option.select, "sift") == 0;
-    check(ttmm_lora_new(&ttt.lora, &model.base.config, rank, alpha, &err));
-    check(ttmm_trainer_new(&ttt.trainer, &model.base, &ttt.lora, &model.corpus, &recipe, &err));
-    ttt.neighbour = allocate(ttt.how.neighbours, sizeof *ttt.neighbour, "TTT");
-    ttt.scratch = allocate(ttmm_ttt_scratch(&ttt.how, &model.corpus), sizeof *ttt.scratch, "TTT");
+    ttt->how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
+    ttt->how.epochs = option.epochs, ttt->how.sift = strcmp(option.select, "sift") == 0;
+    check(ttmm_lora_new(&ttt->lora, &model.base.config, rank, alpha, &err));
+    ttt->at = &ttt->lora;
+    check(ttmm_trainer_new(&ttt->trainer, &model.base, &ttt->lora, &model.corpus, &recipe, &err));
+    ttt->neighbour = allocate(ttt->how.neighbours, sizeof *ttt->neighbour, "TTT");
+    ttt->scratch = allocate(ttmm_ttt_scratch(&ttt->how, &model.corpus), sizeof *ttt->scratch, "TTT");
 }
 
 static ttmm_pass_size scoring_size(size_t T, size_t rank)
@@ -507,15 +512,16 @@ static void generate_with(const ttmm_mix *mix)
 
 static void generate_with_ttt(void)
 {
+    static tuner ttt; /* static: reachable to the end */
     load_corpus();
-    begin_mixture(&model.base, 0);
+    begin_mixture(&model.with, &model.base, 0);
     load_query();
     check(ttmm_query(&model.with, prompt, prompt_tokens, model.query, &err));
-    load_ttt();
+    load_ttt(&ttt);
     const double began = ttmm_seconds();
     ttmm_ttt_train(ttt.trainer, &ttt.how, model.with.query, ttt.neighbour, ttt.scratch);
     if (!quiet) fprintf(stderr, "trained on %zu neighbours in %.2f s\n", ttt.how.neighbours, ttmm_seconds() - began);
-    generate_with(&ttt_alone);
+    generate_with(&(ttmm_mix){1, &ttt.at, &one});
 }
 
 static void generate_with_experts(void)
@@ -681,7 +687,8 @@ typedef struct {
 } eval_prompt;
 
 typedef struct {
-    int ran;             /* on this prompt */
+    int ran, first;      /* on this prompt; the first expert that took part */
+    size_t active;       /* adapters that did */
     double nll, seconds; /* of what follows the prefix; before it can be computed */
 } eval_score;
 
@@ -711,15 +718,24 @@ enum { METHODS = sizeof methods / sizeof *methods };
 static eval_method *const methods_end = methods + METHODS, *const method_ttt = methods + METHODS - 1;
 enum { MEMBERS = 10, DECODED = 32 }; /* of an ensemble, and tokens, when the speed of decoding is measured */
 
+typedef struct { /* what a job answers prompts with */
+    ttmm_model merged;
+    ttmm_mixture with;
+    tuner ttt;
+    ttmm_pass *pass;
+    double *probability; /* scratch: [longest sequence] */
+} seat;
+
 static struct {
-    ttmm_corpus text; /* the held-out files */
+    seat *seat, *last; /* [jobs]; where the last prompt was answered */
+    ttmm_corpus text;  /* the held-out files */
     eval_prompt *prompt;
-    size_t n, bytes;                   /* prompts: the text's sequences longer than the prefix; bytes that are scored */
-    real *query;                       /* [n, E] of --query, or NULL */
-    real *count;                       /* [training files] scratch of count_origins */
-    size_t mostly, partly;             /* prompts whose nearest expert was trained mostly, or at all, on their file */
-    double *probability, *sorted;      /* scratch: [longest sequence], [n] */
-    ttmm_pass *pass, *member[MEMBERS]; /* for scoring; for measuring the speed of decoding */
+    size_t n, bytes;            /* prompts: the text's sequences longer than the prefix; bytes that are scored */
+    real *query;                /* [n, E] of --query, or NULL */
+    real *count;                /* [training files] scratch of count_origins */
+    size_t mostly, partly;      /* prompts whose nearest expert was trained mostly, or at all, on their file */
+    double *sorted;             /* scratch: [n] */
+    ttmm_pass *member[MEMBERS]; /* for measuring the speed of decoding */
 } eval;
 
 /* What the methods work with. Those for which it is not there are left out. */
@@ -737,9 +753,13 @@ static void load_methods(void)
     if ((corpus || experts) && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
     if (there[FINETUNED]) check(ttmm_lora_read(&adapter, &model.base.config, folder, &err));
-    if (there[TTT]) load_ttt();
-    check(ttmm_model_copy(&model.merged, &model.base, &err));
-    begin_mixture(&model.merged, 0);
+    eval.seat = allocate((size_t)option.jobs, sizeof *eval.seat, "the jobs");
+    for (seat *s = eval.seat; s < eval.seat + option.jobs; s++) {
+        if (there[TTT]) load_ttt(&s->ttt);
+        check(ttmm_model_copy(&s->merged, &model.base, &err));
+        begin_mixture(&s->with, &s->merged, 0);
+    }
+    begin_mixture(&model.with, &eval.seat->merged, 0);
 }
 
 /* The sequences longer than the prefix, and their bytes after it. */
@@ -774,6 +794,7 @@ static void load_eval(const char *const *file, size_t n_files)
 {
     const ttmm_config *c = &model.base.config;
     const int most = option.context ? option.context : 1024, context = most < c->context ? most : c->context;
+    share_threads((size_t)option.jobs, c);
     load_tokenizer(option.eval_ids);
     check(option.eval_ids ? ttmm_corpus_from_ids(&eval.text, c->vocab, file, n_files, context, &err)
                           : ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err));
@@ -781,15 +802,17 @@ static void load_eval(const char *const *file, size_t n_files)
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
     const ttmm_mix experts = all_experts();
     size_t rank = ttmm_mix_rank(&experts);
-    if (method_ttt->there) rank = larger(rank, ttmm_lora_rank(&ttt.lora));
+    if (method_ttt->there) rank = larger(rank, ttmm_lora_rank(&eval.seat->ttt.lora));
     const ttmm_pass_size size = scoring_size(T, rank), step = ttmm_decoding_size(1, DECODED, rank);
-    check(ttmm_pass_new(&eval.pass, c, &size, &err));
+    for (seat *s = eval.seat; s < eval.seat + option.jobs; s++) {
+        check(ttmm_pass_new(&s->pass, c, &size, &err));
+        s->probability = allocate(T, sizeof *s->probability, "the table");
+    }
     for (size_t k = 0; k < MEMBERS; k++) check(ttmm_pass_new(&eval.member[k], c, &step, &err));
     list_prompts();
     if (option.query) load_queries();
     for (eval_method *m = methods; m < methods_end; m++) m->score = allocate(eval.n, sizeof *m->score, "the table");
     eval.sorted = allocate(eval.n, sizeof *eval.sorted, "the table");
-    eval.probability = allocate(T, sizeof *eval.probability, "the table");
     eval.count = allocate(model.corpus.n_files, sizeof *eval.count, "the table");
     if (quiet) return;
     fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
@@ -798,11 +821,11 @@ static void load_eval(const char *const *file, size_t n_files)
 }
 
 /* Whether the chosen expert was trained on the file of the prompt's name: mostly, or in part. */
-static void count_home(const eval_prompt *p)
+static void count_home(const eval_prompt *p, int expert)
 {
     const ttmm_corpus *c = &model.corpus;
     size_t on_it = 0;
-    count_origins(eval.count, model.with.expert[0]);
+    count_origins(eval.count, expert);
     for (size_t f = 0; f < c->n_files; f++)
         if (strcmp(c->file[f], p->file) == 0) on_it += (size_t)eval.count[f];
     eval.partly += on_it > 0;
@@ -831,58 +854,85 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
     return best;
 }
 
-/* What a method does for a prompt before the first token can be computed: what answers it, in model.with. */
-static void prepare(const eval_method *m, size_t i, int how)
+/* What a method does for a prompt before the first token can be computed: what answers it, in s->with. */
+static int prepare(const eval_method *m, seat *s, size_t i, int how, ttmm_error *e)
 {
-    ttmm_mixture *x = &model.with;
+    ttmm_mixture *x = &s->with;
     const real *query = eval.query ? eval.query + i * x->E : NULL;
     x->router.active = m->experts ? m->experts : option.active;
     if (m->how != TTT) {
-        check(ttmm_choose(x, eval.prompt[i].token, option.prefix, query, &err));
-        check(ttmm_combine(x, how, &err));
-        return;
+        const int code = ttmm_choose(x, eval.prompt[i].token, option.prefix, query, e);
+        return code ? code : ttmm_combine(x, how, e);
     }
-    check(ttmm_query(x, eval.prompt[i].token, option.prefix, query, &err));
-    ttmm_ttt_train(ttt.trainer, &ttt.how, x->query, ttt.neighbour, ttt.scratch);
-    x->answering = &model.base, x->mix = x->beside = ttt_alone;
+    const int code = ttmm_query(x, eval.prompt[i].token, option.prefix, query, e);
+    if (code) return code;
+    ttmm_ttt_train(s->ttt.trainer, &s->ttt.how, x->query, s->ttt.neighbour, s->ttt.scratch);
+    x->answering = &model.base, x->mix = x->beside = (ttmm_mix){1, &s->ttt.at, &one};
+    return TTMM_OK;
 }
 
-/* One row of the table: for every prompt, prepare (that is timed), then score what follows the prefix. */
+/* How a method answers: each prompt by adapters of its own, or all by the same; as an ensemble; how many of them. */
+typedef struct {
+    eval_method *method;
+    int for_each, how;
+    size_t sample;
+    double shown; /* the clock, when progress was */
+} eval_run;
+
+/* Prompt i: prepare (that is timed), then score what follows the prefix. */
+static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
+{
+    eval_run *run = context;
+    eval_method *m = run->method;
+    seat *s = &eval.seat[job];
+    ttmm_mixture *x = &s->with;
+    const eval_prompt *p = &eval.prompt[i];
+    const size_t prefix = option.prefix, T = prefix + p->scored, n = eval.n;
+    if (i * run->sample / n == (i + 1) * run->sample / n) return TTMM_OK; /* `sample` of them, evenly spaced */
+    const double began = ttmm_seconds();
+    const int code = run->for_each ? prepare(m, s, i, run->how, e) : TTMM_OK;
+    if (code) return code;
+    eval_score *score = &m->score[i];
+    score->seconds = run->for_each ? ttmm_seconds() - began : 0;
+    score->ran = 1, score->active = x->mix.n, score->first = x->expert[0];
+    if (run->how == TTMM_ENSEMBLE && x->mix.n > 0)
+        score->nll = ttmm_score_ensemble(s->pass, x->answering, &x->mix, p->token, T, prefix, s->probability);
+    else score->nll = ttmm_score(s->pass, x->answering, &x->beside, p->token, T, prefix);
+    if (i + 1 == n) eval.last = s; /* the last is in every sample */
+    if (job == 0 && !quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - run->shown > 0.3) {
+        fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
+        run->shown = ttmm_seconds();
+    }
+    return TTMM_OK;
+}
+
+/* One row of the table. */
 static void run_method(eval_method *m)
 {
     ttmm_mixture *x = &model.with;
-    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT; /* prompt what answers is another */
-    const int how = m->how == ENSEMBLE ? TTMM_ENSEMBLE : how_to_merge(TTMM_DENSE), ensemble = how == TTMM_ENSEMBLE;
-    const size_t prefix = option.prefix, n = eval.n, sample = m->how == TTT ? smaller(option.ttt_prompts, n) : n;
-    double shown = ttmm_seconds();
+    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT;
+    eval_run run = {m, for_each, TTMM_DENSE, eval.n, ttmm_seconds()};
+    if (m->how == ENSEMBLE) run.how = TTMM_ENSEMBLE;
+    if (m->how == TTMM) run.how = how_to_merge(TTMM_DENSE);
+    if (m->how == TTT) run.sample = smaller(option.ttt_prompts, eval.n);
     if (!for_each) {
         x->mix = m->how == FINETUNED ? adapter_alone : m->how == UNIFORM ? all_experts() : nothing;
         check(ttmm_combine(x, TTMM_DENSE, &err));
+        for (seat *s = eval.seat; s < eval.seat + option.jobs; s++)
+            s->with.answering = x->answering, s->with.mix = x->mix, s->with.beside = x->beside;
     }
-    for (size_t i = 0; i < n; i++) {
-        const eval_prompt *p = &eval.prompt[i];
-        const size_t T = prefix + p->scored;
-        if (i * sample / n == (i + 1) * sample / n) continue; /* `sample` of them, evenly spaced */
-        const double began = ttmm_seconds();
-        if (for_each) prepare(m, i, how);
-        m->score[i].seconds = for_each ? ttmm_seconds() - began : 0;
-        m->score[i].ran = 1;
-        if (for_each && ensemble && m->how != TTT && x->mix.n > 0)
-            m->score[i].nll = ttmm_score_ensemble(eval.pass, x->answering, &x->mix, p->token, T, prefix,
-                                                  eval.probability);
-        else m->score[i].nll = ttmm_score(eval.pass, x->answering, &x->beside, p->token, T, prefix);
+    check(ttmm_parallel(eval.n, option.jobs, answer_prompt, &run, &err));
+    for (size_t i = 0; i < eval.n; i++) {
+        if (!m->score[i].ran) continue;
         m->prompts++;
-        m->active += (double)x->mix.n;
-        if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(p);
-        if (!quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - shown > 0.3) {
-            fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
-            shown = ttmm_seconds();
-        }
+        m->active += (double)m->score[i].active;
+        if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(&eval.prompt[i], m->score[i].first);
     }
-    const eval_prompt *last = &eval.prompt[n - 1];
-    const size_t members = for_each && ensemble && m->how != TTT ? larger(1, smaller(x->mix.n, MEMBERS)) : 1;
+    x = &eval.last->with;
+    const eval_prompt *last = &eval.prompt[eval.n - 1];
+    const size_t members = run.how == TTMM_ENSEMBLE ? larger(1, smaller(x->mix.n, MEMBERS)) : 1;
     m->active /= (double)m->prompts;
-    m->decode_rate = decode_rate(members, x->answering, &x->beside, last->token, prefix + last->scored);
+    m->decode_rate = decode_rate(members, x->answering, &x->beside, last->token, option.prefix + last->scored);
 }
 
 static int by_value(const void *a, const void *b)
@@ -999,16 +1049,18 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     print_size("generate, experts merged in",
                base + some * lora + ttmm_merge_scratch(c, &chosen) * sizeof(real) + ttmm_pass_bytes(c, &merged));
     print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
-    print_size("eval", base + weights + (K + 1) * lora + ttmm_merge_scratch(c, &all) * sizeof(real) +
-                           ttmm_pass_bytes(c, &scored) + MEMBERS * ttmm_pass_bytes(c, &step));
+    const size_t job = weights + ttmm_merge_scratch(c, &all) * sizeof(real) + ttmm_pass_bytes(c, &scored);
+    const size_t eval_all = base + (K + 1) * lora + MEMBERS * ttmm_pass_bytes(c, &step);
+    print_size("eval", eval_all + job);
+    print_size("eval, 2 prompts at once (--jobs)", eval_all + 2 * job);
     if (t->n_sequences == 0) return;
     const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
     ttmm_lora l;
     check(ttmm_lora_new(&l, c, (int)rank, 16, &err));
     print_size("train base (batch 8)", weights + tokens + ttmm_trainer_bytes(c, NULL, t, &pretraining));
-    const size_t job = lora + ttmm_trainer_bytes(c, &l, t, &adapting);
-    print_size("train experts, finetune (batch 2)", weights + text + job);
-    print_size("train experts, 2 at once (--jobs)", weights + text + 2 * job);
+    const size_t expert = lora + ttmm_trainer_bytes(c, &l, t, &adapting);
+    print_size("train experts, finetune (batch 2)", weights + text + expert);
+    print_size("train experts, 2 at once (--jobs)", weights + text + 2 * expert);
     print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
     ttmm_lora_free(&l);
 }
@@ -1164,7 +1216,7 @@ static void make_text(void)
     list_experts(K), model.with.E = E;
     model.centroid = allocate(K * E, sizeof *model.centroid, "the bench");
     for (size_t i = 0; i < K * E; i++) model.centroid[i] = (real)(ttmm_normal(&g) / 45); /* 45^2 is about E */
-    begin_mixture(&model.base, 0);
+    begin_mixture(&model.with, &model.base, 0);
     ttmm_embed(model.with.query, NULL, t->token, bench.T, NULL);
 }
 

@@ -571,9 +571,8 @@ static long list_tasks(adapters *a)
     return steps;
 }
 
-/* Make the jobs, and set the threads that each has inside. By default as many as threads, but no more than fit into a
- * quarter of the machine's memory (of 4 GiB, if that is not known). Those of a small model (dim < 256) have one thread
- * inside: gcc's OpenMP would start new ones for every loop, which takes longer than such loops do. */
+/* Make the jobs, and set the threads that each has. By default as many as threads, but no more than fit into a quarter
+ * of the machine's memory (of 4 GiB, if that is not known). */
 static int make_jobs(adapters *a)
 {
     const ttmm_config *c = &a->base.config;
@@ -588,7 +587,8 @@ static int make_jobs(adapters *a)
     if (jobs > a->n) jobs = a->n;
     if (jobs < 1) jobs = 1;
     ttmm_lora_free(&like);
-    if (jobs == 1 || (c->dim >= 256 && jobs < threads)) ttmm_set_threads((int)(threads / jobs));
+    ttmm_set_threads((int)threads);
+    share_threads(jobs, c);
     a->job = allocate(jobs, sizeof *a->job, "the jobs");
     if (jobs > 1 && !quiet)
         fprintf(stderr, "experts: %zu at once, %.1f MiB each beside model and text\n", jobs, (double)each / 1048576);

@@ -786,6 +786,14 @@ static void *allocate(size_t n, size_t size, const char *what)
     return p;
 }
 
+/* Jobs that run at once share the threads. Those of a small model (dim < 256) have one each: inside of jobs gcc's
+ * OpenMP starts threads anew for every loop, which takes longer than such loops do. */
+static void share_threads(size_t jobs, const ttmm_config *c)
+{
+    const size_t threads = (size_t)ttmm_threads();
+    if (jobs > 1) ttmm_set_threads(c->dim >= 256 && jobs < threads ? (int)(threads / jobs) : 1);
+}
+
 static FILE *open_output(const char *path)
 {
     FILE *f = fopen(path, "w");

@@ -125,7 +125,14 @@ for method in base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt;
     if awk -v m=$method '$1 == m && NF == 9 && $3 > 1 { found = 1 } END { exit !found }' FS='\t' "$T/eval.tsv"; then ok
     else fail "eval --tsv has no row $method with 9 columns"; fi
 done
-expect 0 "ttmm-3" ./run eval "$T/m" data/test/c.txt --prefix 20 --ttt-prompts 0 --merge lowrank
+for how in dense lowrank ensemble; do # several prompts at once: other times, all else the same
+    for jobs in 1 3; do
+        expect 0 "perplexities on these" ./run eval "$T/m" data/test/c.txt --prefix 20 --ttt-prompts 3 --neighbours 4 --merge $how \
+            --jobs $jobs --tsv "$T/table"
+        cut -f 1-7 "$T/table" > "$T/table.$jobs" && tail -n 3 "$T/out" >> "$T/table.$jobs"
+    done
+    same "$T/table.1" "$T/table.3" "eval --merge $how, 3 jobs"
+done
 mkdir -p "$T/bare" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/bare" # a base alone, then with text
 expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
 ./train index "$T/bare" "$T/cookbook.txt" --context 64 --quiet
@@ -400,7 +407,7 @@ every_allocation run route "$T/m" "Melt"
 every_allocation run generate "$T/m" "Melt" --tokens 3 --merge dense
 every_allocation run generate "$T/m" "Melt" --tokens 3 --merge ensemble
 every_allocation run generate "$T/m" "Melt" --tokens 3 --ttt
-every_allocation run eval "$T/m" "$T/short.txt" --ttt-prompts 1 --prefix 8
+every_allocation run eval "$T/m" "$T/short.txt" --ttt-prompts 1 --prefix 8 --jobs 2
 every_allocation run merge "$T/m" "Melt" -o "$T/merged"
 every_allocation run trace "$T/m" "Melt" --route --merge lowrank --grad -o "$T/fault"
 every_allocation run compare "$T/fault" "$T/fault"
