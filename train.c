@@ -166,8 +166,7 @@ static void say_done(const char *stage)
 
 typedef struct { /* a trainer, and the run that it is at */
     ttmm_trainer *trainer;
-    ttmm_lora lora; /* of adapters, as member */
-    size_t *member; /* [sequences] those of the run */
+    ttmm_lora lora; /* of adapters */
     char what[96], settings[512], checkpoint[4096];
     double loss; /* mean over the last tenth of the run's steps */
 } job;
@@ -177,6 +176,7 @@ static struct { /* the stage that trains: one run, one after the other, or sever
     double began, shown, loss;
     int jobs;         /* runs at once */
     long done, steps; /* of all runs; done: with those of an earlier process */
+    long earlier;     /* those */
     size_t tokens;    /* seen */
 } training;
 
@@ -201,7 +201,8 @@ static void progress(const job *j, long steps, double loss, size_t tokens)
     training.done += steps, training.tokens += tokens;
     const double now = ttmm_seconds(), spent = now - training.began,
                  done = (double)training.done / (double)training.steps;
-    const double left = spent * (1 - done) / done, rate = (double)training.tokens / (spent > 0 ? spent : 1);
+    const double left = spent * (double)(training.steps - training.done) / (double)(training.done - training.earlier),
+                 rate = (double)training.tokens / (spent > 0 ? spent : 1);
     if (quiet || (terminal && done < 1 && now - training.shown < 0.5)) return;
     if (!terminal && (int)(10 * done) == (int)training.shown) return;
     training.shown = terminal ? now : (int)(10 * done);
@@ -226,7 +227,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
     step = ttmm_trainer_at(j->trainer, &steps, &before);
     CRITICAL
     {
-        training.done += step;
+        training.done += step, training.earlier += step;
         if (resumed && !quiet) {
             clear_line();
             fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
@@ -534,6 +535,8 @@ static void load_adapters(adapters *a)
         for (size_t i = 0; i < a->text.n_sequences; i++)
             if ((size_t)a->text.cluster[i] > a->to) a->to = (size_t)a->text.cluster[i];
     }
+    list_members(a, a->to + 1);
+    if (option.only) parse_only(a->to + 1, &a->from, &a->to);
     a->base_hash = ttmm_hash(a->base.data, a->base.n);
 }
 
