@@ -339,14 +339,15 @@ static real sum(const real *x, size_t n)
 
 static real largest(const real *x, size_t n) /* n > 0; in lanes, too, though its order would not matter */
 {
-    real lane[LANES], most = x[0];
+    real lane[LANES];
     for (size_t l = 0; l < LANES; l++) lane[l] = x[0];
     size_t k = 0;
     for (; k + LANES <= n; k += LANES)
         for (size_t l = 0; l < LANES; l++) lane[l] = x[k + l] > lane[l] ? x[k + l] : lane[l];
-    for (; k < n; k++) most = x[k] > most ? x[k] : most;
-    for (size_t l = 0; l < LANES; l++) most = lane[l] > most ? lane[l] : most;
-    return most;
+    for (size_t l = 0; k + l < n; l++) lane[l] = x[k + l] > lane[l] ? x[k + l] : lane[l];
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half; l++) lane[l] = lane[l + half] > lane[l] ? lane[l + half] : lane[l];
+    return lane[0];
 }
 
 size_t ttmm_argmax(const real *x, size_t n)
@@ -1058,11 +1059,9 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
                 attention_probabilities(P, T, q + at, H * S, k + kv, G * S, i, rows, S);
                 matmul_nt_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
                 for (size_t r = 0; r < rows; r++) {
-                    const size_t seen = i + r + 1;
                     real *p = P + r * T, *d = ds + r * T;
-                    const real mean = dot(p, d, seen);
-                    for (size_t j = 0; j < seen; j++) d[j] = p[j] * (d[j] - mean) * scale; /* ds / sqrt(S) */
-                    for (size_t j = seen; j < keys; j++) d[j] = 0;
+                    const real mean = dot(p, d, keys);
+                    for (size_t j = 0; j < keys; j++) d[j] = p[j] * (d[j] - mean) * scale; /* ds / sqrt(S) */
                 }
                 matmul_nn_block(dq + at, dq + at, H * S, ds, T, 1, k + kv, G * S, rows, S, keys);
                 matmul_nn_block(dv + kv, dv + kv, G * S, P, 1, T, do_ + at, H * S, keys, S, rows); /* P' do */
@@ -2112,14 +2111,14 @@ enum { PARTS = LANES / WIDTH }; /* vectors of a sum */
 #define LOADED(x)
 #endif
 
-/* A tile of matmul_nt: TILE_ROWS x TILE_COLS outputs, or 1 x TILE_LONG. Its accumulators are half of the registers, as
- * the operands need some and compilers like a few spare. */
+/* A tile of matmul_nt: 2 x TILE_COLS outputs. Its accumulators are half of the registers, as the operands need some and
+ * compilers like a few spare. */
 #if defined(__AVX512F__) || defined(__aarch64__) /* 32 vector registers; others have 16 or fewer */
 enum { TILE_COLS = 8, SUM_ROWS = 12 };
 #else
 enum { TILE_COLS = 4, SUM_ROWS = 6 };
 #endif
-enum { TILE_ROWS = 2, TILE_OUTPUTS = TILE_ROWS * TILE_COLS, TILE_LONG = TILE_OUTPUTS };
+enum { TILE_OUTPUTS = 2 * TILE_COLS };
 
 /* A tile of matmul_nn: at most SUM_ROWS rows of SUM_VECTORS vectors. Where AVX-512 works in two halves (Zen 4, which
  * has no AVX-VNNI) one vector a row is faster: 12 x 1 has 1.3 times the speed of 6 x 2; on Zen 5 12 x 2 is 1.15 times
@@ -2173,23 +2172,23 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
 }
 #endif
 
-/* c_ij = dot(a_i, b_j), or += it, for rows of a, tile_rows (1 or 2) at a time, and cols <= tile_cols rows of b.
- * Pointers past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long
- * axis is cut, so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in
- * memory. */
+/* c_ij = dot(a_i, b_j), or += it, for rows <= STRIP_ROWS of a, two at a time, and cols <= TILE_COLS rows of b. Pointers
+ * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long axis is cut,
+ * so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in memory. A
+ * function of its own: within a longer one compilers run out of registers. */
 enum { STRIP_ROWS = 32, AXIS = 1024 };
-INLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
-                     size_t cols, size_t inner, int add, const size_t tile_rows, const size_t tile_cols)
+static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                              size_t cols, size_t inner, int add)
 {
-    vector wait[STRIP_ROWS / TILE_ROWS][PARTS][TILE_OUTPUTS] ALIGNED;
-    const real *bj[TILE_LONG];
-    EACH (j, tile_cols) bj[j] = b + (j < cols ? j : cols - 1) * ldb;
+    vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
+    const real *bj[TILE_COLS];
+    EACH (j, TILE_COLS) bj[j] = b + (j < cols ? j : cols - 1) * ldb;
     for (size_t from = 0; from < inner; from += AXIS) {
         const size_t to = inner - from > AXIS ? from + AXIS : inner;
-        for (size_t i = 0; i < rows; i += tile_rows) {
+        for (size_t i = 0; i < rows; i += 2) {
             const real *a0 = a + i * lda, *a1 = i + 1 < rows ? a0 + lda : a0;
-            vector part[PARTS][TILE_OUTPUTS], (*waiting)[TILE_OUTPUTS] = wait[i / TILE_ROWS];
-            real sums[TILE_OUTPUTS] ALIGNED;
+            vector part[PARTS][TILE_OUTPUTS], (*waiting)[TILE_OUTPUTS] = wait[i / 2];
+            real sums[2][TILE_COLS] ALIGNED;
             for (size_t p = 0; p < PARTS; p++) {
                 vector acc[TILE_OUTPUTS];
                 size_t k = from + p * WIDTH;
@@ -2198,19 +2197,19 @@ INLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real 
                     EACH (o, TILE_OUTPUTS) acc[o] = waiting[p][o];
                 for (; k + WIDTH <= to; k += LANES) {
                     const vector v0 = LOAD(a0 + k), v1 = LOAD(a1 + k);
-                    EACH (j, tile_cols) {
+                    EACH (j, TILE_COLS) {
                         vector w = LOAD(bj[j] + k);
                         LOADED(w);
                         acc[j] += v0 * w;
-                        if (tile_rows == 2) acc[tile_cols + j] += v1 * w;
+                        acc[TILE_COLS + j] += v1 * w;
                     }
                 }
                 if (k < to) {
                     const vector v0 = load_part(a0 + k, to - k), v1 = load_part(a1 + k, to - k);
-                    EACH (j, tile_cols) {
+                    EACH (j, TILE_COLS) {
                         const vector w = load_part(bj[j] + k, to - k);
                         acc[j] += v0 * w;
-                        if (tile_rows == 2) acc[tile_cols + j] += v1 * w;
+                        acc[TILE_COLS + j] += v1 * w;
                     }
                 }
                 if (to < inner)
@@ -2219,29 +2218,43 @@ INLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real 
                     EACH (o, TILE_OUTPUTS) part[p][o] = acc[o];
             }
             if (to < inner) continue;
-            halve_tile(sums, part);
-            for (size_t r = 0; r < tile_rows && i + r < rows; r++) {
+            halve_tile(sums[0], part);
+            for (size_t r = 0; r < 2 && i + r < rows; r++) {
                 real *out = c + (i + r) * ldc;
-                const real *s = sums + r * tile_cols;
-                if (cols == tile_cols && !add) memcpy(out, s, tile_cols * sizeof *out);
+                if (cols == TILE_COLS && !add) memcpy(out, sums[r], sizeof sums[r]);
                 else
-                    for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + s[j] : s[j];
+                    for (size_t j = 0; j < cols; j++) out[j] = add ? out[j] + sums[r][j] : sums[r][j];
             }
         }
     }
 }
 
-/* Its two shapes, as functions of their own: within a longer one compilers run out of registers. */
-static NOINLINE void nt_strip_2(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
-                                size_t cols, size_t inner, int add)
+/* The same for one row of a and cols <= TILE_OUTPUTS rows of b, half of them at a time: each of their numbers is used
+ * once, as it comes from memory, and that is faster for 8 rows side by side than for 16. */
+static void nt_row(real *c, const real *a, const real *b, size_t ldb, size_t cols, size_t inner, int add)
 {
-    nt_strip(c, ldc, a, lda, b, ldb, rows, cols, inner, add, TILE_ROWS, TILE_COLS);
-}
-
-static NOINLINE void nt_strip_1(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t cols,
-                                size_t inner, int add)
-{
-    nt_strip(c, ldc, a, lda, b, ldb, 1, cols, inner, add, 1, TILE_LONG);
+    vector part[PARTS][TILE_OUTPUTS] ALIGNED;
+    real sums[TILE_OUTPUTS] ALIGNED;
+    for (size_t j = 0; j < TILE_OUTPUTS; j += TILE_COLS) {
+        const real *bj[TILE_COLS];
+        EACH (i, TILE_COLS) bj[i] = b + (j + i < cols ? j + i : cols - 1) * ldb;
+        for (size_t p = 0; p < PARTS; p++) {
+            vector acc[TILE_COLS];
+            size_t k = p * WIDTH;
+            EACH (i, TILE_COLS) acc[i] = ZERO;
+            for (; k + WIDTH <= inner; k += LANES) {
+                const vector v = LOAD(a + k);
+                EACH (i, TILE_COLS) acc[i] += v * LOAD(bj[i] + k);
+            }
+            if (k < inner) {
+                const vector v = load_part(a + k, inner - k);
+                EACH (i, TILE_COLS) acc[i] += v * load_part(bj[i] + k, inner - k);
+            }
+            EACH (i, TILE_COLS) part[p][j + i] = acc[i];
+        }
+    }
+    halve_tile(sums, part);
+    for (size_t j = 0; j < cols; j++) c[j] = add ? c[j] + sums[j] : sums[j];
 }
 
 /* The same where the axis is no longer than the lanes (an adapter's B): each lane has one product, and halving is what
@@ -2294,14 +2307,13 @@ static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, cons
         nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES);
         return;
     }
-    const size_t strip = rows == 1 ? TILE_LONG : TILE_COLS;
-    for (size_t i = 0; i < rows; i += STRIP_ROWS)
-        for (size_t j = 0; j < cols; j += strip) {
-            const size_t m = rows - i < STRIP_ROWS ? rows - i : STRIP_ROWS, n = cols - j < strip ? cols - j : strip;
-            real *to = c + i * ldc + j;
-            if (rows == 1) nt_strip_1(to, ldc, a, lda, b + j * ldb, ldb, n, inner, add);
-            else nt_strip_2(to, ldc, a + i * lda, lda, b + j * ldb, ldb, m, n, inner, add);
-        }
+    for (size_t j = 0; rows == 1 && j < cols; j += TILE_OUTPUTS)
+        nt_row(c + j, a, b + j * ldb, ldb, cols - j < TILE_OUTPUTS ? cols - j : TILE_OUTPUTS, inner, add);
+    for (size_t i = 0; rows > 1 && i < rows; i += STRIP_ROWS)
+        for (size_t j = 0; j < cols; j += TILE_COLS)
+            nt_strip(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb,
+                     rows - i < STRIP_ROWS ? rows - i : STRIP_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, inner,
+                     add);
 }
 
 INLINE void nn_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
