@@ -941,28 +941,41 @@ static void rotary_table(real *cosine, real *sine, size_t positions, const ttmm_
     }
 }
 
-/* x [T, heads, S] changed in place, row t at position first + t. direction 1: forward; -1: backward, since a rotation
- * is linear, its gradient goes through the transpose, and that is the rotation by the negative angle.
+static size_t sequence_of(size_t t, const size_t *start, size_t B) /* the b with start[b] <= t < start[b + 1] */
+{
+    size_t b = 0, above = B;
+    while (above - b > 1) {
+        const size_t middle = (b + above) / 2;
+        if (start[middle] <= t) b = middle;
+        else above = middle;
+    }
+    return b;
+}
+
+/* x [N, heads, S] changed in place: each sequence's first row is at position `past`. direction 1: forward; -1: backward,
+ * since a rotation is linear, its gradient goes through the transpose, and that is the rotation by the negative angle.
  *
  * Example: S = 4, theta = 100, so that f = 1, 0.1. Both pairs of x = (1, 1, 0, 0), x_0 with x_2 and x_1 with x_3, are
  * (1, 0). At position 1 they have turned to (cos 1, cos 0.1, sin 1, sin 0.1) = (0.5403, 0.9950, 0.8415, 0.0998).
  * For q = k = x, turned at two positions, q . k = cos(p) + cos(0.1 p) depends on their distance p alone: 1.5353 at
  * (1, 0) and at (2, 1), 0.5639 at (2, 0). */
-static void rotary(real *x, const real *cosine, const real *sine, size_t first, size_t T, size_t heads, size_t S,
-                   real direction)
+static void rotary(real *x, const real *cosine, const real *sine, size_t past, const size_t *start, size_t B,
+                   size_t heads, size_t S, real direction)
 {
-    const size_t half = S / 2;
-    OMP(omp parallel for if (T * heads * S > WORTH_THREADS))
-    for (size_t t = 0; t < T; t++)
+    const size_t half = S / 2, N = start[B];
+    OMP(omp parallel for if (N * heads * S > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        const size_t position = past + t - start[sequence_of(t, start, B)];
+        const real *c = cosine + position * half, *s = sine + position * half;
         for (size_t h = 0; h < heads; h++) {
             real *lower = x + (t * heads + h) * S, *upper = lower + half;
-            const real *c = cosine + (first + t) * half, *s = sine + (first + t) * half;
             for (size_t i = 0; i < half; i++) {
                 const real a = lower[i], b = upper[i], si = direction * s[i];
                 lower[i] = a * c[i] - b * si;
                 upper[i] = b * c[i] + a * si;
             }
         }
+    }
 }
 
 /* Attention (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). It is causal: the query at position
@@ -1242,6 +1255,12 @@ struct ttmm_pass {
     real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *dact; /* backward only */
 };
 
+static void zero(real *x, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) x[i] = 0;
+}
+
 static void add_to(real *out, const real *x, const real *y, size_t n)
 {
     OMP(omp parallel for if (n > WORTH_THREADS))
@@ -1285,10 +1304,8 @@ int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const i
         linear_forward(s->q, p->u, s->attn_norm, m, mix, l, TTMM_Q, N);
         linear_forward(k, p->u, s->attn_norm, m, mix, l, TTMM_K, N);
         linear_forward(v, p->u, s->attn_norm, m, mix, l, TTMM_V, N);
-        for (size_t b = 0; b < B; b++) {
-            rotary(s->q + start[b] * H * S, p->cosine, p->sine, past, start[b + 1] - start[b], H, S, 1);
-            rotary(k + start[b] * G * S, p->cosine, p->sine, past, start[b + 1] - start[b], G, S, 1);
-        }
+        rotary(s->q, p->cosine, p->sine, past, start, B, H, S, 1);
+        rotary(k, p->cosine, p->sine, past, start, B, G, S, 1);
         attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
         linear_forward(s->attn_out, p->u, s->attn, m, mix, l, TTMM_O, N);
         add_to(s->middle, s->x, s->attn_out, N * D);
@@ -1334,12 +1351,7 @@ static void all_losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale,
         ttmm_logits(p, m, first, rows);
         OMP(omp parallel for if (rows * V > WORTH_THREADS / 4))
         for (size_t i = 0; i < rows; i++) {
-            size_t t = first + i, b = 0, above = p->B; /* sequence b has start[b] <= t < start[b + 1] */
-            while (above - b > 1) {
-                const size_t middle = (b + above) / 2;
-                if (p->start[middle] <= t) b = middle;
-                else above = middle;
-            }
+            const size_t t = first + i, b = sequence_of(t, p->start, p->B);
             if (t + 1 < p->start[b + 1]) nll[t] = cross_entropy(p->logits + i * V, p->token[t + 1], V, scale);
             else memset(p->logits + i * V, 0, V * sizeof(real)); /* nothing follows: no loss, no gradient */
         }
@@ -1369,32 +1381,30 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
     if (N == B) return 0; /* sequences of one token predict nothing */
     all_losses(p, m, p->nll, (real)(1 / (double)(N - B)), dm);
     const double loss = (double)sum(p->nll, N) / (double)(N - B);
-    memset(p->dx, 0, N * D * sizeof(real));
+    zero(p->dx, N * D);
     rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
                      ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
     for (int l = c->n_layers - 1; l >= 0; l--) {
         const activations *s = &p->layer[l];
 
-        memset(p->dact, 0, N * F * sizeof(real));
+        zero(p->dact, N * F);
         linear_backward(p->dact, dm, dl, p->u, p->dx, s->act, m, mix, l, TTMM_DOWN, N);
         swiglu_backward(p->dgate, p->dup, p->dact, s->gate, s->up, N * F);
-        memset(p->dnorm, 0, N * D * sizeof(real));
+        zero(p->dnorm, N * D);
         linear_backward(p->dnorm, dm, dl, p->u, p->dgate, s->mlp_norm, m, mix, l, TTMM_GATE, N);
         linear_backward(p->dnorm, dm, dl, p->u, p->dup, s->mlp_norm, m, mix, l, TTMM_UP, N);
         rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
                          ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
 
-        memset(p->dattn, 0, N * H * S * sizeof(real));
+        zero(p->dattn, N * H * S);
         linear_backward(p->dattn, dm, dl, p->u, p->dx, s->attn, m, mix, l, TTMM_O, N);
-        memset(p->dq, 0, N * H * S * sizeof(real));
-        memset(p->dk, 0, N * G * S * sizeof(real));
-        memset(p->dv, 0, N * G * S * sizeof(real));
+        zero(p->dq, N * H * S);
+        zero(p->dk, N * G * S);
+        zero(p->dv, N * G * S);
         attention_backward(p->dq, p->dk, p->dv, p->dattn, s->q, s->k, s->v, start, B, c, p->scratch);
-        for (size_t b = 0; b < B; b++) {
-            rotary(p->dq + start[b] * H * S, p->cosine, p->sine, 0, start[b + 1] - start[b], H, S, -1);
-            rotary(p->dk + start[b] * G * S, p->cosine, p->sine, 0, start[b + 1] - start[b], G, S, -1);
-        }
-        memset(p->dnorm, 0, N * D * sizeof(real));
+        rotary(p->dq, p->cosine, p->sine, 0, start, B, H, S, -1);
+        rotary(p->dk, p->cosine, p->sine, 0, start, B, G, S, -1);
+        zero(p->dnorm, N * D);
         linear_backward(p->dnorm, dm, dl, p->u, p->dq, s->attn_norm, m, mix, l, TTMM_Q, N);
         linear_backward(p->dnorm, dm, dl, p->u, p->dk, s->attn_norm, m, mix, l, TTMM_K, N);
         linear_backward(p->dnorm, dm, dl, p->u, p->dv, s->attn_norm, m, mix, l, TTMM_V, N);

@@ -259,7 +259,7 @@ static double layer(int back)
         break;
     case ROTARY:
         memcpy(to, back ? dy : x[0], n * sizeof *to);
-        rotary(to, it.cosine, it.sine, 3, N, H, S, back ? -1 : 1);
+        rotary(to, it.cosine, it.sine, 3, it.start, it.B, H, S, back ? -1 : 1);
         break;
     case ATTENTION:
         if (back)

@@ -174,15 +174,16 @@ static void first_step_of_lora(void)
 static void rotary_positions(void)
 {
     const ttmm_config c = {.head_dim = 4, .rope_theta = 100};
+    const size_t start[] = {0, 3};
     SET(x, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0); /* the same at positions 0, 1, 2 */
     rotary_table(q, k, 3, &c);                  /* cosines, sines */
-    rotary(x, q, k, 0, 3, 1, 4, 1);
+    rotary(x, q, k, 0, start, 1, 1, 4, 1);
     ARE(x, 0, 1, 1, 0, 0);
     ARE(x + 4, rounded, 0.5403, 0.9950, 0.8415, 0.0998);
     CHECK_NEAR(dot(x + 4, x, 4), 1.5353, rounded);
     CHECK_NEAR(dot(x + 8, x + 4, 4), 1.5353, rounded);
     CHECK_NEAR(dot(x + 8, x, 4), 0.5639, rounded);
-    rotary(x, q, k, 0, 3, 1, 4, -1);
+    rotary(x, q, k, 0, start, 1, 1, 4, -1);
     ARE(x, last, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0);
 }
 
