@@ -952,8 +952,9 @@ static size_t sequence_of(size_t t, const size_t *start, size_t B) /* the b with
     return b;
 }
 
-/* x [N, heads, S] changed in place: each sequence's first row is at position `past`. direction 1: forward; -1: backward,
- * since a rotation is linear, its gradient goes through the transpose, and that is the rotation by the negative angle.
+/* x [N, heads, S] changed in place: each sequence's first row is at position `past`. direction 1: forward; -1:
+ * backward, since a rotation is linear, its gradient goes through the transpose, and that is the rotation by the
+ * negative angle.
  *
  * Example: S = 4, theta = 100, so that f = 1, 0.1. Both pairs of x = (1, 1, 0, 0), x_0 with x_2 and x_1 with x_3, are
  * (1, 0). At position 1 they have turned to (cos 1, cos 0.1, sin 1, sin 0.1) = (0.5403, 0.9950, 0.8415, 0.0998).
@@ -1992,7 +1993,24 @@ static inline double exp_inline(double x)
 
 double ttmm_exp(double x) { return exp_inline(x); }
 
-static inline real exp_real(real x) { return (real)exp_inline((double)x); }
+#if defined(TTMM_DOUBLE)
+static inline real exp_real(real x) { return exp_inline(x); }
+#else
+/* A float needs less: the series to r^12, its even and its odd powers summed apart, as two short chains of operations
+ * take half the time of a long one; and one factor 2^n, as a double holds 2^-217 and 2^188, which are 0 and infinity as
+ * floats. No float misses, so it is (float)ttmm_exp(x). */
+static inline real exp_real(real x)
+{
+    double y = x < -150 ? -150 : (double)x;
+    y = y > 130 ? 130 : y;
+    double shifted = y * 0x1.71547652b82fep+0 /* 1 / ln 2 */ + ROUND, n = shifted - ROUND;
+    double r = (y - n * LN2_HIGH) - n * LN2_LOW, z = r * r, even = 1. / 479001600, odd = 1. / 39916800; /* 12!, 11! */
+    even = even * z + 1. / 3628800, even = even * z + 1. / 40320, even = even * z + 1. / 720;
+    even = even * z + 1. / 24, even = even * z + 1. / 2;
+    odd = odd * z + 1. / 362880, odd = odd * z + 1. / 5040, odd = odd * z + 1. / 120, odd = odd * z + 1. / 6;
+    return (real)((1 + (r + z * (even + r * odd))) * from_bits((to_bits(shifted) - to_bits(ROUND) + 1023) << 52));
+}
+#endif
 
 static inline real sqrt_real(real x) { return (real)sqrt((double)x); } /* in float, too: 53 >= 2 * 24 + 2 bits */
 
@@ -2183,9 +2201,9 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
 #endif
 
 /* c_ij = dot(a_i, b_j), or += it, for rows <= STRIP_ROWS of a, two at a time, and cols <= TILE_COLS rows of b. Pointers
- * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long axis is cut,
- * so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in memory. A
- * function of its own: within a longer one compilers run out of registers. */
+ * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long axis is
+ * cut, so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in memory.
+ * A function of its own: within a longer one compilers run out of registers. */
 enum { STRIP_ROWS = 32, AXIS = 1024 };
 static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
                               size_t cols, size_t inner, int add)
