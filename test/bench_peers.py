@@ -2,8 +2,8 @@
 
     make bench-peers                             [LLAMA2C=folder with its run or runomp, built]
 
-The same shapes, batches, threads and precision (float32) in turn, ROUNDS times; printed are the medians and ours divided
-by theirs. A figure of ours is `run bench`'s, theirs is the best of a few repetitions, too. PEERS names the parts to run
+The same shapes, batches, threads and precision (float32) in turn, ROUNDS times; printed are the medians, ours divided
+by theirs, and percent of what bounds ours (see run bench). A figure of ours is `run bench`'s, theirs is the best of a few repetitions, too. PEERS names the parts to run
 (default: all): small medium large merge."""
 import csv
 import os
@@ -32,12 +32,13 @@ SHAPES = {  # dim, layers, heads, kv, intermediate, vocab; batch, context
 
 
 def ours(shape, batch, context, *more):
-    """The rows of run bench: work -> (seconds, tokens a second)."""
+    """The rows of run bench: work -> (seconds, tokens a second, percent of what bounds it on this machine)."""
     subprocess.run(["./run", "bench", "--shape", ",".join(map(str, shape)), "--batch", str(batch), "--context",
                     str(context), "--threads", str(THREADS), "--tsv", WORK + ".tsv", *more], check=True,
                    stdout=subprocess.DEVNULL)
     with open(WORK + ".tsv") as f:
-        return {r["work"]: (float(r["seconds"]), float(r["tok_s"])) for r in csv.DictReader(f, delimiter="\t")}
+        return {r["work"]: (float(r["seconds"]), float(r["tok_s"]), float(r["bound_pct"]))
+                for r in csv.DictReader(f, delimiter="\t")}
 
 
 def model_of(shape, context):
@@ -140,11 +141,13 @@ def ttmerge(shape, experts, rank):
     return min(times)
 
 
-def row(what, unit, mine, theirs, peer, more_is_better=True):
-    m, t = statistics.median(mine), statistics.median(theirs)
-    ratio = m / t if more_is_better else t / m
+def row(what, unit, mine, theirs, peer, value=1):
+    """mine: rows of run bench, value: the column that is compared; theirs: numbers; the medians."""
+    m, t = statistics.median(r[value] for r in mine), statistics.median(theirs)
+    ratio = m / t if value else t / m
     m, t = (f"{x:.0f}" if x >= 100 else f"{x:.3g}" for x in (m, t))
-    print(f"{what:28} {m:>12} {t:>12} {unit:9} {peer:22} {ratio:8.2f} x", flush=True)
+    print(f"{what:28} {m:>9} {t:>9} {unit:9} {peer:22} {ratio:7.2f} x {statistics.median(r[2] for r in mine):7.0f} %",
+          flush=True)
 
 
 def main():
@@ -153,7 +156,7 @@ def main():
     parts = os.environ.get("PEERS", "small medium large merge").split()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{cpu}, {THREADS} threads, PyTorch {torch.__version__}")
-    print(f"{'work':28} {'ttmm':>12} {'peer':>12} {'unit':9} {'peer':22} {'ttmm/peer':>10}")
+    print(f"{'work':28} {'ttmm':>9} {'peer':>9} {'unit':9} {'peer':22} {'ttmm/peer':>9} {'of bound':>9}")
     for part in [p for p in parts if p in SHAPES]:
         name, shape, batch, context = SHAPES[part]
         mine, theirs, c = [], [], []
@@ -163,16 +166,15 @@ def main():
             if os.environ.get("LLAMA2C"):
                 c.append(llama2c(os.environ["LLAMA2C"], shape, context))
         for work in ("train", "lora", "prefill", "decode"):
-            row(f"{name}: {work}", "tokens/s", [m[work][1] for m in mine], [t[work] for t in theirs],
+            row(f"{name}: {work}", "tokens/s", [m[work] for m in mine], [t[work] for t in theirs],
                 "PyTorch" + " + PEFT" * (work == "lora"))
         if c:
-            row(f"{name}: decode", "tokens/s", [m["decode"][1] for m in mine], c, "llama2.c")
-            row(f"{name}: prefill", "tokens/s", [m["prefill"][1] for m in mine], c, "llama2.c (one by one)")
+            row(f"{name}: decode", "tokens/s", [m["decode"] for m in mine], c, "llama2.c")
+            row(f"{name}: prefill", "tokens/s", [m["prefill"] for m in mine], c, "llama2.c (one by one)")
     if "merge" in parts:
         shape = (2048, 16, 32, 8, 8192, 128256)
         m = ours(shape, 1, 64, "--rank", "64", "--experts", "10", "--only", "merge lowrank")
-        row("1.2 B: merge 10 of rank 64", "seconds", [m["merge"][0]], [ttmerge(shape, 10, 64)], "ttmerge, and restore",
-            more_is_better=False)
+        row("1.2 B: merge 10 of rank 64", "seconds", [m["merge"]], [ttmerge(shape, 10, 64)], "ttmerge, and restore", 0)
         print(f"1.2 B: first token with the experts beside the weights: {m['lowrank'][0]:.2f} s for a prompt of 50 tokens")
 
 
