@@ -3,7 +3,8 @@
  *
  * Every stage ends with writing its result into the model's folder, at once, with the settings it used as a note. So a
  * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
- * interrupted goes on from its checkpoint to the same bits. */
+ * interrupted goes on from its checkpoint to the same bits. Experts train several at once: that each of them can stop,
+ * fail and go on by itself is what makes this file longer than 600 lines. */
 #define TTMM_PROGRAM "train"
 #include "ttmm.h"
 

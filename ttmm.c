@@ -2093,8 +2093,7 @@ double ttmm_cos(double x)
 
 #if KERNELS
 #define INLINE static inline __attribute__((always_inline)) /* so that constants among the arguments shape the loops */
-#define NOINLINE __attribute__((noinline))
-#define ALIGNED __attribute__((aligned(64))) /* a vector that lies across two cache lines takes two loads */
+#define ALIGNED __attribute__((aligned(VECTOR_BYTES)))      /* a vector across two cache lines would take two loads */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -2204,9 +2203,9 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
  * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long axis is
  * cut, so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in memory.
  * A function of its own: within a longer one compilers run out of registers. */
-enum { STRIP_ROWS = 32, AXIS = 1024 };
-static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
-                              size_t cols, size_t inner, int add)
+enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 1024 }; /* so that what waits takes 16 KiB of the stack */
+static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b,
+                                               size_t ldb, size_t rows, size_t cols, size_t inner, int add)
 {
     vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
     const real *bj[TILE_COLS];
@@ -2378,10 +2377,10 @@ static void nn_strip(real *c, const real *c0, size_t ldc, const real *a, size_t 
 }
 
 /* Where enough rows use it, a panel of b is copied to lie densely: its rows are far apart, each on a page of its own.
- * 256 rows of 32 floats are 32 KiB, most of a first cache. A sum goes on from one panel to the next in memory, which
+ * 128 rows of 32 floats are 16 KiB, half of a first cache. A sum goes on from one panel to the next in memory, which
  * alters nothing. Columns that do not fill a tile are computed in a tile on the side: no number past them is read, as
  * another thread may be storing it. */
-enum { PANEL_ROWS = 256 };
+enum { PANEL_ROWS = 128 };
 
 static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
                             const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
