@@ -2419,9 +2419,13 @@ static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, 
  * */
 static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add)
 {
+    if (rows * cols * inner <= WORTH_THREADS) { /* a parallel region of one thread would still cost a system call */
+        matmul_nt_block(c, cols, a, inner, b, inner, rows, cols, inner, add);
+        return;
+    }
     const size_t block_rows = inner <= LANES ? 128 : 32, block_cols = 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
-    OMP(omp parallel for schedule(static) if (rows * cols * inner > WORTH_THREADS))
+    OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
         const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
         matmul_nt_block(c + i * cols + j, cols, a + i * inner, inner, b + j * inner, inner,
@@ -2434,9 +2438,13 @@ static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t
 static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, size_t k_step, const real *b,
                       size_t rows, size_t cols, size_t inner)
 {
+    if (rows * cols * inner <= WORTH_THREADS) {
+        matmul_nn_block(c, c0, cols, a, row_step, k_step, b, cols, rows, cols, inner);
+        return;
+    }
     const size_t block_rows = 96, block_cols = 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
-    OMP(omp parallel for schedule(static) if (rows * cols * inner > WORTH_THREADS))
+    OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
         const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
         matmul_nn_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
