@@ -138,7 +138,10 @@ memory: all $(B)/large
 	@SIZE=$(SIZE) sh test/memory.sh
 
 # How the cost of everything grows, in tables.
-scaling: all $(B)/large
+$(B)/products: test/products.c ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) $< -o $@ $(LIBS)
+scaling: all $(B)/large $(B)/products
 	@sh test/scaling.sh
 
 # Job arrays on Slurm, its own if none answers (Debian: slurm-wlm, munge), against one process: two minutes.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# scaling.sh - how the cost of each work grows, by run bench: seconds and GFLOP/s (GB/s where memory bounds). A part that
+# scaling.sh - the speed of products; how the cost of each work grows, by run bench: seconds and GFLOP/s (GB/s where memory bounds). A part that
 # grows faster than its formula would show as a falling rate. Then routing over 10,000 experts and clustering of a million
 # embeddings. `make scaling`, some minutes; 3 GB of memory.
 B=test/build
@@ -9,6 +9,7 @@ row() { # row WORK COLUMN OPTIONS...: seconds and a rate
     ./run bench --only "$work" --quiet --tsv $B/scaling.tsv "$@" > $B/scaling.log || { cat $B/scaling.log; exit 1; }
     awk -F '\t' -v work="$work" -v column="$column" '$1 == work { printf " %10.4g s %6.1f", $2, $column }' $B/scaling.tsv
 }
+$B/products
 echo "sequence length (dim 256, 4 layers)   prefill s, GFLOP/s     training step of 8 s, GFLOP/s"
 for T in 64 128 256 512 1024 2048; do
     printf '%5d %31s' $T ""
