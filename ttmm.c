@@ -2199,52 +2199,62 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
 }
 #endif
 
-/* c_ij = dot(a_i, b_j), or += it, for rows <= STRIP_ROWS of a, two at a time, and cols <= TILE_COLS rows of b. Pointers
- * past the last row are clamped to it, so that the tile has one shape; what they give is not stored. A long axis is
- * cut, so that the rows of b stay in the first cache for all rows of a; until its last piece the lanes wait in memory.
- * A function of its own: within a longer one compilers run out of registers. */
-enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 1024 }; /* so that what waits takes 16 KiB of the stack */
+/* c_ij = dot(a_i, b_j), or += it, for rows of a, two at a time, and cols <= TILE_COLS rows of b. These are copied to
+ * lie as they are used, 16 numbers of each after 16 of the one before: they come from one place, and rows that are a
+ * power of two apart would push each other out of the cache. Behind the last numbers of a row, and for columns past the
+ * last, the copy has zeros. An axis longer than AXIS is cut, so that the copy (24 KiB) stays in the first cache for all
+ * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (16 KiB). A function of its own: within
+ * a longer one compilers run out of registers. */
+enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 3072 / sizeof(real) };
 static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b,
                                                size_t ldb, size_t rows, size_t cols, size_t inner, int add)
 {
     vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
-    const real *bj[TILE_COLS];
-    EACH (j, TILE_COLS) bj[j] = b + (j < cols ? j : cols - 1) * ldb;
+    real panel[AXIS * TILE_COLS] ALIGNED, sums[2][TILE_COLS] ALIGNED;
     for (size_t from = 0; from < inner; from += AXIS) {
-        const size_t to = inner - from > AXIS ? from + AXIS : inner;
+        const size_t length = inner - from < AXIS ? inner - from : AXIS;
+        const size_t padded = (length + LANES - 1) / LANES * LANES;
+        const int last = from + length == inner;
+        if (cols < TILE_COLS || length < padded) memset(panel, 0, padded * TILE_COLS * sizeof *panel);
+        for (size_t j = 0; j < cols; j++)
+            for (size_t k = 0; k < length; k += LANES) {
+                real *to = panel + k * TILE_COLS + j * LANES;
+                const real *row = b + j * ldb + from + k;
+                if (k + LANES <= length) memcpy(to, row, LANES * sizeof *to);
+                else memcpy(to, row, (length - k) * sizeof *to);
+            }
         for (size_t i = 0; i < rows; i += 2) {
-            const real *a0 = a + i * lda, *a1 = i + 1 < rows ? a0 + lda : a0;
-            vector part[PARTS][TILE_OUTPUTS], (*waiting)[TILE_OUTPUTS] = wait[i / 2];
-            real sums[2][TILE_COLS] ALIGNED;
+            const real *a0 = a + i * lda + from, *a1 = i + 1 < rows ? a0 + lda : a0;
+            vector part[PARTS][TILE_OUTPUTS];
             for (size_t p = 0; p < PARTS; p++) {
                 vector acc[TILE_OUTPUTS];
-                size_t k = from + p * WIDTH;
+                const real *w = panel + p * WIDTH;
+                size_t k = p * WIDTH;
                 EACH (o, TILE_OUTPUTS) acc[o] = ZERO;
                 if (from)
-                    EACH (o, TILE_OUTPUTS) acc[o] = waiting[p][o];
-                for (; k + WIDTH <= to; k += LANES) {
+                    EACH (o, TILE_OUTPUTS) acc[o] = wait[i / 2][p][o];
+                for (; k + WIDTH <= length; k += LANES, w += LANES * TILE_COLS) {
                     const vector v0 = LOAD(a0 + k), v1 = LOAD(a1 + k);
                     EACH (j, TILE_COLS) {
-                        vector w = LOAD(bj[j] + k);
-                        LOADED(w);
-                        acc[j] += v0 * w;
-                        acc[TILE_COLS + j] += v1 * w;
+                        vector bj = LOAD(w + j * LANES);
+                        LOADED(bj);
+                        acc[j] += v0 * bj;
+                        acc[TILE_COLS + j] += v1 * bj;
                     }
                 }
-                if (k < to) {
-                    const vector v0 = load_part(a0 + k, to - k), v1 = load_part(a1 + k, to - k);
+                if (k < length) {
+                    const vector v0 = load_part(a0 + k, length - k), v1 = load_part(a1 + k, length - k);
                     EACH (j, TILE_COLS) {
-                        const vector w = load_part(bj[j] + k, to - k);
-                        acc[j] += v0 * w;
-                        acc[TILE_COLS + j] += v1 * w;
+                        acc[j] += v0 * LOAD(w + j * LANES);
+                        acc[TILE_COLS + j] += v1 * LOAD(w + j * LANES);
                     }
                 }
-                if (to < inner)
-                    EACH (o, TILE_OUTPUTS) waiting[p][o] = acc[o];
-                else
+                if (last)
                     EACH (o, TILE_OUTPUTS) part[p][o] = acc[o];
+                else
+                    EACH (o, TILE_OUTPUTS) wait[i / 2][p][o] = acc[o];
             }
-            if (to < inner) continue;
+            if (!last) continue;
             halve_tile(sums[0], part);
             for (size_t r = 0; r < 2 && i + r < rows; r++) {
                 real *out = c + (i + r) * ldc;
@@ -2336,11 +2346,11 @@ static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, cons
     }
     for (size_t j = 0; rows == 1 && j < cols; j += TILE_OUTPUTS)
         nt_row(c + j, a, b + j * ldb, ldb, cols - j < TILE_OUTPUTS ? cols - j : TILE_OUTPUTS, inner, add);
-    for (size_t i = 0; rows > 1 && i < rows; i += STRIP_ROWS)
+    const size_t strip = inner <= AXIS ? rows : STRIP_ROWS; /* in one piece nothing waits */
+    for (size_t i = 0; rows > 1 && i < rows; i += strip)
         for (size_t j = 0; j < cols; j += TILE_COLS)
-            nt_strip(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb,
-                     rows - i < STRIP_ROWS ? rows - i : STRIP_ROWS, cols - j < TILE_COLS ? cols - j : TILE_COLS, inner,
-                     add);
+            nt_strip(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb, rows - i < strip ? rows - i : strip,
+                     cols - j < TILE_COLS ? cols - j : TILE_COLS, inner, add);
 }
 
 INLINE void nn_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
@@ -2414,16 +2424,15 @@ static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, 
 }
 #endif
 
-/* The products on all threads. nt: blocks of 32 rows of a (128 short ones) by 64 of b: at 768 numbers a row both are
- * 300 KiB, within a second cache. Blocks with the same rows of b follow each other, so that the weights are read once.
- * */
+/* The products on all threads, in blocks of 96 x 64 outputs: in nt, at 768 numbers a row, 300 and 200 KiB, within a
+ * second cache. Blocks with the same rows of b follow each other, so that the weights are read once. */
 static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add)
 {
     if (rows * cols * inner <= WORTH_THREADS) { /* a parallel region of one thread would still cost a system call */
         matmul_nt_block(c, cols, a, inner, b, inner, rows, cols, inner, add);
         return;
     }
-    const size_t block_rows = inner <= LANES ? 128 : 32, block_cols = 64;
+    const size_t block_rows = 96, block_cols = 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
     OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
@@ -2434,7 +2443,7 @@ static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t
     }
 }
 
-/* nn and tn: blocks of 96 rows, 16 strips, that share a panel of b, by 64 columns, two panels. */
+/* nn and tn: the rows of a block share a panel of b. */
 static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, size_t k_step, const real *b,
                       size_t rows, size_t cols, size_t inner)
 {
