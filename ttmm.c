@@ -1072,7 +1072,7 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
                 const size_t at = ((first + i) * H + h) * S;
                 attention_probabilities(P, T, q + at, H * S, k + kv, G * S, i, rows, S);
                 matmul_nt_block(ds, T, do_ + at, H * S, v + kv, G * S, rows, keys, S, 0); /* dP */
-                for (size_t r = 0; r < rows; r++) {
+                for (size_t r = 0; r < rows; r++) { /* P is 0 for the keys after a query's own, and so is ds */
                     real *p = P + r * T, *d = ds + r * T;
                     const real mean = dot(p, d, keys);
                     for (size_t j = 0; j < keys; j++) d[j] = p[j] * (d[j] - mean) * scale; /* ds / sqrt(S) */
@@ -2164,9 +2164,9 @@ INLINE vector load_part(const real *p, size_t n)
     return (vector)(*(const vector_mask *)p & *(const vector_mask *)(keep_first + LANES - n));
 }
 
-/* Halve the accumulators of a tile: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the
- * defined order. With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves
- * (quarters, ...) a shuffle has put side by side. */
+/* Halve the accumulators of a tile: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the defined order.
+ * With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves (quarters,
+ * ...) a shuffle has put side by side. */
 #if (defined(__clang__) || __GNUC__ >= 12) && defined(__AVX512F__) && !defined(TTMM_DOUBLE)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])

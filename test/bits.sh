@@ -173,6 +173,7 @@ if [ "$mode" = quick ]; then
     same "gcc -O3 -march=native, OpenMP" f32 "1 2 3 8" "" gcc -O3 -march=native -fopenmp $GNU
     same "clang -O3 -march=native" f32 1 "" clang -O3 -march=native $GNU
     same "gcc -O3 -march=native, PLAIN" f32 1 "" gcc -O3 -march=native -DTTMM_PLAIN $GNU
+    native_has __AVXVNNI__ && same "gcc -O3 -march=native, tiles of Zen 4" f32 1 "" gcc -O3 -march=native -mno-avxvnni $GNU
     same "tcc" f32 1 "" tcc -std=c99
     same "musl-gcc -static -O2" f32 1 "" musl-gcc $CROSS
     same "i686, SSE2" f32 1 "" i686-linux-gnu-gcc -msse2 -mfpmath=sse $CROSS
@@ -183,6 +184,7 @@ else
         for level in -O0 -O2 -O3; do same "$cc $level" "f32 f64" 1 "" $cc $level $GNU; done
         native_has __AVX2__ && same "$cc -O3 -march=x86-64-v3" "f32 f64" 1 "" $cc -O3 -march=x86-64-v3 $GNU
         same "$cc -O3 -march=native" "f32 f64" 1 "" $cc -O3 -march=native $GNU
+        native_has __AVXVNNI__ && same "$cc -O3 -march=native, tiles of Zen 4" "f32 f64" 1 "" $cc -O3 -march=native -mno-avxvnni $GNU
         same "$cc -O3 -march=native -std=c99, no more" f32 1 "" $cc -O3 -march=native -std=c99
         same "$cc -O3 -march=native, PLAIN" "f32 f64" 1 "" $cc -O3 -march=native -DTTMM_PLAIN $GNU
         same "$cc -O3 -march=native, OpenMP" "f32 f64" "1 2 3 8" "" $cc -O3 -march=native -fopenmp $GNU
