@@ -193,13 +193,13 @@ static int save_checkpoint(const job *j, ttmm_error *e)
     }
 }
 
-/* Count steps of a run in, and show how far the stage is: one line, rewritten on a terminal twice a second, printed at
+/* Count a step of a run in, and show how far the stage is: one line, rewritten on a terminal twice a second, printed at
  * every tenth of the work elsewhere. loss: of the step, averaged over about as many as run at once. */
-static void progress(const job *j, long steps, double loss, size_t tokens)
+static void progress(const job *j, double loss, size_t tokens)
 {
     const int terminal = ttmm_is_terminal(stderr);
     training.loss = training.tokens ? training.loss + (loss - training.loss) / training.jobs : loss;
-    training.done += steps, training.tokens += tokens;
+    training.done++, training.tokens += tokens;
     const double now = ttmm_seconds(), spent = now - training.began,
                  done = (double)training.done / (double)training.steps;
     const double left = spent * (double)(training.steps - training.done) / (double)(training.done - training.earlier),
@@ -241,7 +241,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
                              j->what, step);
         if (step > steps - (steps + 9) / 10) sum += loss, counted++;
         CRITICAL
-        progress(j, 1, loss, seen - before);
+        progress(j, loss, seen - before);
         before = seen;
         const double now = ttmm_seconds();
         const int stop = interrupted && step < steps;

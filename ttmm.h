@@ -713,9 +713,9 @@ typedef struct {
 /* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
  * whole numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8
  * ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
- * integers must be equal; -0 equals 0. Where a
- * number is not finite the first of them is reported (worst, a, b, max_abs, max_rel); ulps are of those before.
- * *failures: how many tensors are not the same or within. TTMM_BAD_INPUT if a file cannot be read. */
+ * integers must be equal; -0 equals 0. Where a number is not finite the first of them is reported (worst, a, b,
+ * max_abs, max_rel); ulps are of those before. *failures: how many tensors are not the same or within.
+ * TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);

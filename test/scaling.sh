@@ -1,6 +1,6 @@
 #!/bin/sh
-# scaling.sh - the speed of products; how the cost of each work grows, by run bench: seconds and GFLOP/s (GB/s where memory bounds). A part that
-# grows faster than its formula would show as a falling rate. Then routing over 10,000 experts and clustering of a million
+# scaling.sh - the speed of products; how the cost of each work grows, by run bench: seconds and GFLOP/s (GB/s where memory
+# bounds). A part that grows faster than its formula would show as a falling rate. Then routing over 10,000 experts and clustering of a million
 # embeddings. `make scaling`, some minutes; 3 GB of memory.
 B=test/build
 row() { # row WORK COLUMN OPTIONS...: seconds and a rate
