@@ -12,16 +12,16 @@ static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
-    int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, print_ids, eval_ids, rank;
+    int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank;
     int context, bench_context;
     const char *shape, *only;
-    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv;
+    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv, *precision;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
 /* clang-format on */
 
-#define EVERY " generate route eval merge trace compare tokenize info bench "
+#define EVERY " generate route eval merge trace compare check tokenize info bench "
 #define ROUTED " generate route eval merge trace "
 #define FOLDERS " generate route eval merge trace info "
 #define PROMPTED " generate route merge trace "
@@ -55,6 +55,10 @@ static const ttmm_option options[] = {
      "the gradients of the mean next-token loss: by the adapters beside the weights, else by the weights"},
     {"atol", 'f', &option.atol, 0, 1e300, " compare ", "absolute tolerance (0)"},
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
+    {"by-row", 'b', &option.by_row, 0, 1, " compare ",
+     "rtol is relative to the largest value of a number's row (the last axis)"},
+    {"precision", 's', &option.precision, 0, 0, " check ",
+     "f64, f32, bf16 or f16: which of the manifest's tolerances holds"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
     {"neighbours", 'n', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
@@ -90,7 +94,7 @@ static const ttmm_option options[] = {
      "prompts answered at once, with a copy of the weights each: alters the times, no other figure (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
-    {"tsv", 's', &option.tsv, 0, 0, " route eval compare bench ", "write the table to a file, tab-separated"},
+    {"tsv", 's', &option.tsv, 0, 0, " route eval compare check bench ", "write the table to a file, tab-separated"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
@@ -600,7 +604,7 @@ static void verb_merge(void)
     if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
 
-/* ---- trace, compare ---------------------------------------------------------------------------------------------- */
+/* ---- trace, compare, check --------------------------------------------------------------------------------------- */
 
 static void check_trace_options(int routed)
 {
@@ -648,24 +652,35 @@ static void verb_trace(void)
     ttmm_trace_free(&t);
 }
 
+/* Where a number is in its tensor: [row, col], where row counts all axes but the last; of a vector [col]. */
+static const char *place(char out[64], const ttmm_difference *d)
+{
+    if (d->cols) snprintf(out, 64, "[%zu, %zu]", d->worst / d->cols, d->worst % d->cols);
+    else snprintf(out, 64, "[%zu]", d->worst);
+    return out;
+}
+
 static void print_difference(void *tensors, const ttmm_difference *d)
 {
-    static const char *verdict[] = {"same",    "within", "PAST THE TOLERANCE", "NOT FINITE", "OTHER SHAPE",
-                                    "MISSING", "EXTRA",  "CANNOT BE READ"};
+    static const char *const verdict[] = {"same",       "within",        "",           "PAST THE TOLERANCE",
+                                          "NOT FINITE", "OTHER SHAPE",   "OTHER TYPE", "MISSING",
+                                          "EXTRA",      "CANNOT BE READ"};
     const char *a = d->shape[0], *b = d->shape[1];
+    char at[64];
+    place(at, d);
     if ((*(size_t *)tensors)++ == 0)
-        printf("%-50s %-18s %10s %10s %10s %9s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
+        printf("%-50s %-18s %10s %10s %10s %12s  verdict\n", "tensor", "type and shape", "max abs", "max rel", "ulps",
                "worst at");
     printf("%-50s %-18s ", d->name, *a ? a : b);
     if (d->verdict <= TTMM_NOT_FINITE)
-        printf("%10.3g %10.3g %10.3g %9zu  %s", d->max_abs, d->max_rel, d->ulps, d->worst, verdict[d->verdict]);
-    else printf("%10s %10s %10s %9s  %s", "-", "-", "-", "-", verdict[d->verdict]);
+        printf("%10.3g %10.3g %10.3g %12s  %s", d->max_abs, d->max_rel, d->ulps, at, verdict[d->verdict]);
+    else printf("%10s %10s %10s %12s  %s", "-", "-", "-", "-", verdict[d->verdict]);
     if (d->verdict == TTMM_PAST || d->verdict == TTMM_NOT_FINITE) printf(": %.9g, %.9g", d->a, d->b);
-    if (d->verdict == TTMM_SHAPE || d->verdict == TTMM_UNKNOWN) printf(": %s", b);
+    if (d->verdict == TTMM_SHAPE || d->verdict == TTMM_TYPE || d->verdict == TTMM_UNKNOWN) printf(": %s", b);
     printf("\n");
     if (tsv)
-        fprintf(tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%zu\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
-                d->ulps, d->worst, d->a, d->b, verdict[d->verdict]);
+        fprintf(tsv, "%s\t%s\t%s\t%.9g\t%.9g\t%.9g\t%s\t%.17g\t%.17g\t%s\n", d->name, a, b, d->max_abs, d->max_rel,
+                d->ulps, at, d->a, d->b, verdict[d->verdict]);
 }
 
 static void verb_compare(void)
@@ -673,10 +688,87 @@ static void verb_compare(void)
     const char *a = argument[0], *b = argument[1];
     size_t tensors = 0, failures;
     open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
-    check(ttmm_compare(a, b, option.atol, option.rtol, print_difference, &tensors, &failures, &err));
+    check((option.by_row ? ttmm_compare_rows : ttmm_compare)(a, b, option.atol, option.rtol, print_difference, &tensors,
+                                                             &failures, &err));
     close_tsv();
-    printf("%zu tensors, %zu of them differ (atol %g, rtol %g)\n", tensors, failures, option.atol, option.rtol);
+    if (tensors == 0) FAIL(TTMM_DIFFERS, "%s and %s hold no tensor: nothing is compared", a, b);
+    printf("%zu tensors, %zu of them differ (atol %g, rtol %g%s)\n", tensors, failures, option.atol, option.rtol,
+           option.by_row ? " by row" : "");
     if (failures) FAIL(TTMM_DIFFERS, "%s and %s differ in %zu of %zu tensors", a, b, failures, tensors);
+}
+
+/* What is said of one file, and of all. */
+typedef struct {
+    size_t right, wrong, not_done, ties, unknown;
+    char first_wrong[900], first_unknown[400];
+} tally;
+
+/* "layers.0.q [3, 5] is 0.12345, expected 0.2345, off 0.11 of its row's largest, at most 3e-06" */
+static void say_wrong(char out[900], const ttmm_difference *d)
+{
+    char at[64], more[100] = "";
+    if (d->verdict == TTMM_SHAPE) snprintf(out, 900, "%s is %s, expected %s", d->name, d->shape[1], d->shape[0]);
+    else if (d->verdict == TTMM_TYPE)
+        snprintf(out, 900, "%s is %s, expected %s", d->name, d->shape[1], d->integers ? "integers" : "reals");
+    else {
+        if (d->verdict == TTMM_PAST && !d->integers)
+            snprintf(more, sizeof more, ", off %.3g of its row's largest, at most %g", d->max_rel, d->tolerance);
+        snprintf(out, 900, "%s %s is %.9g, expected %.9g%s", d->name, place(at, d), d->b, d->a, more);
+    }
+}
+
+static void end_file(const char *file, const tally *t)
+{
+    printf("%-22s ", file);
+    if (t->right + t->wrong == 0) printf("not done");
+    else {
+        printf("%zu right", t->right);
+        if (t->wrong) printf(", %zu wrong", t->wrong);
+        if (t->not_done) printf(", %zu not done", t->not_done);
+    }
+    if (t->ties) printf(", %zu near-tie%s the other way", t->ties, t->ties > 1 ? "s" : "");
+    if (t->unknown) printf(", %zu unknown (%s%s)", t->unknown, t->first_unknown, t->unknown > 1 ? ", ..." : "");
+    if (t->wrong) printf("; first wrong: %s", t->first_wrong);
+    printf("\n");
+}
+
+static void count_checked(void *tallies, const char *file, const ttmm_difference *d)
+{
+    static const char *const verdict[] = {"right", "right", "near-tie", "wrong",   "not finite",
+                                          "shape", "type",  "not done", "unknown", "unknown"};
+    tally *t = tallies, *all = t + 1;
+    if (d == NULL) {
+        end_file(file, t);
+        all->right += t->right, all->not_done += t->not_done;
+        memset(t, 0, sizeof *t);
+        return;
+    }
+    if (d->verdict == TTMM_MISSING) t->not_done++;
+    else if (d->verdict == TTMM_EXTRA) {
+        if (t->unknown++ == 0) snprintf(t->first_unknown, sizeof t->first_unknown, "%s", d->name);
+    } else if (d->verdict >= TTMM_PAST) {
+        if (t->wrong++ == 0) say_wrong(t->first_wrong, d);
+    } else t->right++, t->ties += d->ties;
+    if (tsv == NULL) return;
+    fprintf(tsv, "%s\t%s\t%s\t", file, d->name, verdict[d->verdict]);
+    if (d->verdict <= TTMM_NOT_FINITE)
+        fprintf(tsv, "%zu\t%zu\t%.17g\t%.17g\t", d->cols ? d->worst / d->cols : 0,
+                d->cols ? d->worst % d->cols : d->worst, d->a, d->b);
+    else fprintf(tsv, "\t\t\t\t");
+    if (d->verdict <= TTMM_NOT_FINITE && !d->integers) fprintf(tsv, "%.9g", d->max_rel);
+    fprintf(tsv, "\t%g\n", d->tolerance);
+}
+
+static void verb_check(void)
+{
+    tally t[2] = {{0}, {0}}; /* of the file, of all */
+    size_t wrong;
+    if (option.precision == NULL) FAIL(TTMM_BAD_USE, "check needs --precision: f64, f32, bf16 or f16");
+    open_tsv("file\ttensor\tverdict\trow\tcol\texpected\tfound\toff\tat_most");
+    check(ttmm_check(argument[0], argument[1], option.precision, count_checked, t, &wrong, &err));
+    close_tsv();
+    printf("%zu right, %zu wrong, %zu not done: %s\n", t[1].right, wrong, t[1].not_done, option.precision);
+    if (wrong) FAIL(TTMM_DIFFERS, "%s: %zu tensors are wrong", argument[1], wrong);
 }
 
 /* ---- eval -------------------------------------------------------------------------------------------------------- */
@@ -1308,13 +1400,15 @@ static const ttmm_verb verbs[] = {
     {"merge", "MODEL [\"prompt\"] -o DIR", "write the merged model as a Hugging Face checkpoint", 1, 2},
     {"trace", "MODEL [\"prompt\"] -o F", "every named intermediate, to a safetensors file", 1, 2},
     {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
+    {"check", "VECTORS YOURS --precision P", "what another backend computed, by a folder of test vectors", 2, 2},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document or sequence", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
     {"bench", "[MODEL]", "the speed of every kind of work, beside what bounds it on this machine", 0, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static void (*const action[VERBS])(void) = {
-    verb_generate, verb_route, verb_eval, verb_merge, verb_trace, verb_compare, verb_tokenize, verb_info, verb_bench,
+    verb_generate, verb_route, verb_eval,     verb_merge, verb_trace,
+    verb_compare,  verb_check, verb_tokenize, verb_info,  verb_bench,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 

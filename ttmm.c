@@ -3837,8 +3837,9 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
  *            header's order and without gaps
  *
  * Refused when reading: a header of more than MOST_HEADER bytes or past the end, data_offsets that do not fit the shape
- * or end past the file, two tensors of one name or that overlap. Gaps are allowed. A tensor of a type that is not in
- * dtype_table, or of more than MOST_DIMS dimensions, is refused only where it is read. */
+ * or end past the file, two tensors of one name or that overlap, bytes that belong to no tensor (as in the safetensors
+ * library). A tensor of a type that is not in dtype_table, or of more than MOST_DIMS dimensions, is refused only where
+ * it is read. */
 
 /* An object's children are key, value, key, value ... */
 typedef struct {
@@ -4096,6 +4097,13 @@ static int json_refuse(const json *j, const char *what, int node, const char *ex
 {
     char shown[64];
     return refuse(err, j->path, "%s is %s, expected %s", what, json_shown(shown, j, node), expected);
+}
+
+/* A string in place: a zero byte takes its closing quote's. */
+static const char *json_name(const json *j, int node)
+{
+    j->text[j->node[node].end - 1] = 0;
+    return j->text + j->node[node].start + 1;
 }
 
 /* Whether a node is a finite number, read whole. */
@@ -4371,14 +4379,13 @@ static const char *describe(char out[80], const json *j, const stored *t)
 /* Whether its numbers can be read; else its type is none of dtype_table, or it has too many dimensions. */
 static int is_known(const stored *t) { return t->dtype < DTYPES && t->n_dims <= MOST_DIMS; }
 
-/* Read one entry of the header into t, which is zeroed. The name gets a zero byte in place of its closing quote. */
+/* Read one entry of the header into t, which is zeroed. */
 static int read_entry(json *j, int key, stored *t, ttmm_error *err)
 {
     const int value = t->entry = j->node[key].next, dtype = json_find(j, value, "dtype");
     const int shape = json_find(j, value, "shape"), offsets = json_find(j, value, "data_offsets");
     uint64_t size = 1;
-    j->text[j->node[key].end - 1] = 0;
-    t->name = j->text + j->node[key].start + 1;
+    t->name = json_name(j, key);
     if (strlen(t->name) != j->node[key].end - j->node[key].start - 2)
         return refuse(err, j->path, "the name of tensor %s has a zero byte", t->name);
     while (t->dtype < DTYPES && !json_equal(j, dtype, dtype_table[t->dtype].name)) t->dtype++;
@@ -4445,20 +4452,26 @@ static int read_entries(safetensors *s, uint64_t data, ttmm_error *err)
     return TTMM_OK;
 }
 
-/* No two tensors may overlap. Leaves them sorted by name. */
-static int check_entries(safetensors *s, ttmm_error *err)
+/* Each of the `data` bytes must belong to one tensor. Leaves the tensors sorted by name. */
+static int check_entries(safetensors *s, uint64_t data, ttmm_error *err)
 {
     const stored **order = s->by_name = calloc(s->n + 1, sizeof *order);
     int code = TTMM_OK;
-    uint64_t end = 0;
+    uint64_t end = 8 + s->j.bytes;
+    data += end;
     if (order == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory", s->j.path);
     for (size_t i = 0; i < s->n; i++) order[i] = &s->tensor[i];
     qsort(order, s->n, sizeof *order, by_begin);
     for (size_t i = 0; i < s->n && code == TTMM_OK; i++) {
         if (order[i]->begin < end)
             code = refuse(err, s->j.path, "tensors %s and %s overlap", order[i - 1]->name, order[i]->name);
+        else if (order[i]->begin > end)
+            code = refuse(err, s->j.path, "the %llu bytes before tensor %s belong to none",
+                          (unsigned long long)(order[i]->begin - end), order[i]->name);
         end = order[i]->end;
     }
+    if (code == TTMM_OK && end < data)
+        code = refuse(err, s->j.path, "the last %llu bytes belong to no tensor", (unsigned long long)(data - end));
     qsort(order, s->n, sizeof *order, by_name);
     return code;
 }
@@ -4471,7 +4484,7 @@ static int open_safetensors(safetensors *s, const char *folder, const char *name
     int code = join_path(s->j.path, folder, name, err);
     if (code == TTMM_OK) code = read_header(s, &data, err);
     if (code == TTMM_OK) code = read_entries(s, data, err);
-    if (code == TTMM_OK) code = check_entries(s, err);
+    if (code == TTMM_OK) code = check_entries(s, data, err);
     if (code) close_safetensors(s);
     return code;
 }
@@ -6530,10 +6543,10 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
 
 /* ==== 18. Comparing, the command line ================================================================================
  *
- * Two safetensors files, tensor by tensor, a chunk of each at a time: neither need fit in memory. And the words after a
- * program's name: VERB [ARGUMENT | --option VALUE | --option=VALUE | --flag] ..., where -- ends the options and -o is
- * --output. Refused: verbs and options that are not in the program's tables, or not of the verb; values that are not
- * read whole or out of range; a wrong number of arguments. */
+ * Two safetensors files, tensor by tensor, or a folder of them by its manifest.json; a chunk of each tensor at a time:
+ * no file need fit in memory. And the words after a program's name: VERB [ARGUMENT | --option VALUE | --option=VALUE |
+ * --flag] ..., where -- ends the options and -o is --output. Refused: verbs and options that are not in the program's
+ * tables, or not of the verb; values that are not read whole or out of range; a wrong number of arguments. */
 
 /* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double has 53.
  * */
@@ -6547,49 +6560,85 @@ static double apart(uint64_t a, int type_a, uint64_t b, int type_b)
     return (double)(u > v ? u - v : v - u); /* of two negative ones 2^64 is too much in both */
 }
 
-/* The numbers of two tensors of the same shape: fills in d's verdict and figures. Written so that a NaN is never
- * within. */
-static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,
-                           double atol, double rtol, ttmm_error *err)
+/* Reals 0, whole numbers 1, BOOL 2: numbers of two sorts are never the same. */
+static int sort_of(const stored *t) { return (t->dtype >= I64) + (t->dtype == BOOL); }
+
+static int same_shape(const stored *a, const stored *b)
 {
-    const int integers = a->dtype >= I64 && b->dtype >= I64, coarser = a->dtype > b->dtype ? a->dtype : b->dtype;
-    const size_t count = count_of(a);
+    return a->n_dims == b->n_dims && memcmp(a->dim, b->dim, sizeof a->dim) == 0;
+}
+
+/* A number to be shown. A NaN's sign is printed by some C libraries and means nothing. */
+static void show_number(ttmm_difference *d, size_t at, double a, double b)
+{
+    d->worst = at, d->a = a == a ? a : NAN, d->b = b == b ? b : NAN;
+}
+
+/* The numbers of two tensors of the same shape: fills in d's verdict and figures. A row's numbers are judged at its
+ * end, when its largest |a| is known; without by_row the whole tensor is one. Written so that a NaN is never within. */
+static int compare_numbers(ttmm_difference *d, safetensors *sa, const stored *a, safetensors *sb, const stored *b,
+                           double atol, double rtol, int by_row, ttmm_error *err)
+{
+    const int integers = sort_of(a) > 0, coarser = a->dtype > b->dtype ? a->dtype : b->dtype;
+    const size_t count = count_of(a), row = by_row && a->n_dims > 0 ? a->dim[a->n_dims - 1] : count;
     uint64_t raw_a[CHUNK], raw_b[CHUNK];
-    double largest_a = 0;
-    int finite = 1, same = 1;
+    double largest = 0, most = 0, most_a = 0, most_b = 0; /* of the row: |a|; |a - b|, and the numbers there */
+    size_t most_at = 0, left = row;                       /* where that is; numbers up to the row's end */
+    int finite = 1, same = 1, within = !integers;
     int code = seek_tensor(sa, a, err);
     if (code == TTMM_OK) code = seek_tensor(sb, b, err);
-    for (size_t k = 0; k < count && code == TTMM_OK;) {
+    for (size_t k = 0; k < count && finite && code == TTMM_OK;) {
         const size_t n = count - k < CHUNK ? count - k : CHUNK;
         if ((code = read_raw(sa, a, raw_a, n, err)) != TTMM_OK) break;
         if ((code = read_raw(sb, b, raw_b, n, err)) != TTMM_OK) break;
         for (size_t i = 0; i < n; i++, k++) {
             const double x = decode_number(raw_a[i], a->dtype), y = decode_number(raw_b[i], b->dtype);
             const double magnitude = fabs(x) > fabs(y) ? fabs(x) : fabs(y);
-            double off = fabs(x - y);
-            if (integers) off = apart(raw_a[i], a->dtype, raw_b[i], b->dtype);
-            if (!(x - x == 0 && y - y == 0)) { /* the first is shown */
-                if (finite) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
-                finite = 0;
+            const double off = integers ? apart(raw_a[i], a->dtype, raw_b[i], b->dtype) : fabs(x - y);
+            if (!(x - x == 0 && y - y == 0)) {
+                finite = 0, d->max_abs = d->max_rel = INFINITY;
+                show_number(d, k, x, y);
+                break;
             }
-            same = same && off == 0;
-            largest_a = fabs(x) > largest_a ? fabs(x) : largest_a;
-            if (!finite) continue;
-            if (k == 0 || off > d->max_abs) d->worst = k, d->a = x, d->b = y, d->max_abs = off;
             const double ulps = coarser < I64 ? off / ulp_of(magnitude, coarser) : off;
+            same = same && off == 0;
             d->ulps = ulps > d->ulps ? ulps : d->ulps;
+            d->max_abs = off > d->max_abs ? off : d->max_abs;
+            largest = fabs(x) > largest ? fabs(x) : largest;
+            if (left == row || off > most) most = off, most_at = k, most_a = x, most_b = y;
+            if (--left > 0) continue;
+            const double relative = most == 0 ? 0 : most / largest;
+            if (k + 1 == row || relative > d->max_rel) d->max_rel = relative, show_number(d, most_at, most_a, most_b);
+            within = within && most <= atol + rtol * largest;
+            largest = 0, left = row;
         }
     }
-    d->max_rel = d->max_abs == 0 ? 0 : d->max_abs / largest_a;
-    const int within = !integers && d->max_abs <= atol + rtol * largest_a;
     d->verdict = !finite ? TTMM_NOT_FINITE : same ? TTMM_SAME : within ? TTMM_WITHIN : TTMM_PAST;
     return code;
 }
 
+/* What is known of two tensors, one of which may be NULL, without their numbers. */
+static ttmm_difference tensors_of(const safetensors *sa, const stored *a, const safetensors *sb, const stored *b)
+{
+    ttmm_difference d = {0};
+    d.name = a ? a->name : b->name;
+    if (a) describe(d.shape[0], &sa->j, a);
+    if (b) describe(d.shape[1], &sb->j, b);
+    if (a && a->n_dims > 1) d.cols = a->dim[a->n_dims - 1];
+    d.integers = a && sort_of(a);
+    if (a == NULL) d.verdict = TTMM_EXTRA;
+    else if (b == NULL) d.verdict = TTMM_MISSING;
+    else if (a->dtype == DTYPES || b->dtype == DTYPES) d.verdict = TTMM_UNKNOWN;
+    else if (sort_of(a) != sort_of(b)) d.verdict = TTMM_TYPE;
+    else if (!same_shape(a, b)) d.verdict = TTMM_SHAPE;
+    else if (!is_known(a)) d.verdict = TTMM_UNKNOWN;
+    return d;
+}
+
 /* Those of A in the file's order, then those that only B has. */
-int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
-                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                 ttmm_error *err)
+static int compare_files(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
+                         void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                         ttmm_error *err)
 {
     safetensors sa = {0}, sb = {0};
     *failures = 0;
@@ -6598,22 +6647,209 @@ int ttmm_compare(const char *path_a, const char *path_b, double atol, double rto
     for (size_t i = 0; i < sa.n + sb.n && code == TTMM_OK; i++) {
         const stored *a = i < sa.n ? &sa.tensor[i] : NULL;
         const stored *b = a ? find_tensor(&sb, a->name) : &sb.tensor[i - sa.n];
-        ttmm_difference d = {0};
         if (a == NULL && find_tensor(&sa, b->name)) continue;
-        d.name = a ? a->name : b->name;
-        if (a) describe(d.shape[0], &sa.j, a);
-        if (b) describe(d.shape[1], &sb.j, b);
-        if (a == NULL) d.verdict = TTMM_EXTRA;
-        else if (b == NULL) d.verdict = TTMM_MISSING;
-        else if (!is_known(a) || !is_known(b)) d.verdict = TTMM_UNKNOWN;
-        else if (a->n_dims != b->n_dims || memcmp(a->dim, b->dim, sizeof a->dim) != 0) d.verdict = TTMM_SHAPE;
-        else code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, err);
+        ttmm_difference d = tensors_of(&sa, a, &sb, b);
+        if (d.verdict == TTMM_SAME) code = compare_numbers(&d, &sa, a, &sb, b, atol, rtol, by_row, err);
         if (code) break;
         *failures += d.verdict >= TTMM_PAST;
         report(context, &d);
     }
+    if (code == TTMM_OK && sa.n + sb.n == 0) *failures = 1; /* nothing compared is not the same */
     close_safetensors(&sa);
     close_safetensors(&sb);
+    return code;
+}
+
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
+                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                 ttmm_error *err)
+{
+    return compare_files(path_a, path_b, atol, rtol, 0, report, context, failures, err);
+}
+
+int ttmm_compare_rows(const char *path_a, const char *path_b, double atol, double rtol,
+                      void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                      ttmm_error *err)
+{
+    return compare_files(path_a, path_b, atol, rtol, 1, report, context, failures, err);
+}
+
+/* What ttmm_check has at hand: the manifest, and of a file that it lists the reference and the one to be judged. */
+typedef struct {
+    json manifest;
+    const char *precision, *file;
+    safetensors reference, yours; /* yours has no tensors if there is no such file */
+    size_t compared;              /* tensors of all files */
+} checking;
+
+/* The value of a key of a tensor's entry in the manifest. types: those it may have; n: it may be absent. */
+static int entry_value(int *value, const checking *c, int tensor, const char *key, const char *types,
+                       const char *expected, ttmm_error *err)
+{
+    const json *j = &c->manifest;
+    char what[400];
+    *value = json_find(j, j->node[tensor].next, key);
+    const int type = *value < 0 ? 'n' : json_type(j, *value);
+    if (strchr(types, type)) return TTMM_OK;
+    snprintf(what, sizeof what, "%.150s: %.150s: %.40s", c->file, json_name(j, tensor), key);
+    return json_refuse(j, what, *value, expected, err);
+}
+
+/* A tensor of the reference file that stands in the manifest under that type and shape. */
+static int reference_tensor(const stored **t, checking *c, int tensor, ttmm_error *err)
+{
+    const json *j = &c->manifest;
+    const char *name = json_name(j, tensor);
+    char shown[80], type[64], dims[64];
+    int dtype, shape, same = 1;
+    int code = entry_value(&dtype, c, tensor, "dtype", "\"", "F64 or I32", err);
+    if (code == TTMM_OK) code = entry_value(&shape, c, tensor, "shape", "[", "a list of numbers", err);
+    if (code) return code;
+    *t = find_tensor(&c->reference, name);
+    if (*t == NULL) return refuse(err, c->reference.j.path, "tensor %s is missing", name);
+    int d = json_child(j, shape);
+    for (int k = 0; k < (*t)->n_dims && same; k++, d = d < 0 ? -1 : j->node[d].next) {
+        uint64_t dim;
+        same = is_known(*t) && json_integer(j, d, &dim) && dim == (*t)->dim[k];
+    }
+    const int known = ((*t)->dtype == F64 || (*t)->dtype == I32) && json_equal(j, dtype, dtype_table[(*t)->dtype].name);
+    if (known && same && d < 0) return TTMM_OK;
+    return refuse(err, c->reference.j.path, "tensor %s is %s, expected %s %s as the manifest says (F64 or I32)", name,
+                  describe(shown, &c->reference.j, *t), json_shown(type, j, dtype), json_shown(dims, j, shape));
+}
+
+/* The tensor that "or" or "margin" names, of a's shape and of that sort. */
+static int helper_tensor(const stored **t, checking *c, int tensor, const char *key, const stored *a, int sort,
+                         ttmm_error *err)
+{
+    int value;
+    int code = entry_value(&value, c, tensor, key, "\"", "the name of a tensor", err);
+    if (code) return code;
+    const char *name = json_name(&c->manifest, value);
+    *t = find_tensor(&c->reference, name);
+    if (*t && is_known(*t) && same_shape(*t, a) && sort_of(*t) == sort) return TTMM_OK;
+    return refuse(err, c->reference.j.path, "tensor %s is missing, or not as it has to be to be \"%s\" of %s", name,
+                  key, a->name);
+}
+
+/* Numbers at .. at + n - 1 of t. */
+static int read_at(safetensors *s, const stored *t, size_t at, uint64_t *raw, size_t n, ttmm_error *err)
+{
+    if (seek_file(s->f, t->begin + (uint64_t)at * dtype_table[t->dtype].bytes, SEEK_SET) != 0)
+        return refuse(err, s->j.path, "cannot be read");
+    return read_raw(s, t, raw, n, err);
+}
+
+/* Whole numbers must be equal; but b_i may be tie_i where margin_i <= tolerance (tie and margin may be NULL). */
+static int check_integers(ttmm_difference *d, checking *c, const stored *a, const stored *b, const stored *tie,
+                          const stored *margin, ttmm_error *err)
+{
+    const size_t count = count_of(a);
+    uint64_t raw_a[CHUNK], raw_b[CHUNK], raw_tie[CHUNK], raw_margin[CHUNK];
+    int code = TTMM_OK;
+    for (size_t k = 0; k < count && code == TTMM_OK;) {
+        const size_t n = count - k < CHUNK ? count - k : CHUNK;
+        code = read_at(&c->reference, a, k, raw_a, n, err);
+        if (code == TTMM_OK) code = read_at(&c->yours, b, k, raw_b, n, err);
+        if (code == TTMM_OK && tie) code = read_at(&c->reference, tie, k, raw_tie, n, err);
+        if (code == TTMM_OK && tie) code = read_at(&c->reference, margin, k, raw_margin, n, err);
+        for (size_t i = 0; i < n && code == TTMM_OK; i++, k++) {
+            if (apart(raw_a[i], a->dtype, raw_b[i], b->dtype) == 0) continue;
+            d->verdict = TTMM_NEAR_TIE;
+            if (tie && apart(raw_tie[i], tie->dtype, raw_b[i], b->dtype) == 0 &&
+                decode_number(raw_margin[i], margin->dtype) <= d->tolerance) {
+                d->ties++;
+                continue;
+            }
+            d->verdict = TTMM_PAST; /* the first is shown */
+            show_number(d, k, decode_number(raw_a[i], a->dtype), decode_number(raw_b[i], b->dtype));
+            return TTMM_OK;
+        }
+    }
+    return code;
+}
+
+/* One tensor of the manifest. *judged: 1, and d is filled in; 0: it is given, and yours is not there. */
+static int check_tensor(ttmm_difference *d, int *judged, checking *c, int tensor, ttmm_error *err)
+{
+    const json *j = &c->manifest;
+    const stored *a, *tie = NULL, *margin = NULL;
+    int given, other, bound;
+    int code = reference_tensor(&a, c, tensor, err);
+    if (code == TTMM_OK) code = entry_value(&given, c, tensor, "given", "ntf", "true or false", err);
+    if (code == TTMM_OK) code = entry_value(&other, c, tensor, "or", sort_of(a) ? "n\"" : "n", "none for reals", err);
+    if (code) return code;
+    if (other >= 0) {
+        code = helper_tensor(&tie, c, tensor, "or", a, 1, err);
+        if (code == TTMM_OK) code = helper_tensor(&margin, c, tensor, "margin", a, 0, err);
+    }
+    const int may_lack = (sort_of(a) && tie == NULL) || json_type(j, given) == 't'; /* and is then 0 */
+    if (code == TTMM_OK) code = entry_value(&bound, c, tensor, c->precision, may_lack ? "n0" : "0", "a tolerance", err);
+    const stored *b = find_tensor(&c->yours, a->name);
+    *judged = b || json_type(j, given) != 't';
+    *d = tensors_of(&c->reference, a, &c->yours, b);
+    if (code == TTMM_OK && bound >= 0 && !(json_number(j, bound, &d->tolerance) && d->tolerance >= 0))
+        code = entry_value(&bound, c, tensor, c->precision, "", "a tolerance", err);
+    if (d->verdict == TTMM_UNKNOWN) d->verdict = TTMM_TYPE;
+    c->compared += b != NULL;
+    if (code || d->verdict != TTMM_SAME) return code;
+    if (d->integers) return check_integers(d, c, a, b, tie, margin, err);
+    return compare_numbers(d, &c->reference, a, &c->yours, b, 0, d->tolerance, 1, err);
+}
+
+/* One file of the manifest. */
+static int check_file(checking *c, int file, const char *vectors, const char *yours,
+                      void (*report)(void *context, const char *file, const ttmm_difference *d), void *context,
+                      size_t *failures, ttmm_error *err)
+{
+    const json *j = &c->manifest;
+    const int tensors = json_find(j, j->node[file].next, "tensors");
+    char what[200];
+    ttmm_difference d;
+    c->file = json_name(j, file);
+    snprintf(what, sizeof what, "%.150s: tensors", c->file);
+    if (json_type(j, tensors) != '{') return json_refuse(j, what, tensors, "an object", err);
+    int code = open_safetensors(&c->reference, vectors, c->file, err);
+    if (code == TTMM_OK && ttmm_exists(yours, c->file)) code = open_safetensors(&c->yours, yours, c->file, err);
+    for (int t = json_child(j, tensors), judged; t >= 0 && code == TTMM_OK; t = json_next_key(j, t)) {
+        code = check_tensor(&d, &judged, c, t, err);
+        if (code || !judged) continue;
+        *failures += d.verdict >= TTMM_PAST && d.verdict != TTMM_MISSING;
+        report(context, c->file, &d);
+    }
+    for (size_t i = 0; i < c->yours.n && code == TTMM_OK; i++) {
+        if (json_key(j, tensors, c->yours.tensor[i].name) >= 0) continue;
+        d = tensors_of(&c->reference, NULL, &c->yours, &c->yours.tensor[i]);
+        report(context, c->file, &d);
+    }
+    if (code == TTMM_OK) report(context, c->file, NULL);
+    close_safetensors(&c->reference);
+    close_safetensors(&c->yours);
+    return code;
+}
+
+int ttmm_check(const char *vectors, const char *yours, const char *precision,
+               void (*report)(void *context, const char *file, const ttmm_difference *d), void *context,
+               size_t *failures, ttmm_error *err)
+{
+    checking c = {.precision = precision};
+    json *j = &c.manifest;
+    uint64_t version = 0;
+    char word[8];
+    *failures = 0;
+    snprintf(word, sizeof word, " %.5s ", precision);
+    if (strstr(" f64 f32 bf16 f16 ", word) == NULL)
+        return fail(err, TTMM_BAD_USE, "the precision is %.40s, expected f64, f32, bf16 or f16", precision);
+    int code = json_open(j, vectors, "manifest.json", err);
+    if (code == TTMM_OK && !(json_integer(j, json_find(j, 0, "version"), &version) && version == 2))
+        code = json_refuse(j, "version", json_find(j, 0, "version"), "2", err);
+    const int files = code ? -1 : json_find(j, 0, "files");
+    if (code == TTMM_OK && json_type(j, files) != '{') code = json_refuse(j, "files", files, "an object", err);
+    for (int f = json_child(j, files); f >= 0 && code == TTMM_OK; f = json_next_key(j, f))
+        code = check_file(&c, f, vectors, yours, report, context, failures, err);
+    if (code == TTMM_OK && c.compared == 0)
+        code = refuse(err, yours, "holds no tensor of those that %s lists: nothing is compared", j->path);
+    json_close(j);
     return code;
 }
 
@@ -6704,7 +6940,7 @@ void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb)
     if (all) fprintf(f, "usage: %s VERB ... [options]     %s VERB -h: the options of a verb\n\n", p->name, p->name);
     for (size_t i = 0; i < p->n_verbs; i++)
         if (all || i == verb)
-            fprintf(f, "%s%s %-9s %-24s %s\n", all ? "  " : "usage: ", p->name, p->verb[i].name, p->verb[i].arguments,
+            fprintf(f, "%s%s %-9s %-27s %s\n", all ? "  " : "usage: ", p->name, p->verb[i].name, p->verb[i].arguments,
                     p->verb[i].help);
     for (size_t i = 0; i < p->n_options && !all; i++)
         if (has_verb(&p->option[i], p->verb[verb].name))

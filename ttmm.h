@@ -696,29 +696,61 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
 
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 
-/* Two safetensors files, tensor by tensor; A is the reference. */
-enum { TTMM_SAME, TTMM_WITHIN, TTMM_PAST, TTMM_NOT_FINITE, TTMM_SHAPE, TTMM_MISSING, TTMM_EXTRA, TTMM_UNKNOWN };
+/* Two safetensors files, tensor by tensor; A is the reference. From TTMM_PAST on it is a failure. */
+enum {
+    TTMM_SAME,
+    TTMM_WITHIN,
+    TTMM_NEAR_TIE, /* ttmm_check: choices that could as well be made the other way */
+    TTMM_PAST,
+    TTMM_NOT_FINITE,
+    TTMM_SHAPE,
+    TTMM_TYPE, /* reals, whole numbers and BOOL do not take each other's place */
+    TTMM_MISSING,
+    TTMM_EXTRA,
+    TTMM_UNKNOWN
+};
 typedef struct {
     const char *name;  /* valid during the call of report, as all of this */
-    int verdict;       /* of those above; from TTMM_PAST on it is a failure */
+    int verdict;       /* of those above */
     char shape[2][80]; /* "F32 [3, 4]", in A and in B; "" where it is not */
-    double max_abs;    /* the largest |a - b| ... */
-    double max_rel;    /* ... divided by the tensor's largest |a| */
+    size_t cols;       /* the length of the last axis; 0: no more than one axis */
+    double max_abs;    /* the largest |a - b| */
+    double max_rel;    /* the largest |a - b| divided by the tensor's (by rows: its row's) largest |a| */
     double ulps;       /* the largest |a - b| in units in the last place of the coarser of the two types, at the larger
                           * magnitude */
-    size_t worst;      /* where max_abs is, counted through the tensor */
+    size_t worst;      /* where max_rel is, counted through the tensor */
     double a, b;       /* the numbers there */
+    int integers;     /* 1: whole numbers; of them ttmm_check shows the first that is wrong, without max_abs ... ulps */
+    double tolerance; /* ttmm_check: the tensor's */
+    size_t ties;      /* TTMM_NEAR_TIE: how many numbers */
 } ttmm_difference;
 
 /* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
- * whole numbers of 8 to 64 bits, with a sign or without, and BOOL, and may differ; TTMM_UNKNOWN: of another type (F8
- * ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol + rtol * its largest |a|; two of
- * integers must be equal; -0 equals 0. Where a number is not finite the first of them is reported (worst, a, b,
- * max_abs, max_rel); ulps are of those before. *failures: how many tensors are not the same or within.
- * TTMM_BAD_INPUT if a file cannot be read. */
+ * whole numbers of 8 to 64 bits, with a sign or without, and BOOL; those of A and B may differ as far as TTMM_TYPE says.
+ * TTMM_UNKNOWN: of another type (F8 ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol
+ * + rtol * its largest |a|; two of integers must be equal; -0 equals 0. Where a number is not finite the first of them
+ * is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before. *failures: how many tensors are
+ * not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);
+
+/* The same, but each row (along the last axis; a vector is one) has its own largest |a|: a large row hides nothing in a
+ * small one. */
+int ttmm_compare_rows(const char *path_a, const char *path_b, double atol, double rtol,
+                      void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                      ttmm_error *err);
+
+/* Judge the files of the folder `yours` by those of the same names in the folder `vectors` (A), as its manifest.json
+ * says (test/README.md): reals by row, |a - b| <= tolerance * the row's largest |a|, where the tolerance is the manifest's
+ * for that precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report for each tensor
+ * of a file, in the manifest's order (TTMM_MISSING: yours does not have it, not even the file; of inputs that is not
+ * reported), then for those that only yours has (TTMM_EXTRA), then with d = NULL at the file's end. *failures: how many
+ * tensors are wrong, not counting those two. TTMM_BAD_USE: another precision. TTMM_BAD_INPUT: a file of yours cannot be
+ * read, the manifest is damaged or does not fit its files, or yours has none of the tensors. */
+int ttmm_check(const char *vectors, const char *yours, const char *precision,
+               void (*report)(void *context, const char *file, const ttmm_difference *d), void *context,
+               size_t *failures, ttmm_error *err);
 
 /* A program's verbs and options, in two tables: its command line is parsed, checked and described from them. */
 typedef struct {
