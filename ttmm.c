@@ -6703,6 +6703,8 @@ static int reference_tensor(const stored **t, checking *c, int tensor, ttmm_erro
     char shown[80], type[64], dims[64];
     int dtype, shape, same = 1;
     int code = entry_value(&dtype, c, tensor, "dtype", "\"", "F64 or I32", err);
+    if (code == TTMM_OK && !json_equal(j, dtype, "F64") && !json_equal(j, dtype, "I32"))
+        code = entry_value(&dtype, c, tensor, "dtype", "", "F64 or I32", err);
     if (code == TTMM_OK) code = entry_value(&shape, c, tensor, "shape", "[", "a list of numbers", err);
     if (code) return code;
     *t = find_tensor(&c->reference, name);
@@ -6712,9 +6714,8 @@ static int reference_tensor(const stored **t, checking *c, int tensor, ttmm_erro
         uint64_t dim;
         same = is_known(*t) && json_integer(j, d, &dim) && dim == (*t)->dim[k];
     }
-    const int known = ((*t)->dtype == F64 || (*t)->dtype == I32) && json_equal(j, dtype, dtype_table[(*t)->dtype].name);
-    if (known && same && d < 0) return TTMM_OK;
-    return refuse(err, c->reference.j.path, "tensor %s is %s, expected %s %s as the manifest says (F64 or I32)", name,
+    if (is_known(*t) && json_equal(j, dtype, dtype_table[(*t)->dtype].name) && same && d < 0) return TTMM_OK;
+    return refuse(err, c->reference.j.path, "tensor %s is %s, expected %s %s as manifest.json says", name,
                   describe(shown, &c->reference.j, *t), json_shown(type, j, dtype), json_shown(dims, j, shape));
 }
 
@@ -6741,7 +6742,7 @@ static int read_at(safetensors *s, const stored *t, size_t at, uint64_t *raw, si
 }
 
 /* Whole numbers must be equal; but b_i may be tie_i where margin_i <= tolerance (tie and margin may be NULL). */
-static int check_integers(ttmm_difference *d, checking *c, const stored *a, const stored *b, const stored *tie,
+static int judge_integers(ttmm_difference *d, checking *c, const stored *a, const stored *b, const stored *tie,
                           const stored *margin, ttmm_error *err)
 {
     const size_t count = count_of(a);
@@ -6770,7 +6771,7 @@ static int check_integers(ttmm_difference *d, checking *c, const stored *a, cons
 }
 
 /* One tensor of the manifest. *judged: 1, and d is filled in; 0: it is given, and yours is not there. */
-static int check_tensor(ttmm_difference *d, int *judged, checking *c, int tensor, ttmm_error *err)
+static int judge_tensor(ttmm_difference *d, int *judged, checking *c, int tensor, ttmm_error *err)
 {
     const json *j = &c->manifest;
     const stored *a, *tie = NULL, *margin = NULL;
@@ -6793,12 +6794,12 @@ static int check_tensor(ttmm_difference *d, int *judged, checking *c, int tensor
     if (d->verdict == TTMM_UNKNOWN) d->verdict = TTMM_TYPE;
     c->compared += b != NULL;
     if (code || d->verdict != TTMM_SAME) return code;
-    if (d->integers) return check_integers(d, c, a, b, tie, margin, err);
+    if (d->integers) return judge_integers(d, c, a, b, tie, margin, err);
     return compare_numbers(d, &c->reference, a, &c->yours, b, 0, d->tolerance, 1, err);
 }
 
 /* One file of the manifest. */
-static int check_file(checking *c, int file, const char *vectors, const char *yours,
+static int judge_file(checking *c, int file, const char *vectors, const char *yours,
                       void (*report)(void *context, const char *file, const ttmm_difference *d), void *context,
                       size_t *failures, ttmm_error *err)
 {
@@ -6812,7 +6813,7 @@ static int check_file(checking *c, int file, const char *vectors, const char *yo
     int code = open_safetensors(&c->reference, vectors, c->file, err);
     if (code == TTMM_OK && ttmm_exists(yours, c->file)) code = open_safetensors(&c->yours, yours, c->file, err);
     for (int t = json_child(j, tensors), judged; t >= 0 && code == TTMM_OK; t = json_next_key(j, t)) {
-        code = check_tensor(&d, &judged, c, t, err);
+        code = judge_tensor(&d, &judged, c, t, err);
         if (code || !judged) continue;
         *failures += d.verdict >= TTMM_PAST && d.verdict != TTMM_MISSING;
         report(context, c->file, &d);
@@ -6846,7 +6847,7 @@ int ttmm_check(const char *vectors, const char *yours, const char *precision,
     const int files = code ? -1 : json_find(j, 0, "files");
     if (code == TTMM_OK && json_type(j, files) != '{') code = json_refuse(j, "files", files, "an object", err);
     for (int f = json_child(j, files); f >= 0 && code == TTMM_OK; f = json_next_key(j, f))
-        code = check_file(&c, f, vectors, yours, report, context, failures, err);
+        code = judge_file(&c, f, vectors, yours, report, context, failures, err);
     if (code == TTMM_OK && c.compared == 0)
         code = refuse(err, yours, "holds no tensor of those that %s lists: nothing is compared", j->path);
     json_close(j);

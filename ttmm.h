@@ -726,11 +726,11 @@ typedef struct {
 } ttmm_difference;
 
 /* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
- * whole numbers of 8 to 64 bits, with a sign or without, and BOOL; those of A and B may differ as far as TTMM_TYPE says.
- * TTMM_UNKNOWN: of another type (F8 ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs <= atol
- * + rtol * its largest |a|; two of integers must be equal; -0 equals 0. Where a number is not finite the first of them
- * is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before. *failures: how many tensors are
- * not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be read. */
+ * whole numbers of 8 to 64 bits, with a sign or without, and BOOL; those of A and B may differ as far as TTMM_TYPE
+ * says. TTMM_UNKNOWN: of another type (F8 ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs
+ * <= atol + rtol * its largest |a|; two of integers must be equal; -0 equals 0. Where a number is not finite the first
+ * of them is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before. *failures: how many
+ * tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);
@@ -742,12 +742,12 @@ int ttmm_compare_rows(const char *path_a, const char *path_b, double atol, doubl
                       ttmm_error *err);
 
 /* Judge the files of the folder `yours` by those of the same names in the folder `vectors` (A), as its manifest.json
- * says (test/README.md): reals by row, |a - b| <= tolerance * the row's largest |a|, where the tolerance is the manifest's
- * for that precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report for each tensor
- * of a file, in the manifest's order (TTMM_MISSING: yours does not have it, not even the file; of inputs that is not
- * reported), then for those that only yours has (TTMM_EXTRA), then with d = NULL at the file's end. *failures: how many
- * tensors are wrong, not counting those two. TTMM_BAD_USE: another precision. TTMM_BAD_INPUT: a file of yours cannot be
- * read, the manifest is damaged or does not fit its files, or yours has none of the tensors. */
+ * says (test/README.md): reals by row, |a - b| <= tolerance * the row's largest |a|, where the tolerance is the
+ * manifest's for that precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report
+ * for each tensor of a file, in the manifest's order (TTMM_MISSING: yours does not have it, or not even the file; that
+ * is not reported of what is given), then for those that only yours has (TTMM_EXTRA), then with d = NULL at the file's
+ * end. *failures: how many tensors are wrong, not counting those two. TTMM_BAD_USE: another precision. TTMM_BAD_INPUT:
+ * a file of yours cannot be read, the manifest is damaged or does not fit its files, yours has none of the tensors. */
 int ttmm_check(const char *vectors, const char *yours, const char *precision,
                void (*report)(void *context, const char *file, const ttmm_difference *d), void *context,
                size_t *failures, ttmm_error *err);

@@ -202,6 +202,89 @@ expect 0 "grad.model.layers.1.mlp.up_proj.weight	F32 [48, 32]		" cat "$T/compare
 expect 0 " 0 of them" ./run compare "$T/m/model.safetensors" "$T/t/model.safetensors" --rtol 0
 expect 0 "weights as named" sh -c "./run trace $T/m '$prompt' -o $T/named --route && grep -q similarity $T/named && echo weights as named"
 
+# two small files: two rows, of which only the small one is off, by 1/8
+safetensors() { # FILE HEADER DATA: a header of less than 256 bytes, data as printf has it
+    { printf "\\$(printf %03o ${#2})\\000\\000\\000\\000\\000\\000\\000" && printf %s "$2" && printf "$3"; } > "$1"
+}
+entry() { printf '"%s":{"dtype":"%s","shape":[%s],"data_offsets":[%s]}' "$@"; } # NAME TYPE SHAPE OFFSETS
+thousand='\000\000\172\104' one='\000\000\200\077' off='\000\000\220\077' infinite='\000\000\200\177' # in F32; off: 1.125
+safetensors "$T/a" "{$(entry x F32 2,2 0,16)}" "$thousand$one$one$one"
+safetensors "$T/b" "{$(entry x F32 2,2 0,16)}" "$thousand$one$one$off"
+expect 0 " 0.000125 " ./run compare "$T/a" "$T/b" --rtol 1e-3
+expect 1 "[1, 1]  PAST THE TOLERANCE: 1, 1.125" ./run compare "$T/a" "$T/b" --rtol 1e-3 --by-row --tsv "$T/compare.tsv"
+expect 0 "	0.125	0.125	1048576	[1, 1]	1	1.125	PAST" cat "$T/compare.tsv"
+safetensors "$T/b" "{$(entry x I32 2,2 0,16)}" "$thousand$one$one$one"
+expect 1 "OTHER TYPE: I32 [2, 2]" ./run compare "$T/a" "$T/b"
+safetensors "$T/b" "{$(entry x F32 2,2 0,16)}" "$infinite$one$one$one"
+expect 1 "       inf        inf" ./run compare "$T/a" "$T/b"
+safetensors "$T/b" "{$(entry x F32 2,2 0,16)}" "$thousand$one$one$one$one"
+expect 3 "$T/b: the last 4 bytes belong to no tensor" ./run compare "$T/a" "$T/b"
+safetensors "$T/a" "{}" ""
+expect 1 "hold no tensor" ./run compare "$T/a" "$T/a"
+
+# check: a folder of vectors with a manifest; test/check.py says the same
+mkdir -p "$T/v" "$T/y"
+judge() { # CODE TEXT [PRECISION]: $T/y, by both
+    expect "$1" "$2" ./run check "$T/v" "$T/y" --precision "${3:-f32}" --tsv "$T/check.tsv"
+    command -v python3 > "$T/log" || return 0
+    grep -v '^run: ' "$T/out" > "$T/a"
+    python3 test/check.py "$T/v" "$T/y" "${3:-f32}" > "$T/b" 2> "$T/log"
+    if [ $? = "$1" ] && { [ "$1" = 3 ] || cmp -s "$T/a" "$T/b"; }; then ok
+    else fail "test/check.py: expected $(cat "$T/a"), found $(cat "$T/b" "$T/log")"; fi
+}
+ids() { printf '\\00%d\\000\\000\\000' "$@"; }
+low='\000\000\000\000\000\000' # the six low bytes of a double
+one="$low\\360\\077" two="$low\\000\\100" eighth="$low\\300\\077" nan="$low\\370\\177"
+safetensors "$T/v/one" "{$(entry x F64 2,2 0,32),$(entry g I32 2 32,40),$(entry s I32 2 40,48),$(entry m F64 2 48,64)}" \
+    "$two$two$one$one$(ids 5 6 7 7)$eighth$one"
+safetensors "$T/v/two" "{$(entry z I32 1 0,4)}" "$(ids 3)"
+cat > "$T/v/manifest.json" << END
+{"version":2,"rule":"text","kinds":{},"files":{"one":{"what":"text","tensors":{
+ "x":{"kind":"x","dtype":"F64","shape":[2,2],"f32":0.1,"f16":0.2},
+ "g":{"dtype":"I32","shape":[2],"or":"s","margin":"m","f32":0.125,"f16":2},
+ "s":{"dtype":"I32","shape":[2],"given":true}, "m":{"dtype":"F64","shape":[2],"given":true}}},
+ "two":{"tensors":{"z":{"dtype":"I32","shape":[1]}}}}}
+END
+yours() { safetensors "$T/y/one" "{$(entry x "$1" 2,2 0,32),$(entry g I32 2 32,40)}" "$2$3"; } # TYPE(of x) X G
+judge 3 "$T/y: holds no tensor of those"
+yours F64 "$two$two$one$one" "$(ids 5 6)"
+judge 0 "one                    2 right"
+judge 0 "two                    not done"
+judge 0 "2 right, 0 wrong, 1 not done: f32"
+expect 0 "two	z	not done						0" cat "$T/check.tsv"
+yours F64 "$two$two$one$one" "$(ids 7 6)"
+judge 0 "one                    2 right, 1 near-tie the other way"
+expect 0 "one	g	near-tie	" cat "$T/check.tsv"
+yours F64 "$two$two$one$one" "$(ids 7 7)"
+judge 1 "1 right, 1 wrong; first wrong: g [1] is 7, expected 6"
+judge 0 "2 near-ties the other way" f16
+yours F64 "$two$two$one$one" "$(ids 4 6)"
+judge 1 "g [0] is 4, expected 5" f16
+yours F64 "$two$two$one$eighth" "$(ids 5 7)"
+judge 1 "0 right, 2 wrong; first wrong: x [1, 1] is 0.125, expected 1, off 0.875 of its row's largest, at most 0.1"
+expect 0 "one	x	wrong	1	1	1	0.125	0.875	0.1" cat "$T/check.tsv"
+expect 0 "one	g	wrong	0	1	6	7		0.125" cat "$T/check.tsv"
+yours F64 "$two$two$one$nan" "$(ids 5 6)"
+judge 1 "x [1, 1] is nan, expected 1"
+yours I64 "$two$two$one$one" "$(ids 5 6)"
+judge 1 "x is I64 [2, 2], expected reals"
+safetensors "$T/y/one" "{$(entry x F64 4 0,32),$(entry q.r I32 1 32,36)}" "$two$two$one$one$(ids 1)"
+judge 1 "0 right, 1 wrong, 1 not done, 1 unknown (q.r); first wrong: x is F64 [4], expected F64 [2, 2]"
+expect 0 "one	q.r	unknown" cat "$T/check.tsv"
+yours F64 "$two$two$one$one" "$(ids 5 7)"
+expect 2 "needs --precision" ./run check "$T/v" "$T/y"
+expect 2 "precision is f8" ./run check "$T/v" "$T/y" --precision f8
+expect 2 "not an option of check" ./run check "$T/v" "$T/y" --rtol 1
+expect 3 "manifest.json: one: x: bf16 is missing, expected a tolerance" ./run check "$T/v" "$T/y" --precision bf16
+expect 3 "manifest.json: cannot be opened" ./run check "$T/y" "$T/v" --precision f32
+cp "$T/c.txt" "$T/y/two"
+judge 3 "y/two: is not a safetensors file"
+rm "$T/y/two" && sed 's/I32",/F64",/' "$T/v/manifest.json" > "$T/a" && mkdir -p "$T/bad" && cp "$T/v/one" "$T/a" "$T/bad"
+mv "$T/bad/a" "$T/bad/manifest.json"
+expect 3 "bad/one: tensor g is I32 [2], expected \"F64\" [2] as manifest.json says" ./run check "$T/bad" "$T/y" --precision f32
+head -c 200 "$T/v/manifest.json" > "$T/bad/manifest.json"
+expect 3 "bad/manifest.json: is not a JSON object" ./run check "$T/bad" "$T/y" --precision f32
+
 # a comparison failed: 1; wrong use: 2
 expect 1 "OTHER SHAPE" ./run compare "$T/m/model.safetensors" "$T/whole/model.safetensors"
 expect 2 "found 1 argument, expected at least 2" ./run compare "$T/full"
@@ -247,7 +330,7 @@ else fail "bench of a context of 4 tokens: expected no speed far beyond what bou
 expect 0 "prefill" ./run bench "$T/m" --only prefill --context 32
 expect 2 "one of them" ./run bench
 expect 2 "six numbers" ./run bench --shape 32,1,2
-for verb in generate route eval merge trace compare tokenize info bench; do expect 0 "usage: run $verb" ./run $verb -h; done
+for verb in generate route eval merge trace compare check tokenize info bench; do expect 0 "usage: run $verb" ./run $verb -h; done
 
 # what excludes each other, and empty words
 expect 2 "exclude each other" ./run generate "$T/m" "x" --ttt --no-experts
@@ -411,6 +494,7 @@ every_allocation run eval "$T/m" "$T/short.txt" --ttt-prompts 1 --prefix 8 --job
 every_allocation run merge "$T/m" "Melt" -o "$T/merged"
 every_allocation run trace "$T/m" "Melt" --route --merge lowrank --grad -o "$T/fault"
 every_allocation run compare "$T/fault" "$T/fault"
+every_allocation run check "$T/v" "$T/y" --precision f16
 every_allocation run tokenize "$T/m" --file "$T/short.txt"
 every_allocation run info "$T/m"
 every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')

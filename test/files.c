@@ -320,6 +320,37 @@ static void tensors_malformed(void)
     REFUSED(reads("bad"), at("bad"), "");
 }
 
+/* Each byte belongs to one tensor: no gap before the first, between two, behind the last. Empty ones may stand at any
+ * border. */
+static void tensors_gaps(void)
+{
+    static const char *const offsets[][5] = {/* of two tensors of 4 bytes and an empty one; bytes; what is said */
+                                             {"0,4", "4,8", "0,0", "8", ""},
+                                             {"4,8", "0,4", "4,4", "8", ""},
+                                             {"0,4", "4,8", "8,8", "8", ""},
+                                             {"0,4", "4,8", "8,8", "9", "last 1 bytes"},
+                                             {"0,4", "5,9", "0,0", "9", "1 bytes before tensor b"},
+                                             {"6,10", "0,4", "4,4", "10", "2 bytes before tensor a"},
+                                             {"3,7", "7,11", "3,3", "11", "3 bytes before tensor c"},
+                                             {"0,4", "4,8", "9,9", "9", "1 bytes before tensor c"},
+                                             {"0,4", "4,8", "2,2", "8", "overlap"}};
+    char header[300];
+    for (size_t i = 0; i < sizeof offsets / sizeof *offsets; i++) {
+        const char *const *o = offsets[i];
+        sprintf(
+            header,
+            "{'a':{'dtype':'F32','shape':[1],'data_offsets':[%s]},'b':{'dtype':'U8','shape':[4],'data_offsets':[%s]},"
+            "'c':{'dtype':'F32','shape':[0],'data_offsets':[%s]}}",
+            o[0], o[1], o[2]);
+        put("bad", strlen(header), header, "0123456789abcdef", (size_t)atoi(o[3]));
+        GIVES(header, reads("bad"), *o[4] ? TTMM_BAD_INPUT : TTMM_OK, at("bad"), o[4]);
+    }
+    put("bad", 2, "{}", "0", 1);
+    REFUSED(reads("bad"), at("bad"), "last 1 bytes");
+    put("bad", 2, "{}", "", 0);
+    CHECK_EQUAL(reads("bad"), TTMM_OK);
+}
+
 /* In any JSON a key that an object has twice is refused, also spelled with escapes; in two objects it may stand. */
 static void keys_twice(void)
 {
@@ -859,8 +890,8 @@ int main(void)
     DONE(writes("model")), DONE(writes("adapter")), DONE(writes("corpus"));
     RUN(json_valid), RUN(json_malformed), RUN(keys_twice), RUN(tensors_by_hand), RUN(tensors_of_many),
         RUN(tensors_round_trip), RUN(tensors_of_halves);
-    RUN(tensors_of_floats), RUN(tensors_malformed), RUN(tensors_not_needed), RUN(model_round_trip), RUN(model_format),
-        RUN(config_defaults);
+    RUN(tensors_of_floats), RUN(tensors_malformed), RUN(tensors_gaps), RUN(tensors_not_needed), RUN(model_round_trip),
+        RUN(model_format), RUN(config_defaults);
     RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
         RUN(checkpoints), RUN(notes), RUN(writing);
     RUN(options), RUN(sizes);

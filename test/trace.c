@@ -3,7 +3,8 @@
  *    gradients are the derivatives of the traced loss, and neither the cache nor the trace itself changes a bit.
  *  - Batch invariance: the values at a position, up to the logits, have the same bits in a whole sequence, in every
  *    prefix, anywhere in a batch, token by token or in pieces through the cache, after a rewind, on any threads.
- *  - ttmm_compare measures what it says and judges by it; files are made here byte by byte. No NaN ever passes.
+ *  - ttmm_compare and ttmm_check measure what they say and judge by it; files are made here byte by byte. No NaN ever
+ *    passes.
  * With -DTTMM_FAST (fused products) bits become tolerances. */
 #include "test.h"
 
@@ -426,7 +427,7 @@ static void put(const char *file, const pair *p, size_t n, int b)
     for (size_t i = 0; i < n; i++) {
         const char *tensor = p[b ? n - 1 - i : i].in[b], *shape = strchr(tensor, '['), *number = strchr(tensor, ']');
         if (!shape) continue;
-        const int half = strstr(tensor, "F16 ") != NULL, width = half ? 2 : tensor[0] == 'U' ? 1 : atoi(tensor + 1) / 8;
+        const int half = strstr(tensor, "F16 ") != NULL, width = half ? 2 : tensor[0] == 'B' ? 1 : atoi(tensor + 1) / 8;
         for (begin = used; *(number += strcspn(number, " ")) && number++;) {
             const char *times = number + strcspn(number, "* ");
             const double x = strtod(number, NULL);
@@ -456,8 +457,10 @@ static struct {
 
 static void report(void *context, const ttmm_difference *d)
 {
-    static const char *const verdict[] = {"same", "within", "past", "not-finite", "shape", "missing", "extra"};
+    static const char *const verdict[] = {"same",  "within", "near-tie", "past", "not-finite",
+                                          "shape", "type",   "missing",  "extra"};
     const double found[] = {d->max_abs, d->max_rel, d->ulps, (double)d->worst, d->a, d->b};
+    const char *const last_axis = strstr(d->shape[0], ", ") ? strrchr(d->shape[0], ' ') : " 0";
     const size_t i = (size_t)atoi(d->name + 1);
     const pair *p = &judged.pair[i < judged.n ? i : 0];
     const size_t place = p->in[0][0] ? 1 + i : 2 * judged.n - i; /* those only in B come last, in its order */
@@ -472,19 +475,20 @@ static void report(void *context, const ttmm_difference *d)
         const size_t length = strcspn(p->in[k], "]") + (p->in[k][0] != 0), cut = length < 79 ? length : 75;
         CHECK(strncmp(d->shape[k], p->in[k], cut) == 0 && (strlen(d->shape[k]) == length || length >= 79));
     }
+    CHECK(d->cols == (size_t)atol(last_axis) || strlen(d->shape[0]) >= 79);
     judged.reports++, judged.failures += d->verdict >= TTMM_PAST, judged.last = place;
 }
 
 static void ignore(void *context, const ttmm_difference *d) { (void)context, (void)d; }
 
-#define COMPARE(p, atol, rtol) compare(p, sizeof p / sizeof *p, atol, rtol)
-static void compare(const pair *p, size_t n, double atol, double rtol)
+#define COMPARE(p, atol, rtol) compare(p, sizeof p / sizeof *p, atol, rtol, 0)
+static void compare(const pair *p, size_t n, double atol, double rtol, int by_row)
 {
     size_t failures = SIZE_MAX;
     put("a", p, n, 0), put("b", p, n, 1);
     memset(&judged, 0, sizeof judged), judged.pair = p, judged.n = n;
-    MUST(ttmm_compare(at("a"), at("b"), atol, rtol, report, &judged, &failures, &err));
-    CHECK(judged.reports == n && failures == judged.failures);
+    MUST((by_row ? ttmm_compare_rows : ttmm_compare)(at("a"), at("b"), atol, rtol, report, &judged, &failures, &err));
+    CHECK(judged.reports == n && failures == judged.failures + (n == 0)); /* nothing at all is a failure, too */
 }
 
 static void compare_measures(void)
@@ -545,6 +549,27 @@ static void compare_tolerances(void)
     }
 }
 
+/* By rows each row has its own largest |a|, the worst is where max_rel is. Rows may be longer than what is read at once. */
+static void compare_by_row(void)
+{
+    static const pair list[] = {
+        {{"F64 [2, 2] 1000 1 1 0.5", "F64 [2, 2] 1000.5 1 1 0.75"}, "past 0.5 0.25 ? 3 0.5 0.75"},
+        {{"F64 [2, 2] 1 0.5 1000 1", "F64 [2, 2] 1 0.75 1000.5 1"}, "past 0.5 0.25 ? 1 0.5 0.75"},
+        {{"F64 [2, 2] 1000 1 1 0.5", "F64 [2, 2] 1100 1 1 0.5"}, "within 100 0.1 ? 0 1000 1100"},
+        {{"F32 [2, 2, 2] 8*2 1*4 8*2", "F64 [2, 2, 2] 8*2 1*2 1.5 1 8*2"}, "past 0.5 0.5 ? 4 1 1.5"},
+        {{"F64 [3] 1000 1 0", "F64 [3] 1000 1 100"}, "within 100 0.1 ? 2 0 100"},
+        {{"F64 [] 4", "F64 [] 4.5"}, "past 0.5 0.125 ? 0 4 4.5"},
+        {{"F64 [2, 1100] 1*1100 8*1099 -32", "F64 [2, 1100] 1*1100 8*600 10 8*498 -32"}, "within 2 0.0625 ? 1700 8 10"},
+        {{"F64 [2, 1100] 1*1100 8*1099 -16", "F64 [2, 1100] 1*1100 8*600 10 8*498 -16"}, "past 2 0.125 ? 1700 8 10"},
+        {{"F64 [2, 1100] 16 1*1099 1*1100", "F64 [2, 1100] 16 1*1098 2 1*1099 1.25"}, "past 1 0.25 ? 2199 1 1.25"},
+        {{"F64 [2, 2] 1*2 0*2", "F64 [2, 2] 1*2 0 1e-300"}, "past 1e-300 inf ? 3 0 1e-300"},
+        {{"F64 [2, 2] 1*2 0*2", "F64 [2, 2] 1*2 -0 0"}, "same 0 0 0 0 1 1"},
+        {{"F64 [2, 2] 1*3 nan", "F64 [2, 2] 1*4"}, "not-finite inf inf ? 3"},
+        {{"I32 [2, 2] 1000 1 1 5", "I64 [2, 2] 1000 1 1 4"}, "past 1 0.2 ? 3 5 4"},
+        {{"F64 [2, 0]", "F32 [2, 0]"}, "same"}};
+    compare(list, sizeof list / sizeof *list, 0, 0.1, 1);
+}
+
 /* What is not finite, in A, in B or in both, fails under any tolerance, in any type, first or last. */
 static void compare_not_finite(void)
 {
@@ -577,6 +602,16 @@ static void compare_integers(void)
                                 {{"U8 [3] 1 2 255", "U8 [3] 1 2 254"}, "past 1 ? ? 2 255 254"},
                                 {{"I32 [] 2147483647", "I64 [] 2147483647"}, "same 0"},
                                 {{"U8 [1] 255", "I32 [1] 255"}, "same 0"},
+                                {{"I32 [2] 128255 16777217", "U32 [2] 128255 16777217"}, "same 0"},
+                                {{"I32 [2] 128255 16777217", "U32 [2] 128255 16777216"}, "past 1 ? ? 1"},
+                                {{"U32 [1] 4294967295", "I32 [1] -1"}, "past 4294967296"},
+                                {{"U64 [1] 9007199254740993", "I64 [1] 9007199254740992"}, "past 1"},
+                                {{"I32 [2] 15 1", "F32 [2] 15 1"}, "type"},
+                                {{"F32 [1] 15", "I32 [1] 15"}, "type"},
+                                {{"BOOL [1] 1", "U8 [1] 1"}, "type"},
+                                {{"I64 [1] 1", "BOOL [1] 1"}, "type"},
+                                {{"BOOL [2] 0 1", "BOOL [2] 0 1"}, "same 0"},
+                                {{"BOOL [2] 0 1", "BOOL [2] 0 0"}, "past"},
                                 {{"I64 [1] -1", "U8 [1] 255"}, "past 256 256 ? 0 -1 255"}};
     COMPARE(list, 0, 0), COMPARE(list, 1e300, 0), COMPARE(list, 0, 1e300);
 }
@@ -604,7 +639,7 @@ static void compare_lists(void)
     static const pair none[] = {{{"", ""}, ""}}, only_b[] = {{{"", "U8 [1] 1"}, "extra"}, {{"", "U8 [] 1"}, "extra"}};
     static const pair twice[] = {{{"F32 [1] 1", "F32 [1] nan"}, ""}, {{"", "F32 [1] 1"}, ""}};
     size_t failures = 0;
-    COMPARE(list, 1e300, 0), COMPARE(only_b, 0, 0), compare(none, 0, 0, 0);
+    COMPARE(list, 1e300, 0), COMPARE(only_b, 0, 0), compare(none, 0, 0, 0, 0);
     put("a", twice, 2, 0), put("b", twice, 2, 1);
     FILE *f = fopen(at("b"), "r+b"); /* {"t1": ...,"t0": ...} gets two of t0 */
     CHECK(f && fseek(f, 11, SEEK_SET) == 0 && fputc('0', f) == '0' && fclose(f) == 0);
@@ -628,6 +663,159 @@ static void compare_refused(void)
         CHECK_EQUAL(ttmm_compare(a, b, 0, 0, ignore, NULL, &failures, &err), TTMM_BAD_INPUT);
         CHECK_TEXT(err.text, bad);
     }
+}
+
+/* ---- Check ------------------------------------------------------------------------------------------------------- */
+
+/* A tensor of the manifest: as in a pair, with the rest of its entry ('' for ""), and "verdict ties worst a b". */
+typedef struct {
+    const char *in[2], *entry, *report;
+} rule;
+static const rule *rules;
+static size_t n_rules, judgements, failures_found, files_ended;
+
+static void put_text(const char *path, const char *content) /* ' stands for " */
+{
+    FILE *f = fopen(path, "wb");
+    for (; f && *content; content++) fputc(*content == '\'' ? '"' : *content, f);
+    CHECK(f && fclose(f) == 0);
+}
+
+/* The files v/f and y/f, and v/manifest.json. */
+static void put_rules(const rule *r, size_t n)
+{
+    static char manifest[20000];
+    pair p[40];
+    char *to = manifest + sprintf(manifest, "{'version':2,'files':{'f':{'tensors':{");
+    for (size_t i = 0, written = 0; i < n; i++) {
+        const char *a = r[i].in[0];
+        p[i] = (pair){{a, r[i].in[1]}, ""};
+        if (*a == 0) continue;
+        to += sprintf(to, "%s't%zu':{'dtype':'%.*s','shape':%.*s],%s}", written++ ? "," : "", i, (int)strcspn(a, " "),
+                      a, (int)(strcspn(a, "]") - strcspn(a, "[")), strchr(a, '['), r[i].entry);
+    }
+    strcpy(to, "}}}}");
+    put_text(at("v/manifest.json"), manifest);
+    put("v/f", p, n, 0), put("y/f", p, n, 1);
+    rules = r, n_rules = n, judgements = failures_found = 0;
+}
+
+static void judge(void *context, const char *file, const ttmm_difference *d)
+{
+    static const char *const verdict[] = {"same",  "within", "near-tie", "past", "not-finite",
+                                          "shape", "type",   "missing",  "extra"};
+    CHECK(context == &rules && strcmp(file, "f") == 0 && files_ended == 0);
+    if (d == NULL) {
+        files_ended++;
+        return;
+    }
+    const rule *r = &rules[atoi(d->name + 1)];
+    const char *e = r->report, *what = text("%s: %s, %s, %s", d->name, r->in[0], r->in[1], r->entry);
+    const double found[] = {(double)d->ties, (double)d->worst, d->a, d->b};
+    test_text(__FILE__, __LINE__, what, text("%s ", verdict[d->verdict]), text("%.*s ", (int)strcspn(e, " "), e));
+    for (int k = 0; k < 4 && e[strcspn(e, " ")]; k++)
+        if (*(e += strcspn(e, " ") + 1) != '?') test_near(__FILE__, __LINE__, what, found[k], atof(e), 0);
+    judgements++, failures_found += d->verdict >= TTMM_PAST && d->verdict <= TTMM_TYPE;
+}
+
+static int check_folder(const char *precision, size_t *wrong)
+{
+    files_ended = 0;
+    return ttmm_check(at("v"), at("y"), precision, judge, &rules, wrong, &err);
+}
+
+static void check_verdicts(void)
+{
+#define TIE "'or':'t1','margin':'t2','f32':0.02"
+    static const rule list[] = {
+        {{"I32 [3] 5 6 7", "U8 [3] 5 6 7"}, TIE, "same 0"},
+        {{"I32 [3] 9 9 9", ""}, "'given':true", ""}, /* the second best, and the margins */
+        {{"F64 [3] 0.02 0.0201 nan", ""}, "'given':true", ""},
+        {{"I32 [3] 5 6 7", "U8 [3] 9 6 7"}, TIE, "near-tie 1"},
+        {{"I32 [3] 5 6 7", "I64 [3] 8 6 7"}, TIE, "past ? 0 5 8"},
+        {{"I32 [3] 5 6 7", "I64 [3] 9 9 7"}, TIE, "past ? 1 6 9"},
+        {{"I32 [3] 5 6 7", "I64 [3] 5 6 9"}, TIE, "past ? 2 7 9"}, /* a margin of NaN allows nothing */
+        {{"I32 [2, 2] 1 2 3 128256", "U32 [2, 2] 1 2 3 128256"}, "'f32':1", "same 0"},
+        {{"I32 [2, 2] 1 2 3 128256", "U32 [2, 2] 1 2 4 128255"}, "'f32':1", "past 0 2 3 4"}, /* the first */
+        {{"I32 [2000] 1*2000", "I64 [2000] 1*1999 -1"}, "'given':false", "past 0 1999 1 -1"},
+        {{"I32 [2] 15 1", "F32 [2] 15 1"}, "'f32':1", "type"},
+        {{"I32 [1] 1", "BOOL [1] 1"}, "'f32':1", "type"},
+        {{"F64 [1] 15", "I32 [1] 15"}, "'f32':1", "type"},
+        {{"F64 [1] 15", "I32 [2] 15 1"}, "'f32':1", "type"},
+        {{"F64 [2, 3] 1*6", "F64 [3, 2] 1*6"}, "'f32':1", "shape"},
+        {{"F64 [1] 1", "F32 [] 1"}, "'f32':1", "shape"},
+        {{"F64 [2, 2] 1000 1 1 0.5", "F64 [2, 2] 1000.5 1 1 0.75"}, "'f32':0.1", "past 0 3 0.5 0.75"},
+        {{"F64 [2] 1 2", "BF16 [2] 0x3f80 0x4000"}, "'f32':0", "same"},
+        {{"F64 [2] 1 2", "F16 [2] 0x3c00 0x4001"}, "'f32':0.001", "within 0 1 2"},
+        {{"F64 [2] 1 2", "F64 [2] 1 2.5"}, "'f32':0.25", "within"},
+        {{"F64 [2] 1 2", "F64 [2] 1 2.5"}, "'f32':0.2499,'f64':1", "past 0 1 2 2.5"},
+        {{"F64 [2] 1 2", "F32 [2] 1 nan"}, "'f32':1e300", "not-finite 0 1 2"},
+        {{"F64 [2] 0 0", "F64 [2] 0 1e-300"}, "'f32':1", "past 0 1"},
+        {{"F64 [1] 1", ""}, "'f32':0", "missing"},
+        {{"F64 [1] 1", "F64 [1] 0x1.0000000000001p0"}, "'given':true", "past"},
+        {{"F64 [1] 1", "F64 [1] 0x1.0000000000001p0"}, "'given':true,'f32':1e-15", "within"},
+        {{"", "F32 [1] 1"}, "", "extra"}};
+    size_t wrong;
+    put_rules(list, sizeof list / sizeof *list);
+    DONE(check_folder("f32", &wrong));
+    CHECK_EQUAL(judgements, n_rules - 2), CHECK_EQUAL(files_ended, 1), CHECK_EQUAL(wrong, failures_found);
+}
+
+/* What damages the manifest, or does not fit the files, is refused by file and key. */
+static void check_refused(void)
+{
+    static const rule list[] = {{{"F64 [2] 1 2", "F64 [2] 1 2"}, "'f32':1", "same"},
+                                {{"I32 [2] 1 2", "I32 [2] 1 2"}, "'or':'t1','margin':'t0','f32':1", "same"}};
+    static const char good[] = "{'version':2,'files':{'f':{'tensors':{'t0':{'dtype':'F64','shape':[2],'f32':1},"
+                               "'t1':{'dtype':'I32','shape':[2],'or':'t1','margin':'t0','f32':1,'given':false}}}}}";
+    static const char *const damage[][3] = {/* what is replaced, by what, a part of the sentence */
+                                            {"'version':2", "'version':1", "version is 1"},
+                                            {"'version':2,", "", "version is missing"},
+                                            {"'files'", "'file'", "files is missing"},
+                                            {"'tensors'", "'tensor'", "f: tensors is missing"},
+                                            {"{'tensors'", "[3],'g':{'tensors'", "f: tensors is missing"},
+                                            {"'f':{'t", "'g':{'t", "v/g: cannot be opened"},
+                                            {"'t0':{", "'t2':{", "tensor t2 is missing"},
+                                            {"'F64'", "'F32'", "t0: dtype is \"F32\", expected F64 or I32"},
+                                            {"'F64'", "'I32'", "tensor t0 is F64 [2], expected \"I32\" [2]"},
+                                            {"'F64'", "64", "t0: dtype is 64"},
+                                            {"[2]", "[2,1]", "tensor t0 is F64 [2], expected \"F64\" [2,1]"},
+                                            {"[2]", "[]", "tensor t0 is F64 [2], expected \"F64\" []"},
+                                            {"[2]", "2", "t0: shape is 2"},
+                                            {"'f32':1", "'f64':1", "t0: f32 is missing"},
+                                            {"'f32':1", "'f32':'1'", "t0: f32 is \"1\""},
+                                            {"'f32':1", "'f32':-1", "t0: f32 is -1"},
+                                            {"'f32':1", "'f32':NaN", "t0: f32 is NaN"},
+                                            {"'f32':1", "'f32':1,'or':'t1'", "t0: or is \"t1\""},
+                                            {"'f32':1,'g", "'f64':1,'g", "t1: f32 is missing"},
+                                            {"'or':'t1'", "'or':1", "t1: or is 1"},
+                                            {"'or':'t1'", "'or':'t0'", "\"or\" of t1"},
+                                            {"'or':'t1'", "'or':'t9'", "\"or\" of t1"},
+                                            {"'margin':'t0'", "'margin':'t1'", "\"margin\" of t1"},
+                                            {"'margin':'t0',", "", "t1: margin is missing"},
+                                            {"false", "0", "t1: given is 0"},
+                                            {"'t0'", "'t1'", "key \"t1\" twice"}};
+    char manifest[400];
+    size_t wrong;
+    put_rules(list, 2);
+    DONE(check_folder("f32", &wrong));
+    GIVES("another precision", check_folder("f6", &wrong), TTMM_BAD_USE, "f6", "bf16");
+    put_text(at("v/manifest.json"), good);
+    DONE(check_folder("f32", &wrong));
+    REFUSED(check_folder("bf16", &wrong), "manifest.json", "t0: bf16 is missing");
+    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+        const char *from = strstr(good, damage[i][0]);
+        sprintf(manifest, "%.*s%s%s", (int)(from - good), good, damage[i][1], from + strlen(damage[i][0]));
+        put_text(at("v/manifest.json"), manifest);
+        REFUSED(check_folder("f32", &wrong), at("v/"), damage[i][2]);
+    }
+    for (size_t n = 0; n < sizeof good - 1; n++) {
+        sprintf(manifest, "%.*s", (int)n, good);
+        put_text(at("v/manifest.json"), manifest);
+        REFUSED(check_folder("f32", &wrong), "manifest.json", "JSON");
+    }
+    put_text(at("v/manifest.json"), "{'version':2,'files':{}}");
+    REFUSED(check_folder("f32", &wrong), at("y: "), "nothing is compared");
 }
 
 /* Traces in files: the cached one is the same as the full one (FAST: nearly), another sequence's in nothing. */
@@ -665,6 +853,8 @@ int main(void)
     }
     RUN(invariance_prefixes), RUN(invariance_batches), RUN(invariance_cached);
     RUN(compare_measures), RUN(compare_tolerances), RUN(compare_not_finite), RUN(compare_integers);
-    RUN(compare_lists), RUN(compare_refused);
+    RUN(compare_by_row), RUN(compare_lists), RUN(compare_refused);
+    MUST(ttmm_make_folder(at("v"), &err)), MUST(ttmm_make_folder(at("y"), &err));
+    RUN(check_verdicts), RUN(check_refused);
     return system(clear) != 0 || test_end("trace");
 }
