@@ -907,7 +907,7 @@ def part_tensors():
                                       capture_output=True, text=True)
                 line = {x.split()[0]: x for x in done.stdout.split("\n")[1:] if x}
                 need(line["y"].endswith("same"), done.stdout)
-                verdict = "CANNOT BE READ" if kind in unknown else "same" if other == "a" else f" {at}  PAST THE TOL"
+                verdict = "CANNOT BE READ" if kind in unknown else "same" if other == "a" else f" [{at}]  PAST THE TOL"
                 need(verdict in line["x"] and f" {kind} [12]" in line["x"], done.stdout)
                 need((done.returncode == 0) == (verdict == "same"), f"status {done.returncode}")
                 notes.append(line["x"].split("  ")[-1])
