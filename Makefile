@@ -70,14 +70,14 @@ $(B)/run-faults $(B)/train-faults: $(B)/%-faults: %.c test/fault.h ttmm.c ttmm.h
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -include test/fault.h $< ttmm.c -o $@ $(LIBS)
 
-test: all $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
+test: all $(B)/vectors $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
 	@CC="$(CC)" FAST=$(FAST) sh test/all.sh
 
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
 	@rm -rf $(B)/sanitize && mkdir -p $(B)/sanitize/test
-	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/vectors test/interop $(B)/sanitize/test/
+	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/interop $(B)/sanitize/test/
 	@echo leak:libomp > $(B)/sanitize/leaks # clang's OpenMP keeps what it allocated for threads inside of threads
 	ASAN_OPTIONS=allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$(CURDIR)/$(B)/sanitize/leaks:print_suppressions=0 \
 	    $(MAKE) -C $(B)/sanitize test OPT="$(SANITIZE)"
@@ -91,22 +91,27 @@ demo: all
 figure: all
 	@MACHINE="$(MACHINE)" sh test/figure.sh
 
-# What other backends are checked against: see test/README.md.
-vectors: $(B)/vectors-f64
-	@rm -rf vectors && mkdir -p vectors && cp -r test/vectors/model test/vectors/query.safetensors vectors/
-	@cp test/vectors/tokens.ids test/vectors/manifest.json test/vectors/float-errors.txt vectors/
-	$(B)/vectors-f64 vectors
+# What other backends are checked against, and what checks them: see test/README.md.
+vectors: run
+	@rm -rf vectors && tar -xf data/vectors.tar
+	@echo "vectors/ is there: ./run check vectors YOURS --precision f32"
+$(B)/vectors: data/vectors.tar
+	@mkdir -p $(B) && rm -rf $@ && tar -xf data/vectors.tar -C $(B) && touch $@
 
-# test/vectors made anew, with PyTorch, scikit-learn and numpy, and compared with what is committed.
+# data/vectors.tar made anew with PyTorch, scikit-learn, numpy and tokenizers, and compared with what is committed; then
+# the mistakes that it catches. Some minutes each.
 PYTHON = python3
-oracle: all vectors
+oracle: run $(B)/vectors
 	@rm -rf $(B)/oracle && mkdir -p $(B)/oracle
-	$(PYTHON) test/oracle.py $(B)/oracle
-	@cd test/vectors && for f in $$(find . -name '*.safetensors'); do \
-	    ../../run compare $$f ../build/oracle/$$f --rtol 1e-12 > ../build/oracle/log || { cat ../build/oracle/log; exit 1; }; \
-	    echo "$$f as committed"; done
-	diff test/vectors/manifest.json $(B)/oracle/manifest.json && diff test/vectors/tokens.ids $(B)/oracle/tokens.ids
+	$(PYTHON) test/oracle.py $(B)/oracle/vectors
+	./run check $(B)/vectors $(B)/oracle/vectors --precision f64
+	@for m in $(B)/vectors $(B)/oracle/vectors; do sed 's/, "f64".*//' $$m/manifest.json > $$m.json; done
+	diff $(B)/vectors.json $(B)/oracle/vectors.json
 	PYTHON=$(PYTHON) sh test/mistakes.sh
+
+# 10,000 right backends of each precision against the tolerances.
+tolerances: $(B)/vectors
+	$(PYTHON) test/tolerances.py $(B)/vectors
 
 # The same bits from every compiler and machine that is found: test/bits.sh. MODE=quick: two minutes; write: new hashes.
 bits:
@@ -192,8 +197,9 @@ help:
 	@echo "make test       the tests, in float and in double"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
-	@echo "make vectors    vectors/: a tiny model and all that is computed from it, for checking other backends"
-	@echo "make oracle     make test/vectors anew with PyTorch and scikit-learn (PYTHON=python3), and compare"
+	@echo "make vectors    vectors/: a tiny model and all that is computed from it, and ./run to check other backends by it"
+	@echo "make oracle     make data/vectors.tar anew with PyTorch and scikit-learn (PYTHON=python3), and compare: minutes"
+	@echo "make tolerances 10,000 right backends of each precision against the vectors' tolerances: PyTorch, minutes"
 	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
@@ -208,4 +214,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test sanitize demo figure vectors oracle bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help
+.PHONY: all double test sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help

@@ -688,8 +688,7 @@ static void verb_compare(void)
     const char *a = argument[0], *b = argument[1];
     size_t tensors = 0, failures;
     open_tsv("tensor\tshape_a\tshape_b\tmax_abs\tmax_rel\tulps\tworst\ta\tb\tverdict");
-    check((option.by_row ? ttmm_compare_rows : ttmm_compare)(a, b, option.atol, option.rtol, print_difference, &tensors,
-                                                             &failures, &err));
+    check(ttmm_compare(a, b, option.atol, option.rtol, option.by_row, print_difference, &tensors, &failures, &err));
     close_tsv();
     if (tensors == 0) FAIL(TTMM_DIFFERS, "%s and %s hold no tensor: nothing is compared", a, b);
     printf("%zu tensors, %zu of them differ (atol %g, rtol %g%s)\n", tensors, failures, option.atol, option.rtol,
@@ -703,7 +702,7 @@ typedef struct {
     char first_wrong[900], first_unknown[400];
 } tally;
 
-/* "layers.0.q [3, 5] is 0.12345, expected 0.2345, off 0.11 of its row's largest, at most 3e-06" */
+/* "layers.0.q [3, 5] is 0.12345, expected 0.2345, off 0.11 of the largest, at most 3e-06" */
 static void say_wrong(char out[900], const ttmm_difference *d)
 {
     char at[64], more[100] = "";
@@ -712,7 +711,7 @@ static void say_wrong(char out[900], const ttmm_difference *d)
         snprintf(out, 900, "%s is %s, expected %s", d->name, d->shape[1], d->integers ? "integers" : "reals");
     else {
         if (d->verdict == TTMM_PAST && !d->integers)
-            snprintf(more, sizeof more, ", off %.3g of its row's largest, at most %g", d->max_rel, d->tolerance);
+            snprintf(more, sizeof more, ", off %.3g of the largest, at most %g", d->max_rel, d->tolerance);
         snprintf(out, 900, "%s %s is %.9g, expected %.9g%s", d->name, place(at, d), d->b, d->a, more);
     }
 }

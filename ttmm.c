@@ -6636,9 +6636,9 @@ static ttmm_difference tensors_of(const safetensors *sa, const stored *a, const 
 }
 
 /* Those of A in the file's order, then those that only B has. */
-static int compare_files(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
-                         void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                         ttmm_error *err)
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
+                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
+                 ttmm_error *err)
 {
     safetensors sa = {0}, sb = {0};
     *failures = 0;
@@ -6658,20 +6658,6 @@ static int compare_files(const char *path_a, const char *path_b, double atol, do
     close_safetensors(&sa);
     close_safetensors(&sb);
     return code;
-}
-
-int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
-                 void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                 ttmm_error *err)
-{
-    return compare_files(path_a, path_b, atol, rtol, 0, report, context, failures, err);
-}
-
-int ttmm_compare_rows(const char *path_a, const char *path_b, double atol, double rtol,
-                      void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                      ttmm_error *err)
-{
-    return compare_files(path_a, path_b, atol, rtol, 1, report, context, failures, err);
 }
 
 /* What ttmm_check has at hand: the manifest, and of a file that it lists the reference and the one to be judged. */
@@ -6775,10 +6761,13 @@ static int judge_tensor(ttmm_difference *d, int *judged, checking *c, int tensor
 {
     const json *j = &c->manifest;
     const stored *a, *tie = NULL, *margin = NULL;
-    int given, other, bound;
+    int given, other, by, bound;
     int code = reference_tensor(&a, c, tensor, err);
     if (code == TTMM_OK) code = entry_value(&given, c, tensor, "given", "ntf", "true or false", err);
     if (code == TTMM_OK) code = entry_value(&other, c, tensor, "or", sort_of(a) ? "n\"" : "n", "none for reals", err);
+    if (code == TTMM_OK) code = entry_value(&by, c, tensor, "by", "n\"", "row or tensor", err);
+    if (code == TTMM_OK && by >= 0 && !json_equal(j, by, "row") && !json_equal(j, by, "tensor"))
+        code = entry_value(&by, c, tensor, "by", "", "row or tensor", err);
     if (code) return code;
     if (other >= 0) {
         code = helper_tensor(&tie, c, tensor, "or", a, 1, err);
@@ -6795,7 +6784,7 @@ static int judge_tensor(ttmm_difference *d, int *judged, checking *c, int tensor
     c->compared += b != NULL;
     if (code || d->verdict != TTMM_SAME) return code;
     if (d->integers) return judge_integers(d, c, a, b, tie, margin, err);
-    return compare_numbers(d, &c->reference, a, &c->yours, b, 0, d->tolerance, 1, err);
+    return compare_numbers(d, &c->reference, a, &c->yours, b, 0, d->tolerance, by < 0 || json_equal(j, by, "row"), err);
 }
 
 /* One file of the manifest. */

@@ -728,22 +728,18 @@ typedef struct {
 /* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
  * whole numbers of 8 to 64 bits, with a sign or without, and BOOL; those of A and B may differ as far as TTMM_TYPE
  * says. TTMM_UNKNOWN: of another type (F8 ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs
- * <= atol + rtol * its largest |a|; two of integers must be equal; -0 equals 0. Where a number is not finite the first
- * of them is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before. *failures: how many
- * tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be read. */
-int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol,
+ * <= atol + rtol * its largest |a|, or, by_row, if that is so of each row by itself (along the last axis; a vector is
+ * one): a large row hides nothing in a small one. Two of integers must be equal; -0 equals 0. Where a number is not
+ * finite the first of them is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before.
+ * *failures: how many tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be
+ * read. */
+int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);
 
-/* The same, but each row (along the last axis; a vector is one) has its own largest |a|: a large row hides nothing in a
- * small one. */
-int ttmm_compare_rows(const char *path_a, const char *path_b, double atol, double rtol,
-                      void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
-                      ttmm_error *err);
-
 /* Judge the files of the folder `yours` by those of the same names in the folder `vectors` (A), as its manifest.json
- * says (test/README.md): reals by row, |a - b| <= tolerance * the row's largest |a|, where the tolerance is the
- * manifest's for that precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report
+ * says (test/README.md): reals by row or by tensor, |a - b| <= tolerance * the largest |a| there, where the tolerance is
+ * that for the precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report
  * for each tensor of a file, in the manifest's order (TTMM_MISSING: yours does not have it, or not even the file; that
  * is not reported of what is given), then for those that only yours has (TTMM_EXTRA), then with d = NULL at the file's
  * end. *failures: how many tensors are wrong, not counting those two. TTMM_BAD_USE: another precision. TTMM_BAD_INPUT:

@@ -145,8 +145,8 @@ expect 0 "parameters" ./run info "$T/m"
 expect 0 "memory" ./run info "$T/merged"
 expect 0 "" ./run tokenize "$T/m" --file data/test/c.txt -o "$T/ids"
 [ "$(tr ' ' '\n' < "$T/ids" | grep -c '^256$')" = 2 ] && ok || fail "tokenize: expected 2 documents"
-mkdir -p "$T/ex" && for k in 0 1 2 3; do cp -r test/interop/qwen2/adapter "$T/ex/$k"; done # folders from elsewhere
-elsewhere="--ids $T/q.ids --experts $T/ex --centroids test/vectors/model/centroids.safetensors --query test/vectors/query.safetensors"
+mkdir -p "$T/ex" && for k in 0 1 2 3 4; do cp -r test/interop/qwen2/adapter "$T/ex/$k"; done # folders from elsewhere
+elsewhere="--ids $T/q.ids --experts $T/ex --centroids test/build/vectors/model/centroids.safetensors --query test/build/vectors/query.safetensors"
 echo 1 2 3 > "$T/q.ids"
 expect 0 "expert  similarity  weight" ./run route test/interop/qwen2 $elsewhere
 expect 0 "" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype bf16
@@ -174,19 +174,19 @@ printf '{"top_k": 20, "eos_token_id": [99]}' > "$T/foreign/generation_config.jso
 expect 0 "passed over: top_k 20; eos_token_id 99 is past the vocabulary, 27" ./run generate "$T/foreign" --ids "$T/q.ids" --no-experts --tokens 1
 rm -r "$T/ex/3"
 expect 0 "ex/3: is missing" ./run route test/interop/qwen2 $outside --active 1
-cp -r test/interop/qwen2/adapter "$T/ex/3" && cp -r test/interop/qwen2/adapter "$T/ex/4"
-expect 0 "ex/4: will never be chosen" ./run route test/interop/qwen2 $outside
+cp -r test/interop/qwen2/adapter "$T/ex/3" && cp -r test/interop/qwen2/adapter "$T/ex/5"
+expect 0 "ex/5: will never be chosen" ./run route test/interop/qwen2 $outside
 two='\000\000\000@' # 2.0, F32
 printf '\102\000\000\000\000\000\000\000''{"embeddings":{"dtype":"F32","shape":[1,6],"data_offsets":[0,24]}}'"$two$two$two$two$two$two" > "$T/long"
-expect 0 "row 0 has the squared length 24" ./run route test/interop/qwen2 --experts "$T/ex" --centroids "$T/long" --query test/vectors/query.safetensors
-rm -r "$T/ex/4"
+expect 0 "row 0 has the squared length 24" ./run route test/interop/qwen2 --experts "$T/ex" --centroids "$T/long" --query test/build/vectors/query.safetensors
+rm -r "$T/ex/5"
 expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
 # eval, too, needs no corpus if the query is given: here the embeddings that another index made of the same prompts
 ./train index "$T/prompts" data/test/c.txt --context 60 --quiet
 cp -r "$T/m" "$T/no-corpus" && rm "$T/no-corpus/corpus.safetensors"
 expect 3 "by --query" ./run eval "$T/no-corpus" data/test/c.txt --context 60
 expect 0 "ttmm-1" ./run eval "$T/no-corpus" data/test/c.txt --context 60 --prefix 20 --query "$T/prompts/corpus.safetensors"
-expect 3 "by --query" ./run route test/interop/qwen2 --ids "$T/q.ids" --centroids test/vectors/model/centroids.safetensors
+expect 3 "by --query" ./run route test/interop/qwen2 --ids "$T/q.ids" --centroids test/build/vectors/model/centroids.safetensors
 expect 2 "--dtype is f8" ./run merge test/interop/qwen2 $elsewhere -o "$T/q" --dtype f8
 for form in gpt2 llama3 qwen2 smollm2 digits; do expect 0 "" ./run tokenize test/interop/bpe-$form --file data/test/c.txt; done
 prompt="Melt the butter and add"
@@ -261,9 +261,16 @@ judge 0 "2 near-ties the other way" f16
 yours F64 "$two$two$one$one" "$(ids 4 6)"
 judge 1 "g [0] is 4, expected 5" f16
 yours F64 "$two$two$one$eighth" "$(ids 5 7)"
-judge 1 "0 right, 2 wrong; first wrong: x [1, 1] is 0.125, expected 1, off 0.875 of its row's largest, at most 0.1"
+judge 1 "0 right, 2 wrong; first wrong: x [1, 1] is 0.125, expected 1, off 0.875 of the largest, at most 0.1"
 expect 0 "one	x	wrong	1	1	1	0.125	0.875	0.1" cat "$T/check.tsv"
 expect 0 "one	g	wrong	0	1	6	7		0.125" cat "$T/check.tsv"
+yours F64 "$two$two$one$low\\354\\077" "$(ids 5 6)"
+judge 1 "x [1, 1] is 0.875, expected 1, off 0.125 of the largest, at most 0.1"
+cp "$T/v/manifest.json" "$T/manifest" && sed 's/"f32":0.1,/"by":"tensor",&/' "$T/manifest" > "$T/v/manifest.json"
+judge 0 "2 right, 0 wrong, 1 not done: f32"
+sed 's/"f32":0.1,/"by":"column",&/' "$T/manifest" > "$T/v/manifest.json"
+expect 3 "one: x: by is \"column\", expected row or tensor" ./run check "$T/v" "$T/y" --precision f32
+cp "$T/manifest" "$T/v/manifest.json"
 yours F64 "$two$two$one$nan" "$(ids 5 6)"
 judge 1 "x [1, 1] is nan, expected 1"
 yours I64 "$two$two$one$one" "$(ids 5 6)"
@@ -405,7 +412,7 @@ expect 0 "text and embeddings" ./train index "$T/narrow" "$T/again.txt" --contex
 
 # embeddings that do not fit together; ids whose text is not known
 expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefix 20 --ttt-prompts 1 \
-    --experts "$T/m/experts" --centroids test/vectors/model/centroids.safetensors --query test/vectors/query.safetensors
+    --experts "$T/m/experts" --centroids test/build/vectors/model/centroids.safetensors --query test/build/vectors/query.safetensors
 cp -r "$T/m" "$T/unread" && sed 's/"ByteLevel"/"Whitespace"/' "$T/m/tokenizer.json" > "$T/unread/tokenizer.json"
 expect 3 "no tokenizer" ./run route "$T/unread" --ids "$T/prompt.ids"
 expect 0 "" ./run generate "$T/unread" --ids "$T/prompt.ids" --no-experts --tokens 2

@@ -260,7 +260,7 @@ static int trace_of(int cached, int gradients, int adapter)
     if (code == TTMM_OK) code = ttmm_trace_new(&t, &m, &mix, NULL, token, 4, cached, gradients, &err);
     if (code == TTMM_OK) code = ttmm_arrays_write(t.array, t.n, at("trace"), "", &err);
     if (code == TTMM_OK)
-        code = ttmm_compare(at("trace"), at("old/corpus.safetensors"), 0, 0, no_report, NULL, &failures, &err);
+        code = ttmm_compare(at("trace"), at("old/corpus.safetensors"), 0, 0, 0, no_report, NULL, &failures, &err);
     ttmm_trace_free(&t);
     ttmm_lora_free(&l);
     ttmm_model_free(&m);

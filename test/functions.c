@@ -1,6 +1,6 @@
 /* functions.c - tests of exp, log, sin and cos (section 2 of ttmm.c).
  *
- * As doubles they are within the bounds stated beside them: at the arguments of test/vectors/functions.txt (hard
+ * As doubles they are within the bounds stated beside them: at the arguments of test/functions.txt (hard
  * cases, all exponents, the worst that a search found), whose values mpmath computed (test/functions.py), and at
  * random ones against the C library's long double. As floats they are correctly rounded (sin and cos up to 2^22),
  * but for log at five and sin at two: here a sample of arguments and those seven, in test/exhaustive.c all 2^32.
@@ -51,7 +51,7 @@ static void against_mpmath(void)
     char name[8];
     double x, nearest, rest;
     int fields, count[FUNCTIONS] = {0};
-    FILE *file = fopen("test/vectors/functions.txt", "r");
+    FILE *file = fopen("test/functions.txt", "r");
     CHECK(file != NULL);
     if (!file) return;
     while ((fields = fscanf(file, "%7s %lf %lf %lf", name, &x, &nearest, &rest)) == 4) {

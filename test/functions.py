@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""functions.py - writes test/vectors/functions.txt: arguments of exp, log, sin and cos with their true values, from
+"""functions.py - writes test/functions.txt: arguments of exp, log, sin and cos with their true values, from
 mpmath at 600 bits. test/functions.c reads it and measures ttmm's errors. From the root:
 
-    python3 test/functions.py > test/vectors/functions.txt
+    python3 test/functions.py > test/functions.txt
 
 A line: function, argument, the double nearest to the true value, and what that leaves: (true value - double) / u, where
 u is the distance from the double's magnitude to the next larger one. So an error is known to 0.00001 u. Nothing here
