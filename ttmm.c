@@ -215,19 +215,16 @@ static size_t add_size(size_t a, size_t b) { return a > SIZE_MAX - b ? SIZE_MAX 
 
 /* One block of memory per object. A lay_out_ function takes the object's arrays from an arena, and is called twice:
  * first with base NULL, which only adds up the size, then with memory. So sizes are known before anything is allocated,
- * and cannot disagree with the pointers. Every array begins at a multiple of 64 bytes, a cache line, and is followed by
- * 64 numbers of slack: the kernels may load a whole vector at the end of a row. */
+ * and cannot disagree with the pointers. Every array begins at a multiple of 64 bytes, a cache line. */
 typedef struct {
     char *base;
     size_t used;
 } arena;
 
-enum { SLACK = 64 };
-
 static void *take(arena *a, size_t count, size_t size)
 {
     void *p = a->base ? a->base + a->used : NULL;
-    size_t bytes = mul_size(add_size(count, SLACK), size);
+    size_t bytes = mul_size(count, size);
     a->used = add_size(a->used, add_size(bytes, 63) == SIZE_MAX ? SIZE_MAX : (bytes + 63) / 64 * 64);
     return p;
 }
@@ -761,7 +758,7 @@ size_t ttmm_merge_scratch(const ttmm_config *c, const ttmm_mix *mix)
         const size_t sides = kind_rows(c, kind) + kind_cols(c, kind);
         widest = sides > widest ? sides : widest;
     }
-    return add_size(mul_size(ranks, widest), SLACK);
+    return mul_size(ranks, widest);
 }
 
 /* ==== 5. The transformer's layers ================================================================================= */
@@ -2157,11 +2154,16 @@ enum { SUM_VECTORS = 2 };
 #endif
 enum { SUM_COLS = SUM_VECTORS * WIDTH };
 
-/* A whole vector (the arena's slack allows it), the lanes from n on cleared. */
+/* The first n < WIDTH numbers at p, zeros in the other lanes: a whole vector is loaded, and those from n on cleared,
+ * if it does not reach past `end`, where there may be no memory. */
 static const lane_word keep_first[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
-INLINE vector load_part(const real *p, size_t n)
+INLINE vector load_part(const real *p, size_t n, const real *end)
 {
-    return (vector)(*(const vector_mask *)p & *(const vector_mask *)(keep_first + LANES - n));
+    if ((size_t)(end - p) >= WIDTH)
+        return (vector)(*(const vector_mask *)p & *(const vector_mask *)(keep_first + LANES - n));
+    real part[WIDTH] = {0};
+    memcpy(part, p, n * sizeof *part);
+    return LOAD(part);
 }
 
 /* Halve the accumulators of a tile: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the defined order.
@@ -2211,6 +2213,7 @@ static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *
 {
     vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
     real panel[AXIS * TILE_COLS] ALIGNED, sums[2][TILE_COLS] ALIGNED;
+    const real *end = a + (rows - 1) * lda + inner;
     for (size_t from = 0; from < inner; from += AXIS) {
         const size_t length = inner - from < AXIS ? inner - from : AXIS;
         const size_t padded = (length + LANES - 1) / LANES * LANES;
@@ -2243,7 +2246,7 @@ static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *
                     }
                 }
                 if (k < length) {
-                    const vector v0 = load_part(a0 + k, length - k), v1 = load_part(a1 + k, length - k);
+                    const vector v0 = load_part(a0 + k, length - k, end), v1 = load_part(a1 + k, length - k, end);
                     EACH (j, TILE_COLS) {
                         acc[j] += v0 * LOAD(w + j * LANES);
                         acc[TILE_COLS + j] += v1 * LOAD(w + j * LANES);
@@ -2272,6 +2275,7 @@ static void nt_row(real *c, const real *a, const real *b, size_t ldb, size_t col
 {
     vector part[PARTS][TILE_OUTPUTS] ALIGNED;
     real sums[TILE_OUTPUTS] ALIGNED;
+    const real *end = b + (cols - 1) * ldb + inner;
     for (size_t j = 0; j < TILE_OUTPUTS; j += TILE_COLS) {
         const real *bj[TILE_COLS];
         EACH (i, TILE_COLS) bj[i] = b + (j + i < cols ? j + i : cols - 1) * ldb;
@@ -2284,8 +2288,8 @@ static void nt_row(real *c, const real *a, const real *b, size_t ldb, size_t col
                 EACH (i, TILE_COLS) acc[i] += v * LOAD(bj[i] + k);
             }
             if (k < inner) {
-                const vector v = load_part(a + k, inner - k);
-                EACH (i, TILE_COLS) acc[i] += v * load_part(bj[i] + k, inner - k);
+                const vector v = load_part(a + k, inner - k, a + inner);
+                EACH (i, TILE_COLS) acc[i] += v * load_part(bj[i] + k, inner - k, end);
             }
             EACH (i, TILE_COLS) part[p][j + i] = acc[i];
         }
@@ -2388,17 +2392,17 @@ static void nn_strip(real *c, const real *c0, size_t ldc, const real *a, size_t 
 
 /* Where enough rows use it, a panel of b is copied to lie densely: its rows are far apart, each on a page of its own.
  * 128 rows of 32 floats are 16 KiB, half of a first cache. A sum goes on from one panel to the next in memory, which
- * alters nothing. Columns that do not fill a tile are computed in a tile on the side: no number past them is read, as
- * another thread may be storing it. */
+ * alters nothing. Columns that do not fill a tile are computed in a tile on the side, from a panel: no number past them
+ * is read, as another thread may be storing it, or there is none. */
 enum { PANEL_ROWS = 128 };
 
 static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
                             const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
     real panel[PANEL_ROWS * SUM_COLS] ALIGNED, side[SUM_ROWS * SUM_COLS] ALIGNED;
-    const int dense = rows > 2 * SUM_ROWS && ldb > SUM_COLS;
     for (size_t j = 0; j < cols; j += SUM_COLS) {
         const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS, bytes = width * sizeof *c;
+        const int dense = width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS);
         if (dense && width < SUM_COLS) memset(panel, 0, sizeof panel);
         for (size_t k = 0; k < inner; k += PANEL_ROWS) {
             const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? SUM_COLS : ldb;
@@ -3792,7 +3796,7 @@ static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *
     arena a = {0};
     free(c->embedding_block);
     c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
-    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim + SLACK : 0);
+    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim : 0);
     take_reals(&a, numbers);
     int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
     if (code) return code;

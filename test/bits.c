@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { K = 3, RANK = 3, CONTEXT = 48, V = TTMM_BYTES, E = TTMM_EMBED_DIM, SLACK = 64, BATCH = 21, NEIGHBOURS = 3 };
+enum { K = 3, RANK = 3, CONTEXT = 48, V = TTMM_BYTES, E = TTMM_EMBED_DIM, BATCH = 21, NEIGHBOURS = 3 };
 
 /* No width is a multiple of 16, the number of lanes of a sum. */
 static const ttmm_config shape = {.dim = 40,
@@ -35,7 +35,7 @@ static void must(int code)
 
 static void *room(size_t count, size_t size)
 {
-    void *p = calloc(count + SLACK, size);
+    void *p = calloc(count, size);
     return p ? p : (must(ttmm_fail(&err, TTMM_NO_ROOM, "out of memory")), p);
 }
 

@@ -20,7 +20,7 @@ static const ttmm_config config = {.dim = 12,
                                    .end = {V - 1}};
 static ttmm_model base, merged;
 static ttmm_lora lora[K], deeper;
-static real centroid[K * E + SLACK], idf[E];
+static real centroid[K * E], idf[E];
 static const int prompt[T] = {3, 1, 4, 1, 5, 9};
 
 static void must(int code)

@@ -421,7 +421,7 @@ static void clusters_and_neighbours(void)
     enum { K = 4, NEAREST = 6, SIFT = 8 };
     size_t n, E, rows, index[SIFT];
     int cluster[64];
-    real centroid[K * 6 + SLACK], scratch[32 * (SIFT + 2)];
+    real centroid[K * 6], scratch[32 * (SIFT + 2)];
     const real *x = given("given/cluster.safetensors", "x", &n, &E);
     CHECK(n <= 64 && E == 6);
     must(ttmm_cluster(cluster, centroid, x, n, E, K, 1, &err));

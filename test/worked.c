@@ -27,7 +27,7 @@ static void are(int line, const char *what, const real *x, double tolerance, con
     }
 }
 
-/* Arrays that a test may use, with the slack that kernels may read. */
+/* Arrays that a test may use. */
 enum { ROOM = 300 };
 static real x[ROOM], y[ROOM], u[ROOM], q[ROOM], k[ROOM], v[ROOM], dx[ROOM], dy[ROOM], dq[ROOM], dk[ROOM], dv[ROOM];
 
@@ -191,7 +191,7 @@ static void attention(void)
 {
     const ttmm_config c = {.n_heads = 1, .n_kv_heads = 1, .head_dim = 4};
     const size_t start[] = {0, 3};
-    const thread_scratch scratch = {u, 2 * ATTENTION_ROWS * 3, 1}; /* ROOM is more, with the slack */
+    const thread_scratch scratch = {u, 2 * ATTENTION_ROWS * 3, 1};
     for (int i = 0; i < 12; i++) q[i] = k[i] = v[i] = dy[i] = dq[i] = dk[i] = dv[i] = 0;
     q[8] = 2, k[0] = (real)log(2), v[0] = 8, v[4] = 4, dy[8] = 1;
     attention_forward(y, q, k, v, start, 1, 0, &c, scratch);
