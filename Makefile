@@ -38,7 +38,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(if $(filter 1,$(PLAIN)),-DTTMM_PLAIN) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method worked library files trace vectors interop faults
+TESTS = functions layers method worked library files views trace vectors interop faults
 
 all: train run
 

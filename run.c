@@ -190,7 +190,7 @@ static const ttmm_lora *load_expert(size_t k)
 {
     char folder[4096];
     path_of_expert(folder, k);
-    if (model.expert[k].matrix == NULL) check(ttmm_lora_read(&model.expert[k], &model.base.config, folder, &err));
+    if (model.expert[k].matrix == NULL) check(ttmm_lora_open(&model.expert[k], &model.base.config, folder, &err));
     return &model.expert[k];
 }
 
@@ -268,12 +268,14 @@ static ttmm_mix all_experts(void)
     return (ttmm_mix){x->K, x->lora, x->weight};
 }
 
-/* All that routing needs; experts are merged into the base in place: this process answers one prompt. */
+/* All that routing needs; experts are merged into the base in place, as this process answers one prompt, or, if the base
+ * is mapped, into a copy that is made when it is needed. */
 static void load_routing(void)
 {
+    static ttmm_model copy;
     if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
     load_centroids();
-    begin_mixture(&model.with, &model.base, option.active);
+    begin_mixture(&model.with, model.base.view ? &copy : &model.base, option.active);
     load_query();
 }
 
@@ -317,7 +319,7 @@ static void load_ttt(tuner *ttt)
              model.folder, ttmm_longest_sequence(text), context, context);
     path_of_expert(folder, 0);
     if (ttmm_exists(folder, "adapter_config.json")) { /* of the experts' form */
-        check(ttmm_lora_read(&like, &model.base.config, folder, &err));
+        check(ttmm_lora_open(&like, &model.base.config, folder, &err));
         rank = (int)ttmm_lora_rank(&like), alpha = like.alpha;
         ttmm_lora_free(&like);
     }
@@ -551,7 +553,7 @@ static void verb_generate(void)
     check(ttmm_config_note(note, sizeof note, &model.base.config, model.folder, &err));
     if (*note && !quiet) fprintf(stderr, "%s: %s; the options of generate count\n", model.folder, note);
     if (option.adapter) {
-        check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
+        check(ttmm_lora_open(&adapter, &model.base.config, option.adapter, &err));
         generate_with(&adapter_alone);
     } else if (option.ttt) {
         generate_with_ttt();
@@ -627,7 +629,7 @@ static void verb_trace(void)
     size_t n = 0;
     check_trace_options(routed);
     if (option.adapter) {
-        check(ttmm_lora_read(&adapter, &model.base.config, option.adapter, &err));
+        check(ttmm_lora_open(&adapter, &model.base.config, option.adapter, &err));
         mix = adapter_alone;
     }
     ttmm_mixture *x = &model.with;
@@ -844,7 +846,7 @@ static void load_methods(void)
     if (experts) load_centroids();
     if ((corpus || experts) && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
-    if (there[FINETUNED]) check(ttmm_lora_read(&adapter, &model.base.config, folder, &err));
+    if (there[FINETUNED]) check(ttmm_lora_open(&adapter, &model.base.config, folder, &err));
     eval.seat = allocate((size_t)option.jobs, sizeof *eval.seat, "the jobs");
     for (seat *s = eval.seat; s < eval.seat + option.jobs; s++) {
         if (there[TTT]) load_ttt(&s->ttt);
@@ -1133,13 +1135,16 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     const ttmm_pass_size merged = ttmm_decoding_size(T, T, 0), beside = ttmm_decoding_size(T, T, rank);
     const ttmm_pass_size scored = scoring_size(T, rank), step = ttmm_decoding_size(1, DECODED, rank);
     const size_t weights = model.base.n * sizeof(real), lora = ttmm_lora_bytes(c, (int)rank);
+    size_t stored; /* the weights in place */
     const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
     const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
-    const size_t base = weights + text + K * model.with.E * sizeof(real);
+    check(ttmm_model_bytes(&stored, c, model.folder, &err));
+    const size_t base = stored + text + K * model.with.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
-    print_size("generate, experts merged in",
-               base + some * lora + ttmm_merge_scratch(c, &chosen) * sizeof(real) + ttmm_pass_bytes(c, &merged));
+    print_size("generate, experts merged in", base - stored + weights + some * lora +
+                                                  ttmm_merge_scratch(c, &chosen) * sizeof(real) +
+                                                  ttmm_pass_bytes(c, &merged));
     print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
     const size_t job = weights + ttmm_merge_scratch(c, &all) * sizeof(real) + ttmm_pass_bytes(c, &scored);
     const size_t eval_all = base + (K + 1) * lora + MEMBERS * ttmm_pass_bytes(c, &step);
@@ -1351,7 +1356,10 @@ static void measure_all(void)
     const double attention = 2 * L * HS * T; /* flops: q.k and P v, 4 a pair and number, of half of all pairs */
     const double train = 6 * (P + head) + 3.5 * attention;
     const double lora = 4 * (P + head) + 7 * a + 3.5 * attention; /* dW is not needed */
-    const double word = sizeof(real), weights = word * (P + head);
+    const double word = sizeof(real);
+    size_t stored = model.base.n * sizeof(real);
+    if (model.base.view) check(ttmm_model_bytes(&stored, c, argument[0], &err));
+    const double weights = (P + head) * (double)stored / (double)model.base.n;
     const ttmm_pass_size size = ttmm_decoding_size(bench.T, bench.T, (size_t)option.rank);
     measure_training("train", NULL, option.batch, N * train, 9 * word * (double)model.base.n, 1);
     make_experts();
@@ -1374,7 +1382,8 @@ static void verb_bench(void)
         FAIL(TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
     check_only();
     if (option.shape) make_model();
-    else check(ttmm_model_read(&model.base, argument[0], &err));
+    else if (is_wanted("train") || is_wanted("merge")) check(ttmm_model_read(&model.base, argument[0], &err));
+    else check(ttmm_model_open(&model.base, argument[0], &err)); /* nothing writes to it */
     bench.T = smaller((size_t)option.bench_context, (size_t)model.base.config.context);
     bench.decoded = smaller(bench.T, 8), bench.prompt = smaller(bench.T, 50);
     make_text();
@@ -1419,6 +1428,13 @@ static void check_word(const char *name, const char *value, const char *a, const
     FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s or %s", name, value, a, b);
 }
 
+/* Whether experts will be merged into the base, which then is read: it would be mapped in vain. */
+static int merges_for_sure(void (*verb)(void))
+{
+    if (verb == verb_trace) return (option.route || option.query) && how_to_merge(TTMM_DENSE) == TTMM_DENSE;
+    return verb == verb_merge || (verb == verb_generate && how_to_merge(TTMM_FASTER) == TTMM_DENSE);
+}
+
 int main(int argc, char **argv)
 {
     size_t v;
@@ -1438,7 +1454,8 @@ int main(int argc, char **argv)
         if (action[v] == verb_info || action[v] == verb_tokenize) { /* the shape alone: weights are sizes */
             check(ttmm_config_read(&model.base.config, model.folder, &err));
             model.base.n = ttmm_n_weights(&model.base.config);
-        } else check(ttmm_model_read(&model.base, model.folder, &err));
+        } else if (merges_for_sure(action[v])) check(ttmm_model_read(&model.base, model.folder, &err));
+        else check(ttmm_model_open(&model.base, model.folder, &err));
     }
     const int routed = option.query && (action[v] == verb_route || action[v] == verb_merge); /* by that alone */
     if (strstr(verbs[v].arguments, "prompt") && !routed) load_prompt(n_arguments > 1 ? argument[1] : NULL);

@@ -193,7 +193,12 @@ static inline uint64_t to_bits(double x);                    /* 10: as they are 
 static void sin_cos(double *sine, double *cosine, double x); /* 10 */
 static size_t kind_rows(const ttmm_config *c, int kind);     /* 5: the shape of a tensor */
 static size_t kind_cols(const ttmm_config *c, int kind);
+static ttmm_numbers weight(const ttmm_model *m, int layer, int kind); /* 5: a tensor, as it is stored */
+static ttmm_numbers lora_a(const ttmm_lora_matrix *l);                /* 12: A and B, as they are stored */
+static ttmm_numbers lora_b(const ttmm_lora_matrix *l);
+static int layer_kinds(const ttmm_config *c);                                         /* 12: tensors of a layer */
 static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err); /* 14 */
+static void unmap_files(void *files);                                                 /* 15 */
 
 /* ==== 1. Errors, memory, random numbers; sums and products ======================================================== */
 
@@ -359,11 +364,12 @@ size_t ttmm_argmax(const real *x, size_t n)
  *   matmul_nt   c = a b'  (add: c += a b')     c_ij = dot(a_i, b_j)             a [rows, inner]   b [cols, inner]
  *   matmul_nn   c = c0 + a b                   c_ij = c0_ij + sum_k a_ik b_kj   a [rows, inner]   b [inner, cols]
  *   matmul_tn   c = c0 + a' b                  c_ij = c0_ij + sum_k a_ki b_kj   a [inner, rows]   b [inner, cols]
- * c, c0 [rows, cols] (may be the same). In nt, where the rows of both lie contiguously, a sum is a dot product, in 16
+ * c, c0 [rows, cols] (may be the same). A model's weights, the b of nt and nn, may be stored in 16 bits: they count as
+ * the reals that they stand for. In nt, where the rows of both lie contiguously, a sum is a dot product, in 16
  * lanes; in the others rows of b are added up, k ascending from c0. The three of a linear layer y = x W': the layer
  * itself is nt; dx = dy W is nn; dW = dy' x is tn. They run on all threads, in blocks of outputs (section 11). */
-static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add);
-static void matmul_nn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner);
+static void matmul_nt(real *c, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner, int add);
+static void matmul_nn(real *c, const real *c0, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner);
 static void matmul_tn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner);
 
 /* One block of outputs, on one thread. Rows are ldc, lda and ldb numbers apart. In nn element (i, k) of a is at
@@ -394,6 +400,11 @@ static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, 
     }
 }
 #endif
+
+static ttmm_numbers reals(const real *x) { return (ttmm_numbers){x, TTMM_REAL}; }
+
+/* out [n]: overwritten with the numbers at .. at + n - 1 of x, converted exactly (64 bits to 32: rounded) */
+static void to_reals(real *out, ttmm_numbers x, size_t at, size_t n);
 
 /* A loop runs on several threads if it has more than so many multiply-adds (or a fraction of so many where one costs
  * more, as an exponential does): 10 microseconds of work, a few times what it takes to wake the other threads. */
@@ -740,12 +751,18 @@ void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, rea
             const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
             const size_t R = (size_t)l->rank;
             const real factor = mix->weight[k] * l->scale;
-            memcpy(a + column * in, l->a, R * in * sizeof *a);
-            for (size_t o = 0; o < out; o++)
-                for (size_t r = 0; r < R; r++) b[o * ranks + column + r] = factor * l->b[o * R + r];
+            to_reals(a + column * in, lora_a(l), 0, R * in);
+            for (size_t o = 0; o < out; o++) {
+                real *bo = b + o * ranks + column;
+                to_reals(bo, lora_b(l), o * R, R);
+                for (size_t r = 0; r < R; r++) bo[r] *= factor;
+            }
             column += R;
         }
-        matmul_nn(ttmm_weight(to, layer, kind), ttmm_weight(from, layer, kind), b, a, out, in, ranks);
+        const ttmm_numbers before = weight(from, layer, kind);
+        real *w = ttmm_weight(to, layer, kind);
+        if (before.type != TTMM_REAL) to_reals(w, before, 0, out * in);
+        matmul_nn(w, before.type == TTMM_REAL ? before.data : w, b, reals(a), out, in, ranks);
     }
 }
 
@@ -810,6 +827,16 @@ real *ttmm_weight(const ttmm_model *m, int layer, int kind)
     return m->data + m->offset[kind] + (kind < TTMM_LAYER_KINDS ? (size_t)layer * m->stride : 0);
 }
 
+/* The same of any model, as they are stored. */
+static ttmm_numbers weight(const ttmm_model *m, int layer, int kind)
+{
+    if (m->view == NULL) return reals(ttmm_weight(m, layer, kind));
+    const int kinds = layer_kinds(&m->config);
+    if (kind == TTMM_HEAD && m->config.tied) kind = TTMM_EMBED;
+    return m
+        ->view[kind < TTMM_LAYER_KINDS ? layer * kinds + kind : m->config.n_layers * kinds + kind - TTMM_LAYER_KINDS];
+}
+
 /* The start of pre-training: gains 1, biases 0, matrices normal with standard deviation 0.02; those that write into the
  * residual stream 0.02 / sqrt(2 L), so that the sum of 2 L such contributions does not grow with depth (Radford et al.
  * 2019, section 2.3). */
@@ -831,9 +858,9 @@ void ttmm_model_init(ttmm_model *m, uint64_t seed)
  * t, each takes columns of its own, 16 at a time, so that t ascends inside every sum. */
 
 /* Embedding matrix: x_t = E[token_t].        x [N, D]: overwritten;   embed [V, D] */
-static void embedding_forward(real *x, const real *embed, const int *token, size_t N, size_t D)
+static void embedding_forward(real *x, ttmm_numbers embed, const int *token, size_t N, size_t D)
 {
-    for (size_t t = 0; t < N; t++) memcpy(x + t * D, embed + (size_t)token[t] * D, D * sizeof(real));
+    for (size_t t = 0; t < N; t++) to_reals(x + t * D, embed, (size_t)token[t] * D, D);
 }
 
 /* A row of E is used by every position whose token it is, so their gradients add up:
@@ -1161,11 +1188,20 @@ size_t ttmm_mix_rank(const ttmm_mix *mix)
     return most;
 }
 
+/* A gain or bias, in place or, if it is stored otherwise, as reals in row. */
+static const real *vector_of(real *row, const ttmm_model *m, int layer, int kind)
+{
+    const ttmm_numbers x = weight(m, layer, kind);
+    if (x.type == TTMM_REAL) return x.data;
+    to_reals(row, x, 0, kind_size(&m->config, kind));
+    return row;
+}
+
 /* u = s A x, what an adapter's B sees.    u [N, R]: overwritten;   x [N, in];   s = weight scale */
 static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, real s, size_t N)
 {
     const size_t R = (size_t)l->rank;
-    matmul_nt(u, x, l->a, N, R, l->in, 0);
+    matmul_nt(u, x, lora_a(l), N, R, l->in, 0);
     for (size_t i = 0; i < N * R; i++) u[i] *= s;
 }
 
@@ -1173,18 +1209,18 @@ static void adapter_forward(real *u, const real *x, const ttmm_lora_matrix *l, r
  * k and v where the model has it. This is what "beside the weights" means: the same function as that of the merged
  * matrix, at (in + out) R multiply-adds a token and adapter on top of W x's in out. Merging costs in out R an adapter
  * once, and nothing a token.
- *   y [N, out]: overwritten;   x [N, in];   W [out, in];   u [N, R]: scratch */
-static void linear_forward(real *y, real *u, const real *x, const ttmm_model *m, const ttmm_mix *mix, int layer,
-                           int kind, size_t N)
+ *   y [N, out]: overwritten;   x [N, in];   W [out, in];   u [N, R], row [out]: scratch */
+static void linear_forward(real *y, real *u, real *row, const real *x, const ttmm_model *m, const ttmm_mix *mix,
+                           int layer, int kind, size_t N)
 {
     const size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
-    matmul_nt(y, x, ttmm_weight(m, layer, kind), N, out, in, 0);
-    if (has_bias(&m->config, kind)) bias_forward(y, ttmm_weight(m, layer, TTMM_Q_BIAS + kind), N, out);
+    matmul_nt(y, x, weight(m, layer, kind), N, out, in, 0);
+    if (has_bias(&m->config, kind)) bias_forward(y, vector_of(row, m, layer, TTMM_Q_BIAS + kind), N, out);
     for (size_t k = 0; mix && k < mix->n; k++) {
         const ttmm_lora_matrix *l = &mix->lora[k]->matrix[layer * TTMM_MATRICES + kind];
         if (l->rank == 0) continue;
         adapter_forward(u, x, l, mix->weight[k] * l->scale, N);
-        matmul_nt(y, u, l->b, N, out, (size_t)l->rank, 1);
+        matmul_nt(y, u, lora_b(l), N, out, (size_t)l->rank, 1);
     }
 }
 
@@ -1203,7 +1239,7 @@ static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, co
                             const ttmm_model *m, const ttmm_mix *mix, int layer, int kind, size_t N)
 {
     const size_t out = kind_rows(&m->config, kind), in = kind_cols(&m->config, kind);
-    matmul_nn(dx, dx, dy, ttmm_weight(m, layer, kind), N, in, out);
+    matmul_nn(dx, dx, dy, weight(m, layer, kind), N, in, out);
     if (dm) {
         real *dw = ttmm_weight(dm, layer, kind);
         matmul_tn(dw, dw, dy, x, out, in, N);
@@ -1221,10 +1257,10 @@ static void linear_backward(real *dx, ttmm_model *dm, ttmm_lora *dl, real *u, co
         }
         real *dv = u;
         memset(dv, 0, N * R * sizeof *dv);
-        matmul_nn(dv, dv, dy, l->b, N, R, out);
+        matmul_nn(dv, dv, dy, lora_b(l), N, R, out);
         for (size_t i = 0; i < N * R; i++) dv[i] *= s;
         if (d) matmul_tn(d->a, d->a, dv, x, R, in, N);
-        matmul_nn(dx, dx, dv, l->a, N, in, R);
+        matmul_nn(dx, dx, dv, lora_a(l), N, in, R);
     }
 }
 
@@ -1249,6 +1285,7 @@ struct ttmm_pass {
     activations *layer;  /* [L]; without backward all layers share one set (but not the cache) */
     real *last, *final_inv_r, *final_norm, *logits, *nll; /* [N, D], [N], [N, D], [size.logits, V], [N] */
     real *u;                                              /* [N, R] scratch of adapters */
+    real *row;                                            /* a gain or a bias */
     thread_scratch scratch;
     real *dx, *dnorm, *dq, *dk, *dv, *dattn, *dgate, *dup, *dact; /* backward only */
 };
@@ -1292,30 +1329,32 @@ int ttmm_forward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const i
     p->N = N, p->B = B, p->past = past;
     memcpy(p->token, token, N * sizeof *token);
     memcpy(p->start, start, (B + 1) * sizeof *start);
-    embedding_forward(p->layer[0].x, ttmm_weight(m, 0, TTMM_EMBED), token, N, D);
+    embedding_forward(p->layer[0].x, weight(m, 0, TTMM_EMBED), token, N, D);
     for (size_t i = 0; i < L; i++) {
         activations *s = &p->layer[i];
         const int l = (int)i;
         real *k = s->k + past * G * S, *v = s->v + past * G * S, *next = i + 1 < L ? p->layer[i + 1].x : p->last;
 
-        rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, ttmm_weight(m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
-        linear_forward(s->q, p->u, s->attn_norm, m, mix, l, TTMM_Q, N);
-        linear_forward(k, p->u, s->attn_norm, m, mix, l, TTMM_K, N);
-        linear_forward(v, p->u, s->attn_norm, m, mix, l, TTMM_V, N);
+        rmsnorm_forward(s->attn_norm, s->attn_inv_r, s->x, vector_of(p->row, m, l, TTMM_ATTN_NORM), N, D, c->norm_eps);
+        linear_forward(s->q, p->u, p->row, s->attn_norm, m, mix, l, TTMM_Q, N);
+        linear_forward(k, p->u, p->row, s->attn_norm, m, mix, l, TTMM_K, N);
+        linear_forward(v, p->u, p->row, s->attn_norm, m, mix, l, TTMM_V, N);
         rotary(s->q, p->cosine, p->sine, past, start, B, H, S, 1);
         rotary(k, p->cosine, p->sine, past, start, B, G, S, 1);
         attention_forward(s->attn, s->q, s->k, s->v, start, B, past, c, p->scratch);
-        linear_forward(s->attn_out, p->u, s->attn, m, mix, l, TTMM_O, N);
+        linear_forward(s->attn_out, p->u, p->row, s->attn, m, mix, l, TTMM_O, N);
         add_to(s->middle, s->x, s->attn_out, N * D);
 
-        rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, ttmm_weight(m, l, TTMM_MLP_NORM), N, D, c->norm_eps);
-        linear_forward(s->gate, p->u, s->mlp_norm, m, mix, l, TTMM_GATE, N);
-        linear_forward(s->up, p->u, s->mlp_norm, m, mix, l, TTMM_UP, N);
+        rmsnorm_forward(s->mlp_norm, s->mlp_inv_r, s->middle, vector_of(p->row, m, l, TTMM_MLP_NORM), N, D,
+                        c->norm_eps);
+        linear_forward(s->gate, p->u, p->row, s->mlp_norm, m, mix, l, TTMM_GATE, N);
+        linear_forward(s->up, p->u, p->row, s->mlp_norm, m, mix, l, TTMM_UP, N);
         swiglu_forward(s->act, s->gate, s->up, N * F);
-        linear_forward(s->mlp_out, p->u, s->act, m, mix, l, TTMM_DOWN, N);
+        linear_forward(s->mlp_out, p->u, p->row, s->act, m, mix, l, TTMM_DOWN, N);
         add_to(next, s->middle, s->mlp_out, N * D);
     }
-    rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, ttmm_weight(m, 0, TTMM_FINAL_NORM), N, D, c->norm_eps);
+    rmsnorm_forward(p->final_norm, p->final_inv_r, p->last, vector_of(p->row, m, 0, TTMM_FINAL_NORM), N, D,
+                    c->norm_eps);
     return TTMM_OK;
 }
 
@@ -1333,7 +1372,7 @@ const real *ttmm_logits(ttmm_pass *p, const ttmm_model *m, size_t first, size_t 
 {
     const size_t D = (size_t)p->config.dim, V = (size_t)p->config.vocab;
     if (rows > p->size.logits || first > p->N || rows > p->N - first) return NULL;
-    matmul_nt(p->logits, p->final_norm + first * D, ttmm_weight(m, 0, TTMM_HEAD), rows, V, D, 0);
+    matmul_nt(p->logits, p->final_norm + first * D, weight(m, 0, TTMM_HEAD), rows, V, D, 0);
     return p->logits;
 }
 
@@ -1356,7 +1395,7 @@ static void all_losses(ttmm_pass *p, const ttmm_model *m, real *nll, real scale,
         if (scale == 0) continue;
         real *d = p->dnorm + first * D;
         memset(d, 0, rows * D * sizeof *d);
-        matmul_nn(d, d, p->logits, ttmm_weight(m, 0, TTMM_HEAD), rows, D, V);
+        matmul_nn(d, d, p->logits, weight(m, 0, TTMM_HEAD), rows, D, V);
         if (dm) {
             real *dw = ttmm_weight(dm, 0, TTMM_HEAD);
             matmul_tn(dw, dw, p->logits, p->final_norm + first * D, V, D, rows);
@@ -1381,7 +1420,7 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
     const double loss = (double)sum(p->nll, N) / (double)(N - B);
     zero(p->dx, N * D);
     rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, 0, TTMM_FINAL_NORM) : NULL, p->dnorm, p->last,
-                     ttmm_weight(m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
+                     vector_of(p->row, m, 0, TTMM_FINAL_NORM), p->final_inv_r, N, D);
     for (int l = c->n_layers - 1; l >= 0; l--) {
         const activations *s = &p->layer[l];
 
@@ -1392,7 +1431,7 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
         linear_backward(p->dnorm, dm, dl, p->u, p->dgate, s->mlp_norm, m, mix, l, TTMM_GATE, N);
         linear_backward(p->dnorm, dm, dl, p->u, p->dup, s->mlp_norm, m, mix, l, TTMM_UP, N);
         rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_MLP_NORM) : NULL, p->dnorm, s->middle,
-                         ttmm_weight(m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
+                         vector_of(p->row, m, l, TTMM_MLP_NORM), s->mlp_inv_r, N, D);
 
         zero(p->dattn, N * H * S);
         linear_backward(p->dattn, dm, dl, p->u, p->dx, s->attn, m, mix, l, TTMM_O, N);
@@ -1407,7 +1446,7 @@ double ttmm_backward(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, ttm
         linear_backward(p->dnorm, dm, dl, p->u, p->dk, s->attn_norm, m, mix, l, TTMM_K, N);
         linear_backward(p->dnorm, dm, dl, p->u, p->dv, s->attn_norm, m, mix, l, TTMM_V, N);
         rmsnorm_backward(p->dx, dm ? ttmm_weight(dm, l, TTMM_ATTN_NORM) : NULL, p->dnorm, s->x,
-                         ttmm_weight(m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
+                         vector_of(p->row, m, l, TTMM_ATTN_NORM), s->attn_inv_r, N, D);
     }
     if (dm) embedding_backward(ttmm_weight(dm, 0, TTMM_EMBED), p->dx, p->token, N, D);
     return loss;
@@ -2116,6 +2155,31 @@ typedef real vector; /* for ttmm_peak_flops */
 #endif
 enum { WIDTH = sizeof(vector) / sizeof(real) }; /* lanes of a vector */
 
+/* Stored numbers. 16 bits become 32 exactly: those of bfloat16 are the upper half of a float's; a half precision number's
+ * exponent and fraction, moved to a float's place, are the number times 2^-112, of the smallest ones too, as exponent 0
+ * means the same in both. */
+static real of_16_bits(uint32_t x, int type)
+{
+    const uint32_t bits = type == TTMM_BF16 ? x << 16 : (x & 0x7fff) << 13;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    if (type == TTMM_F16) f = (x & 0x8000 ? -f : f) * 0x1p112F;
+    return (real)f;
+}
+
+static void to_reals(real *out, ttmm_numbers x, size_t at, size_t n)
+{
+    if (x.type == TTMM_REAL) memcpy(out, (const real *)x.data + at, n * sizeof *out);
+    else if (x.type == TTMM_F64)
+        for (size_t i = 0; i < n; i++) out[i] = (real)((const double *)x.data)[at + i];
+    else if (x.type == TTMM_F32)
+        for (size_t i = 0; i < n; i++) out[i] = (real)((const float *)x.data)[at + i];
+    else if (x.type == TTMM_BF16)
+        for (size_t i = 0; i < n; i++) out[i] = of_16_bits(((const uint16_t *)x.data)[at + i], TTMM_BF16);
+    else
+        for (size_t i = 0; i < n; i++) out[i] = of_16_bits(((const uint16_t *)x.data)[at + i], TTMM_F16);
+}
+
 #if KERNELS
 enum { PARTS = LANES / WIDTH }; /* vectors of a sum */
 
@@ -2166,6 +2230,32 @@ INLINE vector load_part(const real *p, size_t n, const real *end)
     return LOAD(part);
 }
 
+/* The vector from number k of a row on that is stored as `type`; of its part of n < WIDTH numbers. */
+#if (defined(__clang__) || __GNUC__ >= 9) && !defined(TTMM_DOUBLE)
+#define WIDENS 1
+typedef uint16_t half_vector __attribute__((vector_size(VECTOR_BYTES / 2), aligned(2), may_alias));
+typedef uint32_t word_vector __attribute__((vector_size(VECTOR_BYTES), aligned(4), may_alias));
+INLINE vector load_stored(const void *row, size_t k, const int type)
+{
+    if (type == TTMM_REAL) return LOAD((const real *)row + k);
+    const word_vector x = __builtin_convertvector(*(const half_vector *)((const uint16_t *)row + k), word_vector);
+    if (type == TTMM_BF16) return (vector)(x << 16);
+    const vector magnitude = (vector)((x & 0x7fff) << 13) * 0x1p112F;
+    return (vector)((word_vector)magnitude | (x & 0x8000) << 16);
+}
+INLINE vector load_stored_part(const void *row, size_t k, size_t n, const void *end, const int type)
+{
+    uint16_t part[WIDTH] = {0};
+    if (type == TTMM_REAL) return load_part((const real *)row + k, n, end);
+    memcpy(part, (const uint16_t *)row + k, n * sizeof *part);
+    return load_stored(part, 0, type);
+}
+#else /* only reals */
+#define WIDENS 0
+#define load_stored(row, k, type) LOAD((const real *)(row) + (k))
+#define load_stored_part(row, k, n, end, type) load_part((const real *)(row) + (k), n, (const real *)(end))
+#endif
+
 /* Halve the accumulators of a tile: sums[i] = the sum of the lanes part[0][i], part[1][i] ..., in the defined order.
  * With vectors of 16 lanes, 16 outputs are halved at once: each round adds pairs of vectors whose halves (quarters,
  * ...) a shuffle has put side by side. */
@@ -2208,8 +2298,8 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
  * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (16 KiB). A function of its own: within
  * a longer one compilers run out of registers. */
 enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 3072 / sizeof(real) };
-static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *a, size_t lda, const real *b,
-                                               size_t ldb, size_t rows, size_t cols, size_t inner, int add)
+static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b,
+                                               size_t at, size_t ldb, size_t rows, size_t cols, size_t inner, int add)
 {
     vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
     real panel[AXIS * TILE_COLS] ALIGNED, sums[2][TILE_COLS] ALIGNED;
@@ -2222,9 +2312,10 @@ static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *
         for (size_t j = 0; j < cols; j++)
             for (size_t k = 0; k < length; k += LANES) {
                 real *to = panel + k * TILE_COLS + j * LANES;
-                const real *row = b + j * ldb + from + k;
-                if (k + LANES <= length) memcpy(to, row, LANES * sizeof *to);
-                else memcpy(to, row, (length - k) * sizeof *to);
+                const size_t first = at + j * ldb + from + k;
+                if (k + LANES <= length && b.type == TTMM_REAL)
+                    memcpy(to, (const real *)b.data + first, LANES * sizeof *to);
+                else to_reals(to, b, first, length - k < LANES ? length - k : LANES);
             }
         for (size_t i = 0; i < rows; i += 2) {
             const real *a0 = a + i * lda + from, *a1 = i + 1 < rows ? a0 + lda : a0;
@@ -2269,27 +2360,29 @@ static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *
     }
 }
 
-/* The same for one row of a and cols <= TILE_OUTPUTS rows of b, half of them at a time: each of their numbers is used
- * once, as it comes from memory, and that is faster for 8 rows side by side than for 16. */
-static void nt_row(real *c, const real *a, const real *b, size_t ldb, size_t cols, size_t inner, int add)
+/* The same for one row of a and cols <= TILE_OUTPUTS rows of b, stored as `type`, half of them at a time: each of their
+ * numbers is used once, as it comes from memory, and that is faster for 8 rows side by side than for 16. */
+INLINE void nt_row(real *c, const real *a, const char *b, size_t ldb, size_t cols, size_t inner, int add,
+                   const int type)
 {
     vector part[PARTS][TILE_OUTPUTS] ALIGNED;
     real sums[TILE_OUTPUTS] ALIGNED;
-    const real *end = b + (cols - 1) * ldb + inner;
+    const size_t bytes = type == TTMM_REAL ? sizeof *a : 2;
+    const char *end = b + ((cols - 1) * ldb + inner) * bytes;
     for (size_t j = 0; j < TILE_OUTPUTS; j += TILE_COLS) {
-        const real *bj[TILE_COLS];
-        EACH (i, TILE_COLS) bj[i] = b + (j + i < cols ? j + i : cols - 1) * ldb;
+        const char *bj[TILE_COLS];
+        EACH (i, TILE_COLS) bj[i] = b + (j + i < cols ? j + i : cols - 1) * ldb * bytes;
         for (size_t p = 0; p < PARTS; p++) {
             vector acc[TILE_COLS];
             size_t k = p * WIDTH;
             EACH (i, TILE_COLS) acc[i] = ZERO;
             for (; k + WIDTH <= inner; k += LANES) {
                 const vector v = LOAD(a + k);
-                EACH (i, TILE_COLS) acc[i] += v * LOAD(bj[i] + k);
+                EACH (i, TILE_COLS) acc[i] += v * load_stored(bj[i], k, type);
             }
             if (k < inner) {
                 const vector v = load_part(a + k, inner - k, a + inner);
-                EACH (i, TILE_COLS) acc[i] += v * load_part(bj[i] + k, inner - k, end);
+                EACH (i, TILE_COLS) acc[i] += v * load_stored_part(bj[i], k, inner - k, end, type);
             }
             EACH (i, TILE_COLS) part[p][j + i] = acc[i];
         }
@@ -2298,20 +2391,35 @@ static void nt_row(real *c, const real *a, const real *b, size_t ldb, size_t col
     for (size_t j = 0; j < cols; j++) c[j] = add ? c[j] + sums[j] : sums[j];
 }
 
+/* Returns 0 if there is no such function for b's type. */
+static int nt_row_of(real *c, const real *a, ttmm_numbers b, size_t at, size_t ldb, size_t cols, size_t inner, int add)
+{
+    const char *data = b.data;
+    if (b.type == TTMM_REAL) nt_row(c, a, data + at * sizeof *a, ldb, cols, inner, add, TTMM_REAL);
+#if WIDENS
+    else if (b.type == TTMM_BF16) nt_row(c, a, data + at * 2, ldb, cols, inner, add, TTMM_BF16);
+    else if (b.type == TTMM_F16) nt_row(c, a, data + at * 2, ldb, cols, inner, add, TTMM_F16);
+#endif
+    else return 0;
+    return 1;
+}
+
 /* The same where the axis is no longer than the lanes (an adapter's B): each lane has one product, and halving is what
  * takes time. So the vectors are of outputs here: b is transposed, SHORT_COLS of its rows at a time (4 KiB of floats,
  * well within the first cache), and the products of a vector of outputs are halved at once. A lane is never -0, as it
  * begins with 0: adding 0 at the end gives the same. n is LANES / 2 or LANES, and >= inner. */
 enum { SHORT_COLS = 64 };
-INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
-                     size_t cols, size_t inner, int add, const size_t n)
+INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t from, size_t ldb,
+                     size_t rows, size_t cols, size_t inner, int add, const size_t n)
 {
-    real bt[LANES * SHORT_COLS] ALIGNED, at[LANES] = {0};
+    real bt[LANES * SHORT_COLS] ALIGNED, at[LANES] = {0}, row[LANES];
     for (size_t j = 0; j < cols; j += SHORT_COLS) {
         const size_t width = cols - j < SHORT_COLS ? cols - j : SHORT_COLS;
         memset(bt, 0, sizeof bt);
-        for (size_t o = 0; o < width; o++)
-            for (size_t k = 0; k < inner; k++) bt[k * SHORT_COLS + o] = b[(j + o) * ldb + k];
+        for (size_t o = 0; o < width; o++) {
+            to_reals(row, b, from + (j + o) * ldb, inner);
+            for (size_t k = 0; k < inner; k++) bt[k * SHORT_COLS + o] = row[k];
+        }
         for (size_t i = 0; i < rows; i++) {
             for (size_t k = 0; k < inner; k++) at[k] = a[i * lda + k];
             for (size_t o = 0; o < width; o += WIDTH) {
@@ -2337,24 +2445,32 @@ INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, const real 
     }
 }
 
-static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
-                            size_t cols, size_t inner, int add)
+static void nt_block(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb, size_t rows,
+                     size_t cols, size_t inner, int add)
 {
     if (rows > 4 && inner <= LANES / 2) { /* with more than 4 rows transposing pays */
-        nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES / 2);
+        nt_short(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES / 2);
         return;
     }
     if (rows > 4 && inner <= LANES) {
-        nt_short(c, ldc, a, lda, b, ldb, rows, cols, inner, add, LANES);
+        nt_short(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES);
         return;
     }
-    for (size_t j = 0; rows == 1 && j < cols; j += TILE_OUTPUTS)
-        nt_row(c + j, a, b + j * ldb, ldb, cols - j < TILE_OUTPUTS ? cols - j : TILE_OUTPUTS, inner, add);
+    int alone = rows == 1;
+    for (size_t j = 0; alone && j < cols; j += TILE_OUTPUTS)
+        alone = nt_row_of(c + j, a, b, at + j * ldb, ldb, cols - j < TILE_OUTPUTS ? cols - j : TILE_OUTPUTS, inner,
+                          add);
     const size_t strip = inner <= AXIS ? rows : STRIP_ROWS; /* in one piece nothing waits */
-    for (size_t i = 0; rows > 1 && i < rows; i += strip)
+    for (size_t i = 0; !alone && i < rows; i += strip)
         for (size_t j = 0; j < cols; j += TILE_COLS)
-            nt_strip(c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb, rows - i < strip ? rows - i : strip,
+            nt_strip(c + i * ldc + j, ldc, a + i * lda, lda, b, at + j * ldb, ldb, rows - i < strip ? rows - i : strip,
                      cols - j < TILE_COLS ? cols - j : TILE_COLS, inner, add);
+}
+
+static void matmul_nt_block(real *c, size_t ldc, const real *a, size_t lda, const real *b, size_t ldb, size_t rows,
+                            size_t cols, size_t inner, int add)
+{
+    nt_block(c, ldc, a, lda, reals(b), 0, ldb, rows, cols, inner, add);
 }
 
 INLINE void nn_tile(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
@@ -2396,20 +2512,22 @@ static void nn_strip(real *c, const real *c0, size_t ldc, const real *a, size_t 
  * is read, as another thread may be storing it, or there is none. */
 enum { PANEL_ROWS = 128 };
 
-static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
-                            const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
+static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, ttmm_numbers b,
+                     size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
     real panel[PANEL_ROWS * SUM_COLS] ALIGNED, side[SUM_ROWS * SUM_COLS] ALIGNED;
     for (size_t j = 0; j < cols; j += SUM_COLS) {
         const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS, bytes = width * sizeof *c;
-        const int dense = width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS);
+        const int stored = b.type != TTMM_REAL;
+        const int dense = stored || width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS);
         if (dense && width < SUM_COLS) memset(panel, 0, sizeof panel);
         for (size_t k = 0; k < inner; k += PANEL_ROWS) {
             const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? SUM_COLS : ldb;
-            const real *p = dense ? panel : b + k * ldb + j;
+            const real *bk = stored ? NULL : (const real *)b.data + first + k * ldb + j, *p = dense ? panel : bk;
             for (size_t r = 0; dense && r < depth; r++)
-                if (width == SUM_COLS) memcpy(panel + r * SUM_COLS, b + (k + r) * ldb + j, SUM_COLS * sizeof *b);
-                else memcpy(panel + r * SUM_COLS, b + (k + r) * ldb + j, bytes);
+                if (stored) to_reals(panel + r * SUM_COLS, b, first + (k + r) * ldb + j, width);
+                else if (width == SUM_COLS) memcpy(panel + r * SUM_COLS, bk + r * ldb, SUM_COLS * sizeof *bk);
+                else memcpy(panel + r * SUM_COLS, bk + r * ldb, bytes);
             for (size_t i = 0, strip; i < rows; i += strip) {
                 real *to = c + i * ldc + j;
                 const real *from = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step;
@@ -2426,14 +2544,60 @@ static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, 
     }
     for (size_t i = 0; inner == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
 }
+
+static void matmul_nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
+                            const real *b, size_t ldb, size_t rows, size_t cols, size_t inner)
+{
+    nn_block(c, c0, ldc, a, row_step, k_step, reals(b), 0, ldb, rows, cols, inner);
+}
+#else
+/* The definitions of section 1 for stored numbers, 16 of which are reals at a time. */
+static void nt_block(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb, size_t rows,
+                     size_t cols, size_t inner, int add)
+{
+    if (b.type == TTMM_REAL) {
+        matmul_nt_block(c, ldc, a, lda, (const real *)b.data + at, ldb, rows, cols, inner, add);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            real lane[LANES] = {0}, bj[LANES], *to = c + i * ldc + j;
+            for (size_t k = 0; k < inner; k += LANES) {
+                const size_t n = inner - k < LANES ? inner - k : LANES;
+                to_reals(bj, b, at + j * ldb + k, n);
+                for (size_t l = 0; l < n; l++) lane[l] += a[i * lda + k + l] * bj[l];
+            }
+            const real product = halve(lane, LANES);
+            *to = add ? *to + product : product;
+        }
+}
+
+static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, ttmm_numbers b,
+                     size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
+{
+    if (b.type == TTMM_REAL) {
+        matmul_nn_block(c, c0, ldc, a, row_step, k_step, (const real *)b.data + first, ldb, rows, cols, inner);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j += LANES) {
+            const size_t n = cols - j < LANES ? cols - j : LANES;
+            real bk[LANES];
+            for (size_t l = 0; l < n; l++) c[i * ldc + j + l] = c0[i * ldc + j + l];
+            for (size_t k = 0; k < inner; k++) {
+                to_reals(bk, b, first + k * ldb + j, n);
+                for (size_t l = 0; l < n; l++) c[i * ldc + j + l] += a[i * row_step + k * k_step] * bk[l];
+            }
+        }
+}
 #endif
 
 /* The products on all threads, in blocks of 96 x 64 outputs: in nt, at 768 numbers a row, 300 and 200 KiB, within a
  * second cache. Blocks with the same rows of b follow each other, so that the weights are read once. */
-static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t cols, size_t inner, int add)
+static void matmul_nt(real *c, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner, int add)
 {
     if (rows * cols * inner <= WORTH_THREADS) { /* a parallel region of one thread would still cost a system call */
-        matmul_nt_block(c, cols, a, inner, b, inner, rows, cols, inner, add);
+        nt_block(c, cols, a, inner, b, 0, inner, rows, cols, inner, add);
         return;
     }
     const size_t block_rows = 96, block_cols = 64;
@@ -2441,18 +2605,18 @@ static void matmul_nt(real *c, const real *a, const real *b, size_t rows, size_t
     OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
         const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
-        matmul_nt_block(c + i * cols + j, cols, a + i * inner, inner, b + j * inner, inner,
-                        rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols,
-                        inner, add);
+        nt_block(c + i * cols + j, cols, a + i * inner, inner, b, j * inner, inner,
+                 rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, inner,
+                 add);
     }
 }
 
 /* nn and tn: the rows of a block share a panel of b. */
-static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, size_t k_step, const real *b,
+static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, size_t k_step, ttmm_numbers b,
                       size_t rows, size_t cols, size_t inner)
 {
     if (rows * cols * inner <= WORTH_THREADS) {
-        matmul_nn_block(c, c0, cols, a, row_step, k_step, b, cols, rows, cols, inner);
+        nn_block(c, c0, cols, a, row_step, k_step, b, 0, cols, rows, cols, inner);
         return;
     }
     const size_t block_rows = 96, block_cols = 64;
@@ -2460,20 +2624,19 @@ static void nn_blocks(real *c, const real *c0, const real *a, size_t row_step, s
     OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
         const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;
-        matmul_nn_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b + j, cols,
-                        rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols,
-                        inner);
+        nn_block(c + i * cols + j, c0 + i * cols + j, cols, a + i * row_step, row_step, k_step, b, j, cols,
+                 rows - i < block_rows ? rows - i : block_rows, cols - j < block_cols ? cols - j : block_cols, inner);
     }
 }
 
-static void matmul_nn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner)
+static void matmul_nn(real *c, const real *c0, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner)
 {
     nn_blocks(c, c0, a, inner, 1, b, rows, cols, inner);
 }
 
 static void matmul_tn(real *c, const real *c0, const real *a, const real *b, size_t rows, size_t cols, size_t inner)
 {
-    nn_blocks(c, c0, a, 1, rows, b, rows, cols, inner);
+    nn_blocks(c, c0, a, 1, rows, reals(b), rows, cols, inner);
 }
 
 /* What the machine can do at most, for run bench. */
@@ -2640,13 +2803,40 @@ int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
 
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err)
 {
-    int code = ttmm_model_new(m, &from->config, err);
-    if (code == TTMM_OK) memcpy(m->data, from->data, from->n * sizeof(real));
+    const int code = ttmm_model_new(m, &from->config, err);
+    for (size_t i = 0; i < ttmm_n_tensors(&from->config) && code == TTMM_OK; i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&from->config, i);
+        to_reals(m->data + t.offset, weight(from, t.layer, t.kind), 0, t.rows * t.cols);
+    }
     return code;
+}
+
+/* A view is of memory that somebody else owns, and so is the list of its tensors. */
+static int check_numbers(ttmm_numbers x, const char *name, ttmm_error *err)
+{
+    static const size_t bytes[] = {8, 4, 2, 2};
+    if (x.data == NULL || x.type < TTMM_F64 || x.type > TTMM_BF16)
+        return fail(err, TTMM_BAD_USE, "%s: no numbers, or not of one of the four types", name);
+    if ((uintptr_t)x.data % bytes[x.type] != 0)
+        return fail(err, TTMM_BAD_USE, "%s: not aligned to the %zu bytes of its numbers", name, bytes[x.type]);
+    return TTMM_OK;
+}
+
+int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err)
+{
+    int code = ttmm_config_check(c, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(c); i++)
+        code = check_numbers(tensor[i], ttmm_tensor_at(c, i).name, err);
+    memset(m, 0, sizeof *m);
+    if (code) return code;
+    lay_out_model(m, c);
+    m->view = tensor;
+    return TTMM_OK;
 }
 
 void ttmm_model_free(ttmm_model *m)
 {
+    unmap_files(m->files);
     free(m->block);
     memset(m, 0, sizeof *m);
 }
@@ -2695,6 +2885,26 @@ static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, i
     return TTMM_OK;
 }
 
+static ttmm_numbers lora_a(const ttmm_lora_matrix *l) { return l->a ? reals(l->a) : l->view[0]; }
+static ttmm_numbers lora_b(const ttmm_lora_matrix *l) { return l->b ? reals(l->b) : l->view[1]; }
+
+int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix, double alpha, ttmm_error *err)
+{
+    memset(l, 0, sizeof *l);
+    for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
+        ttmm_lora_matrix *x = &matrix[i];
+        char name[40];
+        snprintf(name, sizeof name, "matrix %d of an adapter", i);
+        x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES);
+        for (int side = 0; side < 2 && x->rank; side++) {
+            const int code = check_numbers(x->view[side], name, err);
+            if (code) return code;
+        }
+    }
+    l->n_layers = c->n_layers, l->alpha = alpha, l->matrix = matrix;
+    return TTMM_OK;
+}
+
 enum { MOST_RANK = 4096 }; /* the width of a large model's layers, more makes no sense */
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
 {
@@ -2705,6 +2915,7 @@ int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, tt
 
 void ttmm_lora_free(ttmm_lora *l)
 {
+    unmap_files(l->files);
     free(l->block);
     memset(l, 0, sizeof *l);
 }
@@ -2751,6 +2962,7 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->logits = take_reals(a, mul_size(p->size.logits, (size_t)c->vocab));
     p->nll = take_reals(a, N);
     p->u = take_reals(a, NR);
+    p->row = take_reals(a, HS > D ? HS : D);
     p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
     if (p->size.backward) {
         p->scratch.size = mul_size(2 * ATTENTION_ROWS, T);
@@ -2867,10 +3079,12 @@ size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttm
 }
 
 /* What a step could not do without reading or writing where nothing is. */
-static int check_training(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
-                          ttmm_error *err)
+static int check_training(const ttmm_config *c, int view, const ttmm_lora *lora, const ttmm_corpus *corpus,
+                          const ttmm_recipe *r, ttmm_error *err)
 {
     if (r->batch < 1) return fail(err, TTMM_BAD_USE, "a batch of no sequences");
+    if (lora ? lora->data == NULL : view)
+        return fail(err, TTMM_BAD_USE, "a view, which is only read, cannot be trained");
     if (corpus->n_sequences < 1) return fail(err, TTMM_BAD_USE, "a corpus of no sequences");
     const int code = lora ? check_adapter(lora, c, err) : TTMM_OK;
     if (code) return code;
@@ -2886,7 +3100,7 @@ int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, con
 {
     const ttmm_config *c = &m->config;
     *trainer = NULL;
-    int code = check_training(c, lora, corpus, r, err);
+    int code = check_training(c, m->view != NULL, lora, corpus, r, err);
     if (code) return code;
     const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
     arena a = {.used = trainer_own_bytes(c, lora, corpus, &size)};
@@ -2986,6 +3200,15 @@ int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
     for (size_t k = 0; k < mix->n; k++) {
         const int code = check_adapter(mix->lora[k], &x->base->config, err);
         if (code) return code;
+    }
+    if (x->merged->n == 0) {
+        const int code = ttmm_model_new(x->merged, &x->base->config, err);
+        if (code) return code;
+        for (size_t i = 0; i < ttmm_n_tensors(&x->base->config); i++) { /* the matrices come with merging */
+            const ttmm_tensor t = ttmm_tensor_at(&x->base->config, i);
+            real *to = x->merged->data + t.offset;
+            if (t.kind >= TTMM_MATRICES) to_reals(to, weight(x->base, t.layer, t.kind), 0, t.rows * t.cols);
+        }
     }
     if (need > x->scratch_size) {
         free(x->scratch);
@@ -3192,6 +3415,8 @@ void ttmm_trace_free(ttmm_trace *t)
 #include <io.h>
 #include <windows.h>
 #else
+#include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -3221,6 +3446,26 @@ static int replace_file(const char *from, const char *to)
 }
 static int seek_file(FILE *f, uint64_t at, int whence) { return _fseeki64(f, (__int64)at, whence); }
 static int64_t tell_file(FILE *f) { return _ftelli64(f); }
+static void *map_file(const char *path, size_t *bytes)
+{
+    LARGE_INTEGER size;
+    void *data = NULL;
+    HANDLE file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+    if (file == INVALID_HANDLE_VALUE) return NULL;
+    HANDLE mapping = CreateFileMappingA(file, NULL, PAGE_READONLY, 0, 0, NULL);
+    if (mapping && GetFileSizeEx(file, &size) && (uint64_t)size.QuadPart <= SIZE_MAX) {
+        *bytes = (size_t)size.QuadPart;
+        data = MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, 0);
+    }
+    if (mapping) CloseHandle(mapping); /* the view keeps both */
+    CloseHandle(file);
+    return data;
+}
+static void unmap_file(void *data, size_t bytes)
+{
+    (void)bytes;
+    UnmapViewOfFile(data);
+}
 #else
 double ttmm_seconds(void)
 {
@@ -3245,6 +3490,19 @@ static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) ==
 static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
 static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
 static int64_t tell_file(FILE *f) { return ftello(f); }
+static void *map_file(const char *path, size_t *bytes)
+{
+    struct stat s;
+    void *data = MAP_FAILED;
+    const int file = open(path, O_RDONLY);
+    if (file >= 0 && fstat(file, &s) == 0 && s.st_size > 0 && (uint64_t)s.st_size <= SIZE_MAX) {
+        *bytes = (size_t)s.st_size;
+        data = mmap(NULL, *bytes, PROT_READ, MAP_SHARED, file, 0);
+    }
+    if (file >= 0) close(file);
+    return data == MAP_FAILED ? NULL : data;
+}
+static void unmap_file(void *data, size_t bytes) { munmap(data, bytes); }
 #endif
 
 /* All that is built in, not what is free. The two names are no part of POSIX, but most systems have them. */
@@ -4563,15 +4821,84 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
 }
 
 /* The tensor of that name and shape. */
-static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
+static int find_shaped(const stored **tensor, safetensors *s, const char *name, size_t rows, size_t cols,
+                       ttmm_error *err)
 {
-    const stored *t = find_tensor(s, name);
+    const stored *t = *tensor = find_tensor(s, name);
     if (t == NULL) return refuse(err, s->j.path, "tensor %s is missing", name);
     char shown[80];
     if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
         return refuse(err, s->j.path, "tensor %s is %s, expected [%zu, %zu]", name,
                       strchr(describe(shown, &s->j, t), '['), rows, cols);
-    return read_numbers(s, t, data, as, err);
+    return TTMM_OK;
+}
+
+static int read_tensor(safetensors *s, const char *name, void *data, int as, size_t rows, size_t cols, ttmm_error *err)
+{
+    const stored *t;
+    const int code = find_shaped(&t, s, name, rows, cols, err);
+    return code ? code : read_numbers(s, t, data, as, err);
+}
+
+/* Files that are mapped: the tensors of a model or an adapter are used as they lie there. */
+typedef struct {
+    size_t n, most;
+    struct {
+        char path[PATH_BYTES];
+        void *data;
+        size_t bytes;
+    } * file; /* [most] */
+} mapped_files;
+
+static void unmap_files(void *files)
+{
+    mapped_files *m = files;
+    for (size_t i = 0; m && i < m->n; i++) unmap_file(m->file[i].data, m->file[i].bytes);
+    if (m) free(m->file);
+}
+
+static int all_finite(ttmm_numbers x, size_t n)
+{
+    int wrong = 0;
+    OMP(omp parallel for reduction(| : wrong) if (n > WORTH_THREADS))
+    for (size_t i = 0; i < n; i++) {
+        if (x.type == TTMM_F32) {
+            const float f = ((const float *)x.data)[i];
+            wrong |= !(f - f == 0);
+        } else if (x.type == TTMM_F64) {
+            const real f = (real)((const double *)x.data)[i];
+            wrong |= !(f - f == 0);
+        } else {
+            const unsigned most = x.type == TTMM_BF16 ? 0x7f80 : 0x7c00;
+            wrong |= (((const uint16_t *)x.data)[i] & most) == most;
+        }
+    }
+    return !wrong;
+}
+
+/* The numbers of t, in place; x->data is NULL if they cannot be used so, as they are of another byte order, not aligned
+ * or nothing can be mapped: then they are to be read. */
+static int map_tensor(ttmm_numbers *x, mapped_files *m, const safetensors *s, const stored *t, ttmm_error *err)
+{
+    const uint16_t one = 1;
+    const char *path = s->j.path;
+    *x = (ttmm_numbers){NULL, t->dtype};
+    if (!is_known(t) || t->dtype >= I64 || *(const unsigned char *)&one != 1) return TTMM_OK;
+    if (m->n == 0 || strcmp(m->file[m->n - 1].path, path) != 0) {
+        void *grown = m->n < m->most ? m->file : realloc(m->file, (m->most = 2 * m->most + 1) * sizeof *m->file);
+        if (grown == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of files");
+        m->file = grown;
+        snprintf(m->file[m->n].path, PATH_BYTES, "%s", path);
+        m->file[m->n].data = map_file(path, &m->file[m->n].bytes);
+        if (m->file[m->n].data == NULL) return TTMM_OK;
+        m->n++;
+    }
+    const char *data = m->file[m->n - 1].data;
+    if (t->end > m->file[m->n - 1].bytes) return refuse(err, path, "tensor %s ends past the file: cut short?", t->name);
+    if ((uintptr_t)(data + t->begin) % dtype_table[t->dtype].bytes != 0) return TTMM_OK;
+    x->data = data + t->begin;
+    return all_finite(*x, count_of(t)) ? TTMM_OK
+                                       : refuse(err, path, "tensor %s has a number that is not finite", t->name);
 }
 
 /* What `train` wrote of its settings, or any other program's "ttmm" in __metadata__: "" if there is none. */
@@ -5010,28 +5337,58 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const ch
     return code ? code : write_arrays(folder, "model.safetensors", n, array_of_model, m, type, note, err);
 }
 
+/* A model whose tensors, view [n_tensors], are to be set; its block is a list of mapped files, and those. */
+static int new_mapped_model(ttmm_model *m, ttmm_numbers **view, const ttmm_config *c, ttmm_error *err)
+{
+    arena a = {0};
+    void *block;
+    take(&a, 1, sizeof(mapped_files)), take(&a, ttmm_n_tensors(c), sizeof **view);
+    const int code = allocate(&a, &block, "a list of tensors", err);
+    if (code) return code;
+    lay_out_model(m, c);
+    m->block = block;
+    m->files = take(&a, 1, sizeof(mapped_files));
+    m->view = *view = take(&a, ttmm_n_tensors(c), sizeof **view);
+    return TTMM_OK;
+}
+
+static int equal_numbers(ttmm_numbers x, ttmm_numbers y, size_t n)
+{
+    real a[64], b[64];
+    for (size_t i = 0; i < n; i += 64) {
+        const size_t some = n - i < 64 ? n - i : 64;
+        to_reals(a, x, i, some), to_reals(b, y, i, some);
+        if (memcmp(a, b, some * sizeof *a) != 0) return 0;
+    }
+    return 1;
+}
+
 /* Every tensor of config.json's shape; others are passed over, but not a further layer. Of a tied head and embedding
  * one may stand for both; two that are the same are tied, and two that are not are not, as in transformers'
  * tie_weights. */
-static int read_weights(ttmm_model *m, checkpoint *k, const char *folder, ttmm_error *err)
+static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, const char *folder, ttmm_error *err)
 {
     const char *embed = tensor_table[TTMM_EMBED].name, *head = tensor_table[TTMM_HEAD].name;
     ttmm_config c;
+    ttmm_numbers *view = NULL;
     int says_tied, code = read_config(&c, &says_tied, folder, err);
     if (code) return code;
     code = open_checkpoint(k, folder, err);
-    if (code == TTMM_OK) code = ttmm_model_new(m, &c, err);
+    if (code == TTMM_OK) code = *in_place ? new_mapped_model(m, &view, &c, err) : ttmm_model_new(m, &c, err);
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&c, i);
         const int swapped = c.tied && t.kind == TTMM_EMBED && !has_tensor(k, embed) && has_tensor(k, head);
         const char *name = swapped ? head : t.name;
+        const stored *found;
         code = open_shard(k, name, err);
-        if (code == TTMM_OK) code = read_tensor(&k->s, name, m->data + t.offset, TTMM_REAL, t.rows, t.cols, err);
+        if (code == TTMM_OK) code = find_shaped(&found, &k->s, name, t.rows, t.cols, err);
+        if (code == TTMM_OK && view) code = map_tensor(&view[i], m->files, &k->s, found, err);
+        else if (code == TTMM_OK) code = read_numbers(&k->s, found, m->data + t.offset, TTMM_REAL, err);
+        if (code == TTMM_OK && view && view[i].data == NULL) return *in_place = 0, TTMM_OK;
     }
     if (code) return code;
     const size_t n = kind_size(&c, TTMM_HEAD); /* the last tensor: to tie it is to leave it out */
-    if (says_tied && !c.tied &&
-        memcmp(m->data + m->offset[TTMM_EMBED], m->data + m->offset[TTMM_HEAD], n * sizeof(real)) == 0)
+    if (says_tied && !c.tied && equal_numbers(weight(m, 0, TTMM_EMBED), weight(m, 0, TTMM_HEAD), n))
         m->config.tied = 1, m->offset[TTMM_HEAD] = m->offset[TTMM_EMBED], m->n -= n;
     char name[80]; /* of a layer that should not be there */
     snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
@@ -5040,15 +5397,45 @@ static int read_weights(ttmm_model *m, checkpoint *k, const char *folder, ttmm_e
     return TTMM_OK;
 }
 
-/* k is closed whatever was opened. */
-int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
+/* *in_place: whether the files are to be mapped; 0 afterwards: they cannot be, m is empty. */
+static int open_model(ttmm_model *m, int *in_place, const char *folder, ttmm_error *err)
 {
+    const int wanted = *in_place;
     checkpoint k = {.shard = -1};
     memset(m, 0, sizeof *m);
-    int code = read_weights(m, &k, folder, err);
+    const int code = read_weights(m, in_place, &k, folder, err);
     close_checkpoint(&k);
-    if (code) ttmm_model_free(m);
+    if (code || wanted != *in_place) ttmm_model_free(m);
     return code;
+}
+
+int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
+{
+    int in_place = 0;
+    return open_model(m, &in_place, folder, err);
+}
+
+int ttmm_model_bytes(size_t *bytes, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    checkpoint k = {.shard = -1};
+    *bytes = 0;
+    int code = open_checkpoint(&k, folder, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(c, i);
+        if (!has_tensor(&k, t.name)) continue; /* an embedding that is stored as the head */
+        code = open_shard(&k, t.name, err);
+        const stored *found = code ? NULL : find_tensor(&k.s, t.name);
+        if (found) *bytes = add_size(*bytes, (size_t)(found->end - found->begin));
+    }
+    close_checkpoint(&k);
+    return code;
+}
+
+int ttmm_model_open(ttmm_model *m, const char *folder, ttmm_error *err)
+{
+    int in_place = 1;
+    const int code = open_model(m, &in_place, folder, err);
+    return code || in_place ? code : ttmm_model_read(m, folder, err);
 }
 
 /* The module of matrix i: model.layers.0.self_attn.q_proj */
@@ -5276,10 +5663,31 @@ static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error 
     return TTMM_OK;
 }
 
+/* An adapter whose matrices' views are to be set; its block is a list of mapped files, and the matrices. */
+static int new_mapped_lora(ttmm_lora *l, const ttmm_config *c, const int *rank, double alpha, ttmm_error *err)
+{
+    const int matrices = c->n_layers * TTMM_MATRICES;
+    arena a = {0};
+    void *block;
+    take(&a, 1, sizeof(mapped_files)), take(&a, (size_t)matrices, sizeof *l->matrix);
+    const int code = allocate(&a, &block, "an adapter's matrices", err);
+    if (code) return code;
+    mapped_files *files = take(&a, 1, sizeof *files);
+    ttmm_lora_matrix *matrix = take(&a, (size_t)matrices, sizeof *matrix);
+    *l = (ttmm_lora){.n_layers = c->n_layers, .alpha = alpha, .matrix = matrix, .block = block, .files = files};
+    for (int i = 0; i < matrices; i++) {
+        ttmm_lora_matrix *x = &matrix[i];
+        x->rank = rank[i];
+        x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES);
+        l->n += (size_t)x->rank * (x->in + x->out);
+    }
+    return TTMM_OK;
+}
+
 /* Matrix i of an adapter: its scale, A and B. The ranks are those of the tensors; without rank_pattern they must be the
  * one that adapter_config.json gives. */
-static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, const json *j, safetensors *s,
-                               ttmm_error *err)
+static int read_adapter_matrix(ttmm_lora *l, int *in_place, int i, const adapter_settings *a, const json *j,
+                               safetensors *s, ttmm_error *err)
 {
     const int rank = l->matrix[i].rank;
     char module[96];
@@ -5292,15 +5700,20 @@ static int read_adapter_matrix(ttmm_lora *l, int i, const adapter_settings *a, c
         return refuse(err, j->path, "the alpha of %s is %g, too large", module, alpha);
     for (size_t side = 0; side < 2 && code == TTMM_OK; side++) {
         const ttmm_array half = ttmm_lora_tensor_at(l, 2 * (size_t)i + side);
-        code = read_tensor(s, half.name, (real *)half.data, TTMM_REAL, half.rows, half.cols, err);
+        ttmm_numbers *view = &l->matrix[i].view[side];
+        const stored *found;
+        code = find_shaped(&found, s, half.name, half.rows, half.cols, err);
+        if (code == TTMM_OK && *in_place) code = map_tensor(view, l->files, s, found, err);
+        else if (code == TTMM_OK) code = read_numbers(s, found, (real *)half.data, TTMM_REAL, err);
+        if (code == TTMM_OK && *in_place && view->data == NULL) *in_place = 0;
     }
     return code;
 }
 
-/* Settings, then the ranks by the tensors' shapes, then room for just those, then the numbers. */
-int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
+/* Settings, then the ranks by the tensors' shapes, then room for just those, then the numbers; in_place as above. */
+static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
-    const int matrices = c->n_layers * TTMM_MATRICES;
+    const int matrices = c->n_layers * TTMM_MATRICES, wanted = *in_place;
     adapter_settings a = {0};
     json j;
     safetensors s = {0};
@@ -5312,14 +5725,28 @@ int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
     if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) rename_default(&s);
     if (code == TTMM_OK) code = read_ranks(rank, &s, &j, matrices, err);
-    if (code == TTMM_OK) code = allocate_lora(l, c, rank, 0, a.alpha, err);
-    for (int i = 0; i < matrices && code == TTMM_OK; i++)
-        if (rank[i]) code = read_adapter_matrix(l, i, &a, &j, &s, err);
+    if (code == TTMM_OK)
+        code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : allocate_lora(l, c, rank, 0, a.alpha, err);
+    for (int i = 0; i < matrices && code == TTMM_OK && wanted == *in_place; i++)
+        if (rank[i]) code = read_adapter_matrix(l, in_place, i, &a, &j, &s, err);
     close_safetensors(&s);
     json_close(&j);
     free(rank);
-    if (code) ttmm_lora_free(l);
+    if (code || wanted != *in_place) ttmm_lora_free(l);
     return code;
+}
+
+int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    int in_place = 0;
+    return open_lora(l, &in_place, c, folder, err);
+}
+
+int ttmm_lora_open(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    int in_place = 1;
+    const int code = open_lora(l, &in_place, c, folder, err);
+    return code || in_place ? code : ttmm_lora_read(l, c, folder, err);
 }
 
 /* The tensors of a corpus's file, to be written from c or read into it. Returns how many, at most CORPUS_TENSORS. */

@@ -114,6 +114,13 @@ uint64_t ttmm_below(ttmm_rng *g, uint64_t n); /* in [0, n), unbiased; n > 0 */
 
 size_t ttmm_argmax(const ttmm_real *x, size_t n); /* index of the largest, the lowest of equal ones; n > 0 */
 
+/* Numbers as they lie in memory, of one of these types, in this machine's byte order and aligned to their size. */
+enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(ttmm_real) == 8 ? TTMM_F64 : TTMM_F32 };
+typedef struct {
+    const void *data;
+    int type;
+} ttmm_numbers;
+
 /* ---- 2. Embedding ------------------------------------------------------------------------------------------------ */
 
 enum { TTMM_EMBED_DIM = 2048 };
@@ -210,10 +217,11 @@ struct ttmm_model {
     size_t n;
     size_t offset[TTMM_KINDS], stride; /* tensor (layer, kind) starts at offset[kind] + layer * stride */
     ttmm_real *data;
-    void *block; /* what ttmm_model_free frees */
+    void *block, *files;      /* what ttmm_model_free frees, and unmaps */
+    const ttmm_numbers *view; /* NULL; or data is NULL and these are the tensors, in the order of ttmm_tensor_at */
 };
 
-ttmm_real *ttmm_weight(const ttmm_model *m, int layer, int kind); /* the tensor's first number */
+ttmm_real *ttmm_weight(const ttmm_model *m, int layer, int kind); /* the tensor's first number; not of a view */
 void ttmm_model_init(ttmm_model *m, uint64_t seed);               /* as pre-training begins */
 
 /* ---- 6. LoRA; the whole passes ----------------------------------------------------------------------------------- */
@@ -223,7 +231,8 @@ typedef struct {
     int rank;        /* 0: this matrix has no update */
     ttmm_real scale; /* alpha / R */
     size_t in, out;
-    ttmm_real *a, *b; /* A [R, in], B [out, R] */
+    ttmm_real *a, *b;     /* A [R, in], B [out, R]; NULL in a view, */
+    ttmm_numbers view[2]; /* of which A and B are these */
 } ttmm_lora_matrix;
 
 struct ttmm_lora {
@@ -232,7 +241,7 @@ struct ttmm_lora {
     size_t n; /* numbers in data: A and B of all matrices */
     ttmm_real *data;
     ttmm_lora_matrix *matrix; /* [L * TTMM_MATRICES], matrix (layer, kind) at layer * TTMM_MATRICES + kind */
-    void *block;
+    void *block, *files;
 };
 
 /* Adapters that take part in a pass beside the weights:   y = W x + sum_k weight_k scale_k B_k (A_k x), k ascending. */
@@ -473,6 +482,13 @@ int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
 
 size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
+/* Over numbers that somebody else owns, in flash or wherever: nothing is copied, written or freed. A view serves
+ * wherever a model or an adapter is only read, with the same bits as what it is a view of; it cannot be trained.
+ *   tensor [ttmm_n_tensors(c)], of the shapes of ttmm_tensor_at: borrowed
+ *   matrix [L * TTMM_MATRICES], rank (0: none), scale and view set: borrowed; in and out are set here
+ * TTMM_BAD_USE: no numbers, not of one of the four types, or not aligned to it. */
+int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err);
+int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix, double alpha, ttmm_error *err);
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
                   ttmm_error *err); /* all seven matrices; all zero. TTMM_BAD_INPUT: rank is not in 1 .. 4096 */
 void ttmm_lora_free(ttmm_lora *l);
@@ -490,7 +506,8 @@ int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttm
                      ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
 
-/* The second part of a mixture, of which the caller has set the first. */
+/* The second part of a mixture, of which the caller has set the first. `merged` may be empty, all zero: then it becomes
+ * a model of its own when experts are merged for the first time, and is the caller's to free. */
 int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err);
 void ttmm_mixture_free(ttmm_mixture *x);
 int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err); /* any mix, into x->merged */
@@ -622,7 +639,6 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const ttmm_real *rows, size_t dim
 /* Reading checks every size against the file before it is used, and refuses numbers that are not finite. It makes the
  * object; *_free it. If it fails, there is nothing to free. `note` is any text, kept in the file's metadata: train
  * writes there the settings it used. */
-enum { TTMM_F64, TTMM_F32, TTMM_F16, TTMM_BF16, TTMM_REAL = sizeof(ttmm_real) == 8 ? TTMM_F64 : TTMM_F32 };
 
 /* The note of any file written here, or "".    note [size] overwritten, cut to size - 1 bytes */
 int ttmm_note(char *note, size_t size, const char *path, ttmm_error *err);
@@ -656,6 +672,12 @@ int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const ch
 /* model.safetensors, or the files that model.safetensors.index.json names. If config.json says that the head is tied: a
  * stored one of other numbers is not (it is in transformers, too, a model of its own), an equal one is. */
 int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
+/* The same as a view of the files, which are mapped where that is possible (and read where it is not): no copy, shared
+ * with other processes, weights as they are stored. The files must stay as they are while they are in use: what a
+ * system does with a mapped file that becomes shorter is its own (POSIX: SIGBUS). */
+int ttmm_model_open(ttmm_model *m, const char *folder, ttmm_error *err);
+int ttmm_model_bytes(size_t *bytes, const ttmm_config *c, const char *folder,
+                     ttmm_error *err); /* of its files' weights */
 
 /* Tensor i < ttmm_lora_tensors(l) of an adapter, by PEFT's name: A and B of each matrix in turn. */
 size_t ttmm_lora_tensors(const ttmm_lora *l);
@@ -667,6 +689,7 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
  * modules that target_modules, exclude_modules and layers_to_transform leave out are passed over, as in PEFT. What else
  * would alter the result (DoRA, biases, saved modules, initialisations that alter the base ...) is refused by name. */
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err);
+int ttmm_lora_open(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err); /* as ttmm_model_open */
 
 /* corpus.safetensors. TTMM_BAD_INPUT: offsets or numbers do not fit each other, or a token is not below vocab. */
 int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err);
@@ -731,15 +754,15 @@ typedef struct {
  * <= atol + rtol * its largest |a|, or, by_row, if that is so of each row by itself (along the last axis; a vector is
  * one): a large row hides nothing in a small one. Two of integers must be equal; -0 equals 0. Where a number is not
  * finite the first of them is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before.
- * *failures: how many tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot be
- * read. */
+ * *failures: how many tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot
+ * be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);
 
 /* Judge the files of the folder `yours` by those of the same names in the folder `vectors` (A), as its manifest.json
- * says (test/README.md): reals by row or by tensor, |a - b| <= tolerance * the largest |a| there, where the tolerance is
- * that for the precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report
+ * says (test/README.md): reals by row or by tensor, |a - b| <= tolerance * the largest |a| there, where the tolerance
+ * is that for the precision, f64, f32, bf16 or f16; whole numbers must be equal, but for near-ties. Calls report
  * for each tensor of a file, in the manifest's order (TTMM_MISSING: yours does not have it, or not even the file; that
  * is not reported of what is given), then for those that only yours has (TTMM_EXTRA), then with d = NULL at the file's
  * end. *failures: how many tensors are wrong, not counting those two. TTMM_BAD_USE: another precision. TTMM_BAD_INPUT:

@@ -170,7 +170,7 @@ static void products(void)
         }
         ttmm_set_threads(1 + i / 4 % 3);
         if (block) matmul_nt_block(found, ldy, x, ld, w, ld, N, out, in, add);
-        else matmul_nt(found, x, w, N, out, in, add);
+        else matmul_nt(found, x, reals(w), N, out, in, add);
         SAME(found, expected, N * ldy);
         release();
     }
@@ -197,7 +197,7 @@ static void sums_of_rows(void)
         ttmm_set_threads(1 + i / 8 % 3);
         if (block) matmul_nn_block(found, c0, ld, a, step, k_step, b, ld, rows, cols, K);
         else if (transposed) matmul_tn(found, c0, a, b, rows, cols, K);
-        else matmul_nn(found, c0, a, b, rows, cols, K);
+        else matmul_nn(found, c0, a, reals(b), rows, cols, K);
         SAME(found, expected, rows * ld);
         release();
     }
@@ -251,7 +251,7 @@ static double layer(int back)
     switch (it.layer) {
     case EMBEDDING:
         if (back) embedding_backward(dx[0], dy, it.token, N, D);
-        else embedding_forward(y, x[0], it.token, N, D);
+        else embedding_forward(y, reals(x[0]), it.token, N, D);
         break;
     case RMSNORM:
         if (back) rmsnorm_backward(dx[0], dx[1], dy, x[0], x[1], extra, N, D);
@@ -278,7 +278,7 @@ static double layer(int back)
         y[0] = cross_entropy(back ? dx[0] : extra, (int)(N % D), D, back ? dy[0] : 0);
         break;
     default:
-        if (!back) linear_forward(y, extra, x[0], &it.model, it.mix, 0, it.layer, N);
+        if (!back) linear_forward(y, extra, NULL, x[0], &it.model, it.mix, 0, it.layer, N);
         else
             linear_backward(dx[0], &it.dmodel, it.mix ? &it.dlora : NULL, extra, dy, x[0], &it.model, it.mix, 0,
                             it.layer, N);

@@ -14,8 +14,8 @@ static double gflops(int kind, size_t N, size_t out, size_t in)
     double best = 0, all = 0;
     while (all < 0.3) {
         const double began = ttmm_seconds();
-        if (kind == 0) matmul_nt(y, x, w, N, out, in, 0);
-        if (kind == 1) matmul_nn(x, x, y, w, N, in, out);
+        if (kind == 0) matmul_nt(y, x, reals(w), N, out, in, 0);
+        if (kind == 1) matmul_nn(x, x, y, reals(w), N, in, out);
         if (kind == 2) matmul_tn(w, w, y, x, out, in, N);
         const double t = ttmm_seconds() - began;
         best = best == 0 || t < best ? t : best;

@@ -175,7 +175,7 @@ static real *norm(const real *x, int layer, int kind)
 static real *product(const real *x, int layer, int kind) /* q and k rotated */
 {
     const size_t out = kind_rows(&it.model.config, kind), S = (size_t)it.model.config.head_dim;
-    linear_forward(made, extra, x, &it.model, mix(it.mix.n), layer, kind, it.T);
+    linear_forward(made, extra, NULL, x, &it.model, mix(it.mix.n), layer, kind, it.T);
     if (kind == TTMM_Q || kind == TTMM_K) rotary(made, cosine, sine, 0, (size_t[]){0, it.T}, 1, out / S, S, 1);
     return made;
 }

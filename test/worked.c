@@ -132,11 +132,11 @@ static void merging(void)
     SET(A(0), 1, -1), SET(B(0), 2, 1), SET(A(1), 0, 1), SET(B(1), 1, -1);
     ttmm_merge(&other, &m, &mix, u);
     ARE(W(&other), 0, 2, 2.5, 3.5, 2);
-    linear_forward(y, u, x, &other, NULL, 0, TTMM_Q, 1);
+    linear_forward(y, u, NULL, x, &other, NULL, 0, TTMM_Q, 1);
     ARE(y, 0, 6.5, 9);
-    linear_forward(y, u, x, &m, NULL, 0, TTMM_Q, 1);
+    linear_forward(y, u, NULL, x, &m, NULL, 0, TTMM_Q, 1);
     ARE(y, 0, 4, 10);
-    linear_forward(y, u, x, &m, &mix, 0, TTMM_Q, 1);
+    linear_forward(y, u, NULL, x, &m, &mix, 0, TTMM_Q, 1);
     ARE(y, 0, 6.5, 9);
 }
 
