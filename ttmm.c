@@ -1181,7 +1181,7 @@ size_t ttmm_lora_rank(const ttmm_lora *l)
 size_t ttmm_mix_rank(const ttmm_mix *mix)
 {
     size_t most = 0;
-    for (size_t k = 0; k < mix->n; k++) {
+    for (size_t k = 0; mix && k < mix->n; k++) {
         const size_t rank = ttmm_lora_rank(mix->lora[k]);
         most = rank > most ? rank : most;
     }
@@ -1839,7 +1839,7 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
 {
     const ttmm_config *c = &m->config;
     const size_t V = (size_t)c->vocab, context = (size_t)c->context;
-    const int ensemble = how == TTMM_ENSEMBLE && mix->n > 0;
+    const int ensemble = how == TTMM_ENSEMBLE && mix && mix->n > 0;
     *n = 0;
     if (T < 1 || T >= context)
         return fail(err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected 1 to %d, one less than the context", T,
@@ -3363,7 +3363,7 @@ int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, cons
                                  .sequences = 1,
                                  .cache = cached ? T : 0,
                                  .logits = 1,
-                                 .rank = mix ? ttmm_mix_rank(mix) : 0,
+                                 .rank = ttmm_mix_rank(mix),
                                  .backward = gradients,
                                  .trace = 1};
     size_t arrays = ttmm_n_traced(&m->config) + 3 + ttmm_n_tensors(&m->config);
@@ -4368,13 +4368,41 @@ static const char *json_name(const json *j, int node)
     return j->text + j->node[node].start + 1;
 }
 
+/* Numbers have a point in files and options. strtod and snprintf have what the locale has that a host program set: 0,5,
+ * or the two bytes of U+066B. It is all that snprintf puts between two digits. */
+
+/* Whether the n bytes of text, where it may go on, are a finite number. 1,100 hold any double in full. */
+static int read_number(double *x, const char *text, size_t n)
+{
+    char half[32], copy[1200], *end;
+    if (n == 0 || n > 1100 || strspn(text, "+-0123456789.eE") < n) return 0;
+    const char *point = memchr(text, '.', n);
+    const size_t whole = point ? (size_t)(point - text) : n, rest = point ? whole + 1 : n;
+    half[snprintf(half, sizeof half, "%.1f", 0.5) - 1] = 0;
+    snprintf(copy, sizeof copy, "%.*s%s%.*s", (int)whole, text, point ? half + 1 : "", (int)(n - rest), text + rest);
+    *x = strtod(copy, &end);
+    return *end == 0 && *x - *x == 0;
+}
+
+/* A number in the fewest digits that read back as x; 17 always do. */
+static const char *shortest(char text[32], double x)
+{
+    double back;
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, 32, "%.*g", digits, x);
+        char *point = text + strspn(text, "-0123456789");
+        const size_t n = strcspn(point, "0123456789e");
+        if (n) *point = '.', memmove(point + 1, point + n, strlen(point + n) + 1);
+        if (read_number(&back, text, strlen(text)) && back == x) break;
+    }
+    return text;
+}
+
 /* Whether a node is a finite number, read whole. */
 static int json_number(const json *j, int node, double *x)
 {
     if (json_type(j, node) != '0') return 0;
-    char *end;
-    *x = strtod(j->text + j->node[node].start, &end);
-    return end == j->text + j->node[node].end && *x - *x == 0;
+    return read_number(x, j->text + j->node[node].start, j->node[node].end - j->node[node].start);
 }
 
 /* Whether a node is a number of digits alone that fits. */
@@ -4993,16 +5021,6 @@ uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n
  * A model folder as Hugging Face's transformers (LlamaConfig, Qwen2Config; versions 4 and 5) and PEFT (LoraConfig) read
  * and write it. What is absent in a config.json has transformers' default. Refused: whatever would alter the result and
  * is not computed here, each by the name of its key; keys that are not known are passed over. */
-
-/* A number in the fewest digits that read back as x; 17 always do. */
-static const char *shortest(char text[32], double x)
-{
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, 32, "%.*g", digits, x);
-        if (strtod(text, NULL) == x) break;
-    }
-    return text;
-}
 
 /* By TTMM_ROPE_DEFAULT ... */
 static const char *const rope_types[] = {"default", "linear", "llama3"};
@@ -7293,10 +7311,11 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
     errno = 0;
     if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
-    if (o->type == 'f') x = strtod(text, &end);
-    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10));
+    int good = 1;
+    if (o->type == 'f') good = read_number(&x, text, strlen(text));
+    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;
     if (o->type == 's') *(const char **)o->value = text;
-    else if (end == text || *end || errno || !(x >= o->least && x <= o->most))
+    else if (!good || errno || !(x >= o->least && x <= o->most))
         return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
                     o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
     else if (o->type == 'f') *(double *)o->value = x;

@@ -824,13 +824,34 @@ static int parse(const char *line) /* the arguments of go, with | between them *
     return code;
 }
 
+/* Numbers as they are written and read (with a comma in the locale: test/hosts/locale.c): in the fewest digits that
+ * read back, whole, no longer than the longest double. */
+static void numbers_in_text(void)
+{
+    const char *good =
+        "0; 0.1; 1e-05; 1.5e-05; 1e+01; 12345.5; -0.25; 0.3333333333333333; 5e-324; 1.7976931348623157e+308";
+    const char *bad = ".; -; 1,5; 1.5.5; 0x10; 1e999; nan; inf; 1 2; 1e; 1-";
+    char text[32], longest[1102] = "0.";
+    double x;
+    for (char item[500]; next(&good, item);) {
+        CHECK(read_number(&x, item, strlen(item)) && x == strtod(item, NULL));
+        CHECK(strcmp(shortest(text, x), item) == 0);
+    }
+    for (char item[500]; next(&bad, item);) CHECK(!read_number(&x, item, strlen(item)));
+    CHECK(read_number(&x, "1.25,", 3) && x == 1.2 && !read_number(&x, "1", 0));
+    memset(longest + 2, '0', 1099);
+    longest[325] = '7';
+    CHECK(read_number(&x, longest, 1100) && x == 0x1p-1074 && !read_number(&x, longest, 1101)); /* 7e-324 */
+}
+
 /* Options stand anywhere, with = or apart; a number is read whole and in range or refused, by the option's name. */
 static void options(void)
 {
     const char *list =
         "--count|1x; --count|; --count=; --count|1e3; --count|1.5; --count|-6; --count|100001; --count|nan; "
         "--count=3x; --count|99999999999999999999; --count; --counts|3; --coun|3; -count|3; --rate|x; --rate|nan; "
-        "--rate|inf; --rate|10.5; --rate|1e999; --rate|-1e-9; --steps|1e10; --steps|1.5; --items|0; --items|-1; "
+        "--rate|inf; --rate|10.5; --rate|1e999; --rate|1e-999; --rate|-1e-9; --rate|0,5; --rate| 1; --rate|0x1p-3; "
+        "--steps|1e10; --steps|1.5; --items|0; --items|-1; "
         "--quiet=1; --quiet=; "
         "--only|3; -o; --output; --nothing; --nothing=3; -x";
     for (char line[500], option[20]; next(&list, line);) {
@@ -894,7 +915,7 @@ int main(void)
         RUN(model_format), RUN(config_defaults);
     RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
         RUN(checkpoints), RUN(notes), RUN(writing);
-    RUN(options), RUN(sizes);
+    RUN(numbers_in_text), RUN(options), RUN(sizes);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     return system(clear) != 0 || test_end("files");
 }
