@@ -70,14 +70,26 @@ $(B)/run-faults $(B)/train-faults: $(B)/%-faults: %.c test/fault.h ttmm.c ttmm.h
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -include test/fault.h $< ttmm.c -o $@ $(LIBS)
 
-test: all $(B)/vectors $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
+# The library, for the programs in test/hosts.
+$(B)/hosts/ttmm-f32.o: ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)/hosts
+	$(CC) $(FLAGS) -c $< -o $@
+$(B)/hosts/ttmm-f64.o: ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)/hosts
+	$(CC) $(FLAGS) -DTTMM_DOUBLE -c $< -o $@
+HOSTS = $(B)/hosts/ttmm-f32.o $(B)/hosts/ttmm-f64.o
+CXX = $(if $(findstring clang,$(CC)),clang++,c++)
+hosts: $(HOSTS)
+	@CC="$(CC)" CXX="$(CXX)" FLAGS="$(FLAGS)" sh test/hosts.sh
+
+test: all $(HOSTS) $(B)/vectors $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
-	@CC="$(CC)" FAST=$(FAST) sh test/all.sh
+	@CC="$(CC)" CXX="$(CXX)" FLAGS="$(FLAGS)" FAST=$(FAST) sh test/all.sh
 
 # The same tests under the address and undefined-behaviour sanitizers, in a copy of the tree.
 sanitize:
 	@rm -rf $(B)/sanitize && mkdir -p $(B)/sanitize/test
-	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/interop $(B)/sanitize/test/
+	@cp -r Makefile ttmm.c ttmm.h train.c run.c README.md data $(B)/sanitize/ && cp -r test/*.* test/interop test/hosts $(B)/sanitize/test/
 	@echo leak:libomp > $(B)/sanitize/leaks # clang's OpenMP keeps what it allocated for threads inside of threads
 	ASAN_OPTIONS=allocator_may_return_null=1 LSAN_OPTIONS=suppressions=$(CURDIR)/$(B)/sanitize/leaks:print_suppressions=0 \
 	    $(MAKE) -C $(B)/sanitize test OPT="$(SANITIZE)"
@@ -195,6 +207,7 @@ help:
 	@echo "make demo       train on data/train, print the paper's table on data/test (under 4 minutes on 2 cores)"
 	@echo "make figure     data/figure.svg and data/figure.tsv, the README's figure: after make demo, some minutes"
 	@echo "make test       the tests, in float and in double"
+	@echo "make hosts      the library in other programs: C++, threads, fork, locales, twice (a part of make test)"
 	@echo "make double     build ./train-f64 and ./run-f64, the same in double precision"
 	@echo "make sanitize   the tests under the address and undefined-behaviour sanitizers"
 	@echo "make vectors    vectors/: a tiny model and all that is computed from it, and ./run to check other backends by it"
@@ -214,4 +227,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help

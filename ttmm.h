@@ -23,8 +23,10 @@
  * ttmm_usage, to the file it is given), exits, reads the environment or keeps state (but the number of threads). A
  * *_new or *_read function allocates what *_free releases; training and decoding steps allocate nothing. Objects that a
  * function is given stay their owner's. Two threads may work at once with objects of their own, and share a model or an
- * adapter that nobody writes. The same inputs give the same bits on every IEEE-754 machine, compiler, optimisation
- * level and number of threads (how: the head of ttmm.c). */
+ * adapter that nobody writes; each has its own number of threads. Numbers in files and options have a point whatever
+ * the locale. A child of fork calls ttmm_set_threads(1) first: gcc's OpenMP would wait there for the parent's threads,
+ * for ever. (test/hosts has programs that do all this.) The same inputs give the same bits on every IEEE-754 machine,
+ * compiler, optimisation level and number of threads (how: the head of ttmm.c). */
 #ifndef TTMM_H
 #define TTMM_H
 
@@ -37,7 +39,7 @@
 #ifdef TTMM_DOUBLE
 typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
 /* So that a library of one precision and a caller of the other do not link: the functions that most objects and numbers
- * come from or go to have other names here. */
+ * come from or go to have other names here. (A program that needs both: test/hosts/twice.c.) */
 #define ttmm_adamw_step ttmm_adamw_step_f64
 #define ttmm_argmax ttmm_argmax_f64
 #define ttmm_array_read ttmm_array_read_f64
@@ -381,7 +383,8 @@ typedef struct {
     void *context;
 } ttmm_decoding;
 
-/* Decode from a prompt, with the weights of m and the adapters of mix beside them or (how: TTMM_ENSEMBLE) each alone.
+/* Decode from a prompt, with the weights of m and the adapters of mix (or NULL) beside them or (how: TTMM_ENSEMBLE) each
+ * alone.
  *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
  * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary. */
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
@@ -546,7 +549,7 @@ void ttmm_trace_free(ttmm_trace *t);
 double ttmm_seconds(void);      /* a monotonic clock, in seconds */
 int ttmm_is_terminal(FILE *f);  /* 1 if f is a terminal */
 size_t ttmm_memory(void);       /* of this machine, in bytes; 0: not known */
-void ttmm_set_threads(int n);   /* n >= 1; without OpenMP there is one thread whatever n */
+void ttmm_set_threads(int n);   /* n >= 1, of the thread that calls; without OpenMP there is one whatever n */
 int ttmm_threads(void);         /* the number in use */
 void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than processors */
 

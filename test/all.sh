@@ -1,5 +1,5 @@
 #!/bin/sh
-# all.sh - runs every test program and the test of the command lines, and adds up. `make test` calls it from the root.
+# all.sh - runs every test program, the hosts and the command lines, and adds up. `make test` calls it from the root.
 out=test/build/results.txt
 : > "$out"
 for t in test/build/*-f32 test/build/*-f64; do
@@ -17,8 +17,10 @@ if [ "$FAST" != 1 ]; then
     if grep '^f32' test/bits.txt | cmp -s - test/build/log.txt; then echo "plain definitions: 1 passed, 0 failed"
     else echo "plain definitions, against test/bits.txt: 0 passed, 1 failed"; fi | tee -a "$out"
 fi
-sh test/cli.sh | tee test/build/log.txt
-grep ' passed, ' test/build/log.txt >> "$out" || echo "test/cli.sh gave no count: 0 passed, 1 failed" | tee -a "$out"
+for t in hosts cli; do
+    sh test/$t.sh | tee test/build/log.txt
+    grep ' passed, ' test/build/log.txt >> "$out" || echo "test/$t.sh gave no count: 0 passed, 1 failed" | tee -a "$out"
+done
 sed 's/.* \([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/' "$out" | awk '
     { passed += $1; failed += $2 }
     END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || passed == 0 }'
