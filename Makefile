@@ -14,7 +14,7 @@ endif
 # removes its output first). Compiled only, as a cross linker may need more than a flag to work; linked where the flag
 # asks for a library.
 try = $(shell mkdir -p $(B) && p=$(B)/probe.$$$$ && printf '$(2)\n' > $$p.c && \
-    $(CC) -Werror $(1) $(3) $$p.c -o $$p.o > $$p.log 2>&1 && echo '$(1)'; rm -f $$p.*)
+    { $(CC) -Werror $(1) $(3) $$p.c -o $$p.o > $$p.log 2>&1 && echo '$(1)'; rm -f $$p.*; })
 
 # The machine it is built on. With no tuning flag for it a compiler's default is used.
 ARCH := $(call try,-march=native,int main(void) { return 0; },-c)
@@ -30,6 +30,12 @@ QUIET := $(call try,-fno-trapping-math -fno-math-errno,int main(void) { return 0
 OPT = -O3
 ifeq ($(FAST),1)
 CONTRACT = -ffp-contract=fast -DTTMM_FAST # by which the tests know that bits may differ
+endif
+# A compiler that works but refuses the flag may fuse, unless it is one that never does: tcc, pcc.
+ifeq ($(CONTRACT)$(filter command,$(origin CONTRACT)),)
+ifneq ($(call try,-c,$(hash)if defined(__TINYC__) || defined(__PCC__)\n$(hash)error\n$(hash)endif\nint main(void) { return 0; }),)
+$(error $(CC) refuses -ffp-contract=off, so it may fuse products with sums, which alters bits: make CONTRACT=its own flag for that)
+endif
 endif
 ifeq ($(OMP),0)
 override OMP =

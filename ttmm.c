@@ -130,8 +130,13 @@
  *     - exp, log, sin and cos are written here from these (section 10), because every libm has its own.
  *     - Threads and blocks decide which outputs are computed when, never the order inside one output.
  *     - `make FAST=1` permits fused products: faster, the same mathematics, other last bits. */
-#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || __FINITE_MATH_ONLY__ + 0
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    defined(__NO_SIGNED_ZEROS__) || __FINITE_MATH_ONLY__ + 0
 #error "ttmm must not be compiled with -ffast-math or a part of it: it would alter sums. make FAST=1 is the fast build."
+#endif
+#if defined(__GNUC__) && __GNUC__ > 4 && !defined(__clang__) /* gcc, which does not say so by a macro */
+__extension__ _Static_assert(sizeof 1.0 == sizeof(double),
+                             "ttmm must not be compiled with -fsingle-precision-constant: it would alter constants");
 #endif
 #if defined(__clang__) && !defined(TTMM_FAST)
 #pragma STDC FP_CONTRACT OFF
@@ -166,6 +171,9 @@
 #if (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && !defined(__TINYC__)) || \
     ((defined(__TINYC__) || defined(__PCC__)) && defined(__i386__)) /* these two do not say; there they use the x87 */
 #error "ttmm needs float arithmetic in float (on x86 -msse2 -mfpmath=sse, on s390x -fexcess-precision=fast)"
+#endif
+#if defined(__clang__) && defined(__arm__) && defined(__ARM_NEON) && !defined(TTMM_DOUBLE)
+#error "ttmm needs subnormal floats, and clang uses NEON, which has none on 32-bit ARM: -mfpu=vfpv3-d16"
 #endif
 #if defined(__GNUC__) && !defined(__TINYC__) && !defined(__PCC__) && !defined(TTMM_PLAIN)
 #define KERNELS 1 /* of section 11, on GNU vector types, in place of section 1's definitions */

@@ -135,7 +135,7 @@ refused() {
     fi
     verdict="FAILED: it compiles"
     "$@" -c ttmm.c -o $B/refused.o > $B/log 2>&1 ||
-        verdict=$(sed -n '/#error/{s/.*"\(ttmm[^(:"]*[^(:" ]\).*/refused: \1/p;q;}' $B/log)
+        verdict=$(sed -n '/error/{s/.*"\(ttmm[^(:"]*[^(:" ]\).*/refused: \1/p;q;}' $B/log)
     case $verdict in "refused: ttmm "*) pass ;; *) failed=$((failed + 1)) ;; esac
     line "$name" - "$(version "$1")" - "${verdict:-FAILED: no sentence says why}"
 }
@@ -207,13 +207,36 @@ for cc in gcc clang; do
 done
 refused "gcc -funsafe-math-optimizations" gcc -std=c99 -funsafe-math-optimizations
 refused "gcc -freciprocal-math" gcc -std=c99 -freciprocal-math
+refused "gcc -fassociative-math" gcc -std=c99 -fassociative-math -fno-signed-zeros -fno-trapping-math
+refused "gcc -fno-signed-zeros" gcc -std=c99 -fno-signed-zeros
+refused "gcc -fsingle-precision-constant" gcc -std=c99 -fsingle-precision-constant
 refused "i686, x87" i686-linux-gnu-gcc -std=c99
 refused "i386-tcc, x87" i386-tcc -std=c99 -I/usr/i686-linux-gnu/include
 refused "s390x, no -fexcess-precision=fast" s390x-linux-gnu-gcc -std=c99
+refused "clang, armhf with NEON" clang --target=arm-linux-gnueabihf -mfpu=neon -isystem /usr/arm-linux-gnueabihf/include -std=c99
 noticed "clang -funsafe-math-optimizations" "sums are reordered" clang -O2 -std=c99 -funsafe-math-optimizations
+noticed "clang -fassociative-math" "sums are reordered" \
+    clang -O2 -std=c99 -fassociative-math -fno-signed-zeros -fno-trapping-math
 noticed "clang -freciprocal-math" "divisions are products with the reciprocal" clang -O2 -std=c99 -freciprocal-math
-native_has __FMA__ &&
-    noticed "gcc -O3 -march=native -std=gnu99" "products are fused with sums" gcc -O3 -march=native -std=gnu99
+if native_has __FMA__; then
+    fused="products are fused with sums"
+    noticed "gcc -O3 -march=native -std=gnu99" "$fused" gcc -O3 -march=native -std=gnu99
+    for cc in gcc clang; do
+        noticed "$cc -O3 -march=native -ffp-contract=fast" "$fused" $cc -O3 -march=native -std=c99 -ffp-contract=fast
+    done
+fi
+start=$(gcc -print-file-name=crtfastmath.o 2> $B/log) # what gcc links with -ffast-math, though all was compiled without
+[ -f "$start" ] && noticed "gcc, linked with -ffast-math" "subnormal numbers are flushed" gcc -O2 -std=c99 "$start"
+
+# A compiler that refuses the flag by which nothing is fused: make stops, unless FAST=1 or its own flag is given.
+printf '#!/bin/sh\nfor a; do [ "$a" = -ffp-contract=off ] && exit 1; done\nexec gcc "$@"\n' > $B/refuses
+chmod +x $B/refuses
+name="make, CC refuses -ffp-contract=off"
+verdict="FAILED: it goes on"
+make -n CC=$B/refuses run > $B/log 2>&1 || verdict=$(sed -n 's/.*\(refuses [^,]*\),.*/refused: it \1/p' $B/log)
+make -n CC=$B/refuses CONTRACT= run > $B/log 2>&1 || verdict="FAILED: CONTRACT= is not taken"
+case $verdict in refused*) pass ;; *) failed=$((failed + 1)) ;; esac
+line "$name" - - - "$verdict"
 
 echo "$skipped skipped"
 echo "$passed passed, $failed failed"
