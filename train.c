@@ -585,7 +585,7 @@ static int make_jobs(adapters *a)
     check(ttmm_lora_new(&like, c, option.rank, a->alpha, &err));
     ttmm_set_threads(1);
     const size_t each = ttmm_lora_bytes(c, option.rank) + ttmm_trainer_bytes(c, &like, &a->text, &a->recipe);
-    const size_t fit = (have ? have : (size_t)1 << 32) / 4 / each;
+    const size_t fit = (have ? have / 4 : (size_t)1 << 30) / each;
     size_t jobs = (size_t)option.jobs;
     if (jobs == 0) jobs = fit < threads ? fit : threads;
     if (jobs > a->n) jobs = a->n;

@@ -4108,8 +4108,8 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
  *
  * Refused when reading: a header of more than MOST_HEADER bytes or past the end, data_offsets that do not fit the shape
  * or end past the file, two tensors of one name or that overlap, bytes that belong to no tensor (as in the safetensors
- * library). A tensor of a type that is not in dtype_table, or of more than MOST_DIMS dimensions, is refused only where
- * it is read. */
+ * library). A tensor of a type that is not in dtype_table, of more than MOST_DIMS dimensions, or of more numbers than a
+ * machine of 32 bits can address, is refused only where it is read. */
 
 /* An object's children are key, value, key, value ... */
 typedef struct {
@@ -4286,7 +4286,7 @@ static int json_keys(const json *j, ttmm_error *err)
         for (int key = json_child(j, i); key >= 0; key = json_next_key(j, key)) {
             uint64_t h = 0;
             for (size_t c = j->node[key].start; c < j->node[key].end; c++) h = 31 * h + (unsigned char)j->text[c];
-            size_t at = mix_bits(h) & (room - 1);
+            size_t at = (size_t)mix_bits(h) & (room - 1);
             while (seen[at] && !json_same(j, seen[at], key)) at = (at + 1) & (room - 1);
             if (seen[at]) twice = key;
             seen[at] = key;
@@ -4568,11 +4568,11 @@ static stored store(const char *name, int dtype, size_t rows, size_t cols, const
     return (stored){name, dtype, cols ? 2 : 1, {rows, cols ? cols : 1, 1, 1, 1, 1, 1, 1}, data, 0, 0, 0};
 }
 
-/* Its numbers, if it is_known; read_entry made sure that their bytes can be counted, too. */
+/* Its numbers, if it has no more than MOST_DIMS dimensions; SIZE_MAX: more than this machine can address. */
 static size_t count_of(const stored *t)
 {
     size_t n = 1;
-    for (int d = 0; d < t->n_dims; d++) n *= t->dim[d];
+    for (int d = 0; d < t->n_dims; d++) n = mul_size(n, t->dim[d]);
     return n;
 }
 
@@ -4674,8 +4674,9 @@ static const char *describe(char out[80], const json *j, const stored *t)
     return out;
 }
 
-/* Whether its numbers can be read; else its type is none of dtype_table, or it has too many dimensions. */
-static int is_known(const stored *t) { return t->dtype < DTYPES && t->n_dims <= MOST_DIMS; }
+/* Whether its numbers can be read; else its type is none of dtype_table, it has too many dimensions, or on a machine of
+ * 32 bits too many numbers. */
+static int is_known(const stored *t) { return t->dtype < DTYPES && t->n_dims <= MOST_DIMS && count_of(t) < SIZE_MAX; }
 
 /* Read one entry of the header into t, which is zeroed. */
 static int read_entry(json *j, int key, stored *t, ttmm_error *err)
@@ -4692,9 +4693,9 @@ static int read_entry(json *j, int key, stored *t, ttmm_error *err)
     const int are_lists = json_type(j, shape) == '[' && json_type(j, offsets) == '[';
     for (int d = are_lists ? json_child(j, shape) : -1; d >= 0; d = j->node[d].next) {
         uint64_t dim = 0;
-        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > SIZE_MAX / 16)
+        if (!json_integer(j, d, &dim) || (dim && size > UINT64_MAX / 16 / dim) || dim > UINT64_MAX / 16)
             return refuse(err, j->path, "tensor %s has a shape that is not of numbers, or too large a one", t->name);
-        if (t->n_dims < MOST_DIMS) t->dim[t->n_dims] = (size_t)dim;
+        if (t->n_dims < MOST_DIMS) t->dim[t->n_dims] = dim < SIZE_MAX ? (size_t)dim : SIZE_MAX;
         t->n_dims++;
         size *= dim;
     }
@@ -4992,7 +4993,7 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
         code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
-        *array = malloc(mul_size(*rows * *cols, sizeof(real)));
+        *array = malloc(mul_size(count_of(t), sizeof(real)));
         code = *array ? read_numbers(&s, t, *array, TTMM_REAL, err)
                       : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
     }
@@ -6303,8 +6304,8 @@ static void encode_word(encoder *e, const char *s, size_t n)
     if (n > e->word_room) {
         free(e->symbol), free(e->heap);
         e->word_room = 2 * n;
-        e->symbol = malloc(mul_size(3 * e->word_room, sizeof *e->symbol));
-        e->heap = malloc(mul_size(2 * e->word_room, sizeof *e->heap)); /* every merge removes one, and adds up to two */
+        e->symbol = malloc(mul_size(e->word_room, 3 * sizeof *e->symbol));
+        e->heap = malloc(mul_size(e->word_room, 2 * sizeof *e->heap)); /* every merge removes one, and adds up to two */
         e->list->failed = e->list->failed || n > INT_MAX || e->symbol == NULL || e->heap == NULL;
     }
     if (e->list->failed) return;

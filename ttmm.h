@@ -753,12 +753,12 @@ typedef struct {
 
 /* Calls report for each tensor of A, in the file's order, then for those only in B. Types are F64, F32, F16, BF16,
  * whole numbers of 8 to 64 bits, with a sign or without, and BOOL; those of A and B may differ as far as TTMM_TYPE
- * says. TTMM_UNKNOWN: of another type (F8 ...), or more than 8 dimensions. A tensor is within the tolerance if max_abs
- * <= atol + rtol * its largest |a|, or, by_row, if that is so of each row by itself (along the last axis; a vector is
- * one): a large row hides nothing in a small one. Two of integers must be equal; -0 equals 0. Where a number is not
- * finite the first of them is reported (worst, a, b), max_abs and max_rel are infinite, ulps are of those before.
- * *failures: how many tensors are not the same or within; 1 if there are none at all. TTMM_BAD_INPUT if a file cannot
- * be read. */
+ * says. TTMM_UNKNOWN: of another type (F8 ...), more than 8 dimensions, or on 32 bits of 2^32 numbers. A tensor is
+ * within the tolerance if max_abs <= atol + rtol * its largest |a|, or, by_row, if that is so of each row by itself
+ * (along the last axis; a vector is one): a large row hides nothing in a small one. Two of integers must be equal; -0
+ * equals 0. Where a number is not finite the first of them is reported (worst, a, b), max_abs and max_rel are infinite,
+ * ulps are of those before. *failures: how many tensors are not the same or within; 1 if there are none at all.
+ * TTMM_BAD_INPUT if a file cannot be read. */
 int ttmm_compare(const char *path_a, const char *path_b, double atol, double rtol, int by_row,
                  void (*report)(void *context, const ttmm_difference *d), void *context, size_t *failures,
                  ttmm_error *err);

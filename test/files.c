@@ -896,6 +896,50 @@ static void sizes(void)
     GIVES("trainer", ttmm_trainer_new(&t, &model, NULL, &corpus, &r, &err), TTMM_NO_ROOM, "memory", "");
 }
 
+static void count_unknown(void *n, const ttmm_difference *d) { *(size_t *)n += d->verdict == TTMM_UNKNOWN; }
+
+static void make_longer(const char *file, uint64_t at_byte, const char *bytes,
+                        size_t n) /* by zeros, which take no room */
+{
+    FILE *f = fopen(at(file), "r+b");
+    CHECK(f && seek_file(f, at_byte, SEEK_SET) == 0 && fwrite(bytes, 1, n, f) == n);
+    if (f) CHECK(fclose(f) == 0);
+}
+
+/* Tensors of more numbers than 32 bits count are no hindrance to who does not read them; what lies behind them, at 21.7
+ * GB, is found. Who does read them is told that there is no memory. */
+static void beyond_32_bits(void)
+{
+#ifndef _WIN32 /* there the zeros would be written */
+    const char header[] = "{'wide': {'dtype': 'U8', 'shape': [4500000000], 'data_offsets': [0, 4500000000]}, "
+                          "'square': {'dtype': 'F32', 'shape': [65536, 65536], 'data_offsets': [4500000000, "
+                          "21679869184]}, 'small': {'dtype': 'F32', 'shape': [2], 'data_offsets': [21679869184, "
+                          "21679869192]}}";
+    const char *path = at("huge.safetensors"), *const large[] = {"wide", "square"};
+    size_t rows, cols, unknown = 0, failures;
+    real *x;
+    put("huge.safetensors", strlen(header), header, "", 0);
+    make_longer("huge.safetensors", 8 + strlen(header) + 21679869184u, "\0\0\200\077\0\0\0\300", 8);
+    if (DONE(ttmm_array_read(&x, &rows, &cols, path, "small", &err))) {
+        CHECK(rows == 1 && cols == 2 && x[0] == 1 && x[1] == -2);
+        free(x);
+    }
+    if (sizeof(size_t) == 4) {
+        for (int i = 0; i < 2; i++)
+            GIVES(large[i], ttmm_array_read(&x, &rows, &cols, path, large[i], &err), TTMM_NO_ROOM, "memory", "");
+        DONE(ttmm_compare(path, path, 0, 0, 0, count_unknown, &unknown, &failures, &err));
+        CHECK(unknown == 2 && failures == 2);
+        for (uint64_t size = SIZE_MAX - 1; size <= (uint64_t)SIZE_MAX + 2; size++) { /* with its zero byte: 2^32 ... */
+            ttmm_config c;
+            put("config.json", 0, "{}", "", 0);
+            make_longer("config.json", size - 1, "", 1);
+            GIVES("config.json", ttmm_config_read(&c, FOLDER, &err), TTMM_NO_ROOM, "4096.0 MiB", "");
+        }
+    }
+    remove(path), remove(at("config.json"));
+#endif
+}
+
 int main(void)
 {
     const char *clear = sizeof(real) == 4 ? "rm -rf test/build/files-f32.d" : "rm -rf test/build/files-f64.d";
@@ -915,7 +959,7 @@ int main(void)
         RUN(model_format), RUN(config_defaults);
     RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
         RUN(checkpoints), RUN(notes), RUN(writing);
-    RUN(numbers_in_text), RUN(options), RUN(sizes);
+    RUN(numbers_in_text), RUN(options), RUN(sizes), RUN(beyond_32_bits);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     return system(clear) != 0 || test_end("files");
 }
