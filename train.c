@@ -4,7 +4,10 @@
  * Every stage ends with writing its result into the model's folder, at once, with the settings it used as a note. So a
  * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
  * interrupted goes on from its checkpoint to the same bits. Experts train several at once: that each of them can stop,
- * fail and go on by itself is what makes this file longer than 600 lines. */
+ * fail and go on by itself is what makes this file longer than 600 lines.
+ *
+ * Processes may work on one folder at once. MODEL/train.lock, an empty file, has a lock for the folder (0: alone for
+ * base, text and clusters, shared for adapters) and one for each adapter (1 finetuned, 2 + k expert k). */
 #define TTMM_PROGRAM "train"
 #include "ttmm.h"
 
@@ -137,6 +140,30 @@ static void print_summary(void)
     if (tsv) close_output(tsv, option.tsv);
 }
 
+/* ---- Locks ------------------------------------------------------------------------------------------------------- */
+
+static FILE *locks; /* MODEL/train.lock; NULL: there is none, as in a folder that may not be written */
+
+/* Wait until the lock is free. STOPPED: interrupted meanwhile. */
+enum { STOPPED = 130 }; /* the exit code, too */
+static int take_lock(unsigned number, int how, const char *what, ttmm_error *e)
+{
+    for (int told = quiet; locks && !ttmm_lock(locks, number, how); told = 1) {
+        if (interrupted) return ttmm_fail(e, STOPPED, "interrupted while another train was at work on %s", what);
+        if (!told) fprintf(stderr, "%s: another train is at work on it, waiting\n", what);
+    }
+    return TTMM_OK;
+}
+
+/* The folder's lock, until the next stage: those that are alone in it come first. */
+static void begin_stage(int how)
+{
+    char path[4200];
+    snprintf(path, sizeof path, "%s/train.lock", model);
+    if (locks == NULL) locks = fopen(path, "ab");
+    check(take_lock(0, how, model, &err));
+}
+
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
 
 /* The note of a stage's file, the settings that it was made with; returns 0 if there is no such file. */
@@ -149,15 +176,17 @@ static int read_note(char note[1024], const char *file)
     return 1;
 }
 
-/* Whether the file is there already, made with the same settings. With others it is refused. */
-static int is_made(const char *file, const char *settings)
+/* 1: the file is there already, made with the same settings. With others it is refused. */
+static int is_made(const char *file, const char *settings, ttmm_error *e)
 {
-    char note[1024];
-    if (!read_note(note, file)) return 0;
-    if (strcmp(note, settings) != 0)
-        FAIL(TTMM_BAD_INPUT, "%.200s/%s: was made with \"%.180s\", this run asks for \"%.180s\"", model, file, note,
-             settings);
-    return 1;
+    char note[1024], path[4200];
+    if (!ttmm_exists(model, file)) return 0;
+    snprintf(path, sizeof path, "%s/%s", model, file);
+    const int code = ttmm_note(note, sizeof note, path, e);
+    if (code == TTMM_OK && strcmp(note, settings) != 0)
+        return ttmm_fail(e, TTMM_BAD_INPUT, "%.200s/%s: was made with \"%.180s\", this run asks for \"%.180s\"", model,
+                         file, note, settings);
+    return code ? code : 1;
 }
 
 static void say_done(const char *stage)
@@ -215,7 +244,6 @@ static void progress(const job *j, double loss, size_t tokens)
 
 /* Run a trainer to its end, from its checkpoint if there is one; a checkpoint every half minute and on interrupt.
  * STOPPED: it was interrupted, and e says so. */
-enum { STOPPED = 130 }; /* the exit code, too */
 static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
 {
     const int n = snprintf(j->checkpoint, sizeof j->checkpoint, "%s/checkpoint/%s.safetensors", model, checkpoint);
@@ -343,13 +371,16 @@ static void stage_base(const ttmm_corpus *text)
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, NULL, 0),
              sizeof(real) == 8 ? " f64" : "");
-    if (is_made("model.safetensors", j.settings)) {
+    check(ttmm_make_folder(model, &err));
+    begin_stage(TTMM_ALONE);
+    const int made = is_made("model.safetensors", j.settings, &err);
+    check(made);
+    if (made) {
         say_done("base");
         return;
     }
     refuse_foreign(&c);
     refuse_if_trained("base", 1);
-    check(ttmm_make_folder(model, &err));
     check(ttmm_model_new(&m, &c, &err));
     ttmm_model_init(&m, (uint64_t)option.seed);
     check(ttmm_trainer_new(&j.trainer, &m, NULL, text, &r, &err));
@@ -395,6 +426,7 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     const int no_text = tokenizer == ttmm_tokenizer_of_ids();
     char settings[512], note[1024], embeddings[32];
     const double began = ttmm_seconds();
+    begin_stage(TTMM_ALONE);
     snprintf(embeddings, sizeof embeddings, no_text ? "of ids" : "built-in");
     if (option.embeddings) {
         load_embeddings(text);
@@ -453,6 +485,7 @@ static void stage_cluster(void)
     char settings[512], index[1024] = "", note[1024];
     const double began = ttmm_seconds();
     ttmm_corpus c;
+    begin_stage(TTMM_ALONE);
     check(ttmm_corpus_read(&c, model, 1 << 28, &err)); /* of any vocabulary */
     read_note(index, "corpus.safetensors");
     const size_t n = c.n_sequences, usual = n < 40 ? 1 : n < 2000 ? n / 20 : 100;
@@ -488,6 +521,8 @@ static void parse_only(size_t K, size_t *from, size_t *to)
 /* The adapters of a stage: of the clusters from .. to, or (whole) one on all the text. */
 typedef struct {
     size_t cluster, n; /* its sequences */
+    long steps;
+    int trained; /* here; 0: not yet, or by another process */
     double loss;
 } task;
 
@@ -566,10 +601,13 @@ static long list_tasks(adapters *a)
     for (size_t k = a->from; k <= a->to; k++) {
         describe_adapter(a, k, settings, name);
         snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
-        if (is_made(file, settings)) continue;
+        const int made = is_made(file, settings, &err);
+        check(made);
+        if (made) continue;
         task *t = &a->task[a->n++];
         t->cluster = k, t->n = a->first[k + 1] - a->first[k];
-        steps += (long)(((size_t)option.epochs * t->n + option.expert_batch - 1) / option.expert_batch);
+        t->steps = (long)(((size_t)option.epochs * t->n + option.expert_batch - 1) / option.expert_batch);
+        steps += t->steps;
     }
     qsort(a->task, a->n, sizeof *a->task, longer_first);
     return steps;
@@ -603,25 +641,36 @@ static int make_jobs(adapters *a)
     return (int)jobs;
 }
 
-/* Task i, by that job. */
+/* Task i, by that job, if no other process has done it meanwhile. */
 static int train_adapter(void *context, size_t i, int number, ttmm_error *e)
 {
     adapters *a = context;
     job *j = &a->job[number];
-    const size_t k = a->task[i].cluster;
-    const uint64_t stream = a->whole ? UINT64_MAX : k;
-    char name[64], folder[4200];
-    describe_adapter(a, k, j->settings, name);
+    task *t = &a->task[i];
+    const uint64_t stream = a->whole ? UINT64_MAX : t->cluster;
+    const unsigned lock = a->whole ? 1 : 2 + (unsigned)t->cluster;
+    char name[64], file[96], folder[4200];
+    describe_adapter(a, t->cluster, j->settings, name);
     snprintf(folder, sizeof folder, "%s/%s", model, name);
-    ttmm_lora_init(&j->lora, (uint64_t)option.seed, stream);
-    ttmm_trainer_start(j->trainer, a->member + a->first[k], a->task[i].n, 0, option.epochs, stream);
-    snprintf(name, sizeof name, a->whole ? "finetuned" : "expert-%zu", k);
-    snprintf(j->what, sizeof j->what, a->whole ? "finetune" : "expert %zu of %zu-%zu", k, a->from, a->to);
-    int code = run_trainer(j, name, e);
-    if (code == TTMM_OK) code = ttmm_lora_write(&j->lora, folder, j->settings, e);
-    if (code == TTMM_OK) remove(j->checkpoint);
+    snprintf(file, sizeof file, "%s/adapter_model.safetensors", name);
+    snprintf(name, sizeof name, a->whole ? "finetuned" : "expert-%zu", t->cluster);
+    snprintf(j->what, sizeof j->what, a->whole ? "finetune" : "expert %zu of %zu-%zu", t->cluster, a->from, a->to);
+    int code = take_lock(lock, TTMM_ALONE, j->what, e);
+    const int made = code ? 0 : is_made(file, j->settings, e);
+    if (made < 0) code = made;
+    if (code == TTMM_OK && made) {
+        CRITICAL
+        training.steps -= t->steps;
+    } else if (code == TTMM_OK) {
+        ttmm_lora_init(&j->lora, (uint64_t)option.seed, stream);
+        ttmm_trainer_start(j->trainer, a->member + a->first[t->cluster], t->n, 0, option.epochs, stream);
+        code = run_trainer(j, name, e);
+        if (code == TTMM_OK) code = ttmm_lora_write(&j->lora, folder, j->settings, e);
+        if (code == TTMM_OK) remove(j->checkpoint);
+        t->loss = j->loss, t->trained = code == TTMM_OK;
+    }
+    if (locks) ttmm_lock(locks, lock, TTMM_UNLOCKED);
     if (code < 0) interrupted = 1; /* the others save what they have, and stop */
-    a->task[i].loss = j->loss;
     return code;
 }
 
@@ -632,6 +681,8 @@ static void stage_adapters(int whole)
     const int threads = ttmm_threads();
     adapters a = {.whole = whole};
     double losses = 0;
+    size_t trained = 0;
+    begin_stage(TTMM_SHARED);
     load_adapters(&a);
     const long steps = list_tasks(&a);
     const int jobs = make_jobs(&a);
@@ -639,12 +690,12 @@ static void stage_adapters(int whole)
     end_training(ttmm_parallel(a.n, jobs, train_adapter, &a, &err));
     ttmm_set_threads(threads);
     clear_line();
-    for (size_t i = 0; i < a.n; i++) losses += a.task[i].loss;
+    for (size_t i = 0; i < a.n; i++) losses += a.task[i].loss, trained += (size_t)a.task[i].trained;
     const size_t all = a.to - a.from + 1;
-    if (a.n)
-        note_stage(stage, began, losses / (double)a.n, training.tokens,
+    if (trained)
+        note_stage(stage, began, losses / (double)trained, training.tokens,
                    whole ? "the baseline: finetuned/" : "one adapter a cluster: experts/");
-    if (a.n < all && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, all - a.n, all);
+    if (trained < all && !quiet) fprintf(stderr, "%-9s %zu of %zu done before\n", stage, all - trained, all);
     for (job *j = a.job; j < a.job + jobs; j++) {
         ttmm_trainer_free(j->trainer);
         ttmm_lora_free(&j->lora);

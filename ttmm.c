@@ -3474,6 +3474,18 @@ static void unmap_file(void *data, size_t bytes)
     (void)bytes;
     UnmapViewOfFile(data);
 }
+static int try_lock(FILE *f, unsigned number, int how) /* a lock that this process has is let go first */
+{
+    OVERLAPPED at = {0};
+    HANDLE file = (HANDLE)_get_osfhandle(_fileno(f));
+    at.Offset = number;
+    UnlockFileEx(file, 0, 1, 0, &at);
+    return how == TTMM_UNLOCKED ||
+           LockFileEx(file, LOCKFILE_FAIL_IMMEDIATELY | (how == TTMM_ALONE ? LOCKFILE_EXCLUSIVE_LOCK : 0), 0, 1, 0,
+                      &at) ||
+           GetLastError() != ERROR_LOCK_VIOLATION;
+}
+static void wait_a_little(void) { Sleep(50); }
 #else
 double ttmm_seconds(void)
 {
@@ -3511,6 +3523,18 @@ static void *map_file(const char *path, size_t *bytes)
     return data == MAP_FAILED ? NULL : data;
 }
 static void unmap_file(void *data, size_t bytes) { munmap(data, bytes); }
+static int try_lock(FILE *f, unsigned number, int how)
+{
+#ifdef F_SETLK
+    struct flock lock = {.l_whence = SEEK_SET, .l_start = (off_t)number, .l_len = 1};
+    lock.l_type = how == TTMM_UNLOCKED ? F_UNLCK : how == TTMM_SHARED ? F_RDLCK : F_WRLCK;
+    return fcntl(fileno(f), F_SETLK, &lock) == 0 || (errno != EACCES && errno != EAGAIN);
+#else
+    (void)f, (void)number, (void)how;
+    return 1;
+#endif
+}
+static void wait_a_little(void) { nanosleep(&(struct timespec){0, 50000000}, NULL); }
 #endif
 
 /* All that is built in, not what is free. The two names are no part of POSIX, but most systems have them. */
@@ -3650,6 +3674,14 @@ int ttmm_remove(const char *folder, const char *name)
     char path[PATH_BYTES];
     ttmm_error err;
     return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
+}
+
+/* Where a file system has no locks, all are to be had. */
+int ttmm_lock(FILE *f, unsigned number, int how)
+{
+    const int had = try_lock(f, number, how);
+    if (!had) wait_a_little();
+    return had;
 }
 
 /* A file on its way: written under a temporary name in the same folder, flushed to the disk, then renamed. A crash or a

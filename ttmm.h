@@ -568,6 +568,12 @@ int ttmm_exists(const char *folder, const char *name);   /* 1 if it can be opene
 int ttmm_remove(const char *folder, const char *name);   /* 1 if it was there, and is gone */
 int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err); /* to_folder is there */
 
+/* Locks between processes, by number (below 2^31) in a file that is open for writing: those of a process end with it,
+ * however it ends, or with the file. TTMM_ALONE: no other process has the lock. Returns 1 if it is had (or let go), 0,
+ * after a twentieth of a second, if another process has it; 1, too, where there are no locks. */
+enum { TTMM_UNLOCKED, TTMM_SHARED, TTMM_ALONE };
+int ttmm_lock(FILE *f, unsigned number, int how);
+
 /* ---- 14. Text, documents, corpus --------------------------------------------------------------------------------- */
 
 enum { TTMM_END = 256, TTMM_BYTES = 257 }; /* the token <|endoftext|>; the size of the byte vocabulary */

@@ -416,6 +416,35 @@ expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefi
 cp -r "$T/m" "$T/unread" && sed 's/"ByteLevel"/"Whitespace"/' "$T/m/tokenizer.json" > "$T/unread/tokenizer.json"
 expect 3 "no tokenizer" ./run route "$T/unread" --ids "$T/prompt.ids"
 expect 0 "" ./run generate "$T/unread" --ids "$T/prompt.ids" --no-experts --tokens 2
+# Processes in one folder: ten at once on any experts, two on everything, one that waits for another that is killed; they
+# end with the bytes of one.
+cp -r "$T/m" "$T/ten" && rm -r "$T/ten/experts" "$T/ten/finetuned"
+for only in 0-2 1 2 0-1 1-2 0 0-2 2 1 0-2; do
+    ./train experts "$T/ten" --rank 2 --epochs 1 --only $only --threads 1 --quiet &
+    all="$all $!"
+done
+for pid in $all; do if wait $pid; then ok; else fail "one of ten failed"; fi; done
+./train finetune "$T/ten" --rank 2 --epochs 1 --quiet
+if diff -r "$T/m" "$T/ten"; then ok; else fail "ten at once left another folder than one"; fi
+./train all "$T/both" "$T/cookbook.txt" "$T/c.txt" $SMALL --threads 1 --quiet &
+pid=$!
+expect 0 "" ./train all "$T/both" "$T/cookbook.txt" "$T/c.txt" $SMALL --threads 1 --quiet
+if wait $pid; then ok; else fail "one of two failed"; fi
+if diff -r "$T/m" "$T/both"; then ok; else fail "two at once left another folder than one"; fi
+rm -r "$T/ten/experts" && cp -r "$T/ten" "$T/alone"
+./train experts "$T/alone" --rank 2 --epochs 15 --quiet
+./train experts "$T/ten" --rank 2 --epochs 15 --only 0 2> "$T/log" &
+pid=$!
+while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
+kill -STOP $pid
+./train experts "$T/ten" --rank 2 --epochs 15 2> "$T/err" &
+other=$!
+while kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err" 2> /dev/null; do sleep 0.02; done
+kill -KILL $pid
+if wait $other && grep -q "^expert 0 of 0-2: another train is at work on it, waiting" "$T/err"; then ok
+else fail "who waits for one that is killed does not go on: $(tail -n 1 "$T/err")"; fi
+if diff -r "$T/alone" "$T/ten"; then ok; else fail "after a killed one the folder is another"; fi
+
 # a corpus of ids: the same as that of its text, where a tokenizer tells the text; else routed by the ids alone
 mkdir -p "$T/as-text" "$T/as-ids"
 for f in cookbook c; do expect 0 "" ./run tokenize "$T/bare" --file "$T/$f.txt" -o "$T/as-ids/$f.ids"; done
