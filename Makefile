@@ -84,7 +84,7 @@ $(B)/hosts/ttmm-f64.o: ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)/hosts
 	$(CC) $(FLAGS) -DTTMM_DOUBLE -c $< -o $@
 HOSTS = $(B)/hosts/ttmm-f32.o $(B)/hosts/ttmm-f64.o
-CXX = $(if $(findstring clang,$(CC)),clang++,c++)
+CXX = $(patsubst cc,c++,$(subst clang,clang++,$(CC:%gcc=%g++)))
 hosts: $(HOSTS)
 	@CC="$(CC)" CXX="$(CXX)" FLAGS="$(FLAGS)" sh test/hosts.sh
 

@@ -552,7 +552,7 @@ for f in model corpus centroids experts/0/adapter_model experts/2/adapter_model 
     same "$T/m/$f.safetensors" "$T/disk.m/$f.safetensors" "after full disks"
 done
 
-# As a library: a caller links, from C and C++; one compiled for the other precision does not; `real` is the caller's own.
+# As a library: a caller links; one compiled for the other precision does not; `real` is the caller's own. Others: test/hosts.
 cat > "$T/host.c" << 'END'
 #include "ttmm.h"
 #include <string.h>
@@ -566,17 +566,12 @@ int main(void)
     return TTMM_VERSION < 10000 || ttmm_model_new(&m, &shape, &err) != TTMM_BAD_INPUT || sizeof(ttmm_real) < sizeof(real);
 }
 END
-cp "$T/host.c" "$T/host.cc"
 links() { "$@" -I. "$T/host.o" "$T/library.o" -o "$T/host" -lm > "$T/log" 2>&1 && "$T/host"; }
 ${CC:-cc} -std=c99 -c ttmm.c -o "$T/library.o"
 ${CC:-cc} -std=c99 -I. -c "$T/host.c" -o "$T/host.o"
 if links ${CC:-cc}; then ok; else fail "a host program does not link: $(tail -n 1 "$T/log")"; fi
 ${CC:-cc} -std=c99 -DTTMM_DOUBLE -I. -c "$T/host.c" -o "$T/host.o"
 if links ${CC:-cc}; then fail "a host in double links with the library in float"; else ok; fi
-if command -v c++ > "$T/log"; then
-    if c++ -Wall -Wextra -Werror -I. -c "$T/host.cc" -o "$T/host.o" > "$T/log" 2>&1 && links c++; then ok
-    else fail "a host in C++ does not link: $(tail -n 1 "$T/log")"; fi
-fi
 
 # The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own.
 if [ -f README.md ]; then
