@@ -383,8 +383,8 @@ typedef struct {
     void *context;
 } ttmm_decoding;
 
-/* Decode from a prompt, with the weights of m and the adapters of mix (or NULL) beside them or (how: TTMM_ENSEMBLE) each
- * alone.
+/* Decode from a prompt, with the weights of m and the adapters of mix (or NULL) beside them or (how: TTMM_ENSEMBLE)
+ * each alone.
  *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
  * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary. */
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,

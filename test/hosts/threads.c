@@ -1,5 +1,5 @@
 /* threads.c - a host with four threads that share a model and an adapter, which nobody writes: each has a pass of its
- * own and gets the bits that one thread alone gets. Each has OpenMP's number of threads of its own, too. Prints a
+ * own and gets the bits that one thread alone gets. Each has its own number of OpenMP threads, too. Prints a
  * fingerprint of the logits, which all hosts here have in common. */
 #include "../../ttmm.h"
 #include <inttypes.h>
@@ -52,7 +52,8 @@ int main(void)
     if (ttmm_model_new(&model, &config, &err) || ttmm_lora_new(&lora, &config, 4, 8, &err)) return 1;
     ttmm_model_init(&model, 1), ttmm_lora_init(&lora, 1, 0);
     alone = logits(1, NULL, &err);
-    for (int i = 0; i < 4; i++) number[i] = i, failures += pthread_create(&thread[i], NULL, work, &number[i]) != 0;
+    for (int i = 0; i < 4; i++)
+        if (number[i] = i, pthread_create(&thread[i], NULL, work, &number[i]) != 0) return 1;
     for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
     return printf("%016" PRIx64 "\n", alone), failures != 0;
 }

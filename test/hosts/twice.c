@@ -1,8 +1,9 @@
-/* twice.c - a host that has the library twice, in float and in double. Most names are the same in both, so two parts are
- * made, each a caller with its library, that show one name only; parts that show all do not link:
+/* twice.c - a host that has the library twice, in float and in double. Most names are the same in both, so two parts
+ * are made, each a caller with its library, that show one name only; parts that show all do not link:
  *
- *     cc -DPART=in_float -c twice.c -o part.o; cc -r -nostdlib part.o ttmm-f32.o -o float.o; objcopy -G in_float float.o
- *     the same with in_double, -DTTMM_DOUBLE      cc twice.c float.o double.o -lm */
+ *     cc -DPART=in_float -c twice.c -o part.o
+ *     cc -r -nostdlib part.o ttmm-f32.o -o float.o; objcopy -G in_float float.o
+ *     the same with in_double, -DTTMM_DOUBLE; cc twice.c float.o double.o -lm */
 #ifdef PART
 #include "../../ttmm.h"
 enum { T = 64, V = 257 };
