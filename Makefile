@@ -56,6 +56,24 @@ train-f64 run-f64: %-f64: %.c ttmm.c ttmm.h Makefile
 
 double: train-f64 run-f64
 
+# Programs for Windows that need no DLL: windows/ (64 bit; any such processor) and windows/32 (from SSE2 on). Debian:
+# gcc-mingw-w64-x86-64-win32, gcc-mingw-w64-i686-win32.
+RELEASE = $(WARN) $(OPT) -ffp-contract=off -fno-trapping-math -fno-math-errno
+WINDOWS = x86_64-w64-mingw32-gcc $(RELEASE) -fopenmp -static
+WINDOWS32 = i686-w64-mingw32-gcc -msse2 -mfpmath=sse $(RELEASE) -fopenmp -static
+windows: windows/train.exe windows/run.exe windows/32/train.exe windows/32/run.exe
+windows/%.exe: %.c ttmm.c ttmm.h Makefile
+	@mkdir -p windows
+	$(WINDOWS) -s $< ttmm.c -o $@ $(LIBS)
+windows/32/%.exe: %.c ttmm.c ttmm.h Makefile
+	@mkdir -p windows/32
+	$(WINDOWS32) -s $< ttmm.c -o $@ $(LIBS)
+
+# The tests there, under wine, as far as they can be.
+test-windows:
+	@sh test/elsewhere.sh windows wine $(WINDOWS)
+	@sh test/elsewhere.sh windows-32 wine $(WINDOWS32)
+
 # Each test is built twice, as float and as double; test/all.sh runs them and the programs, and adds up.
 $(B)/%-f32: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
@@ -206,7 +224,7 @@ format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
 
 clean:
-	rm -rf train run train-f64 run-f64 demo vectors $(B)
+	rm -rf train run train-f64 run-f64 windows demo vectors $(B)
 
 help:
 	@echo "make            build ./train and ./run"
@@ -229,8 +247,9 @@ help:
 	@echo "make memory     peak memory of training and decoding against what run info says, two minutes (SIZE=all: more)"
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make slurm      experts and evaluation as job arrays, to the same bits as one process (Debian's slurm-wlm, munge)"
+	@echo "make windows    static programs for Windows, windows/ and windows/32 (mingw-w64); make test-windows: wine, minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm windows test-windows format clean help

@@ -346,7 +346,9 @@ static char *read_stream(size_t *n, FILE *f, const char *name)
     size_t room = 1 << 16;
     char *text = allocate(room + 1, 1, "the prompt");
     *n = 0;
-    while ((*n += fread(text + *n, 1, room - *n, f)) == room) {
+    for (size_t got; !feof(f) && (got = ttmm_read(text + *n, room - *n, f)) > 0;) {
+        *n += got;
+        if (room - *n >= TTMM_LEAST_READ) continue;
         room *= 2;
         text = realloc(text, room + 1);
         if (text == NULL) FAIL(TTMM_NO_ROOM, "out of memory for the prompt");
@@ -373,14 +375,15 @@ static void load_prompt(const char *given)
     if ((given != NULL) + (option.file != NULL) + (option.ids != NULL) > 1)
         FAIL(TTMM_BAD_USE, "a prompt comes as an argument, by --file or by --ids: one of these");
     if (path) {
-        FILE *f = fopen(path, "rb");
+        FILE *f = ttmm_open(path, "rb");
         if (f == NULL) FAIL(TTMM_BAD_INPUT, "%s: cannot be opened", path);
         read = read_stream(&n, f, name);
         fclose(f);
     } else if (given) {
         n = strlen(given);
     } else {
-        if (ttmm_is_terminal(stdin) && !quiet) fprintf(stderr, "prompt (end with Ctrl-D): ");
+        if (ttmm_is_terminal(stdin) && !quiet)
+            fprintf(stderr, "prompt (end with Ctrl-D; on Windows Ctrl-Z and Enter): ");
         read = read_stream(&n, stdin, name);
     }
     const char *text = read ? read : given;
@@ -1438,6 +1441,7 @@ static int merges_for_sure(void (*verb)(void))
 int main(int argc, char **argv)
 {
     size_t v;
+    argv = arguments(&argc, argv);
     argument = allocate((size_t)argc, sizeof *argument, "the arguments");
     const int code = ttmm_command(&v, argument, &n_arguments, &program, argc, argv, &err);
     if (code > 0) {

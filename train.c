@@ -96,6 +96,9 @@ static void catch_signals(void (*handler)(int)) /* but those that are ignored: n
 #ifdef SIGHUP
         SIGHUP,
 #endif
+#ifdef SIGBREAK /* Windows' Ctrl-Break; its Ctrl-C is SIGINT */
+        SIGBREAK,
+#endif
         SIGINT, SIGTERM};
     for (size_t i = 0; i < sizeof caught / sizeof *caught; i++)
         if (signal(caught[i], handler) == SIG_IGN) signal(caught[i], SIG_IGN);
@@ -391,7 +394,7 @@ static void stage_base(const ttmm_corpus *text)
     begin_training("base", 1, steps);
     int code = run_trainer(&j, "base", &err);
     if (code == TTMM_OK) code = ttmm_model_write(&m, model, TTMM_REAL, j.settings, &err);
-    if (code == TTMM_OK) remove(j.checkpoint);
+    if (code == TTMM_OK) ttmm_remove(NULL, j.checkpoint);
     end_training(code);
     clear_line();
     note_stage("base", began, j.loss, training.tokens, "the base model: model.safetensors");
@@ -666,7 +669,7 @@ static int train_adapter(void *context, size_t i, int number, ttmm_error *e)
         ttmm_trainer_start(j->trainer, a->member + a->first[t->cluster], t->n, 0, option.epochs, stream);
         code = run_trainer(j, name, e);
         if (code == TTMM_OK) code = ttmm_lora_write(&j->lora, folder, j->settings, e);
-        if (code == TTMM_OK) remove(j->checkpoint);
+        if (code == TTMM_OK) ttmm_remove(NULL, j->checkpoint);
         t->loss = j->loss, t->trained = code == TTMM_OK;
     }
     if (locks) ttmm_lock(locks, lock, TTMM_UNLOCKED);
@@ -712,6 +715,7 @@ int main(int argc, char **argv)
 {
     static const char **argument; /* static: reachable to the end, wherever that is */
     size_t n, v;
+    argv = arguments(&argc, argv);
     argument = allocate((size_t)argc, sizeof *argument, "the arguments");
     const int code = ttmm_command(&v, argument, &n, &program, argc, argv, &err);
     if (code > 0) {

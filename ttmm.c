@@ -3417,11 +3417,16 @@ void ttmm_trace_free(ttmm_trace *t)
  * Then files: read whole, or written under another name and renamed at the end. Refused: to write over what is no
  * regular file, and paths of PATH_BYTES or more. */
 
+enum { PATH_BYTES = 4096 }; /* Linux' PATH_MAX: no longer path can be opened there */
+
 #include <errno.h>
 #ifdef _WIN32
 #include <direct.h>
+#include <fcntl.h>
 #include <io.h>
 #include <windows.h>
+#undef near /* once keywords, now empty macros */
+#undef far
 #else
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -3438,19 +3443,123 @@ double ttmm_seconds(void)
     QueryPerformanceFrequency(&frequency);
     return (double)ticks.QuadPart / (double)frequency.QuadPart;
 }
-int ttmm_is_terminal(FILE *f) { return _isatty(_fileno(f)) != 0; }
-static int is_separator(char c) { return c == '/' || c == '\\'; }
-static int make_one_folder(const char *path) { return _mkdir(path); }
-static int is_folder(const char *path)
+
+size_t ttmm_memory(void)
 {
-    const DWORD attributes = GetFileAttributesA(path);
-    return attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
+    MEMORYSTATUSEX s = {.dwLength = sizeof s};
+    if (!GlobalMemoryStatusEx(&s)) return 0;
+    return s.ullTotalPhys < SIZE_MAX ? (size_t)s.ullTotalPhys : SIZE_MAX;
 }
-static int is_special(const char *path) { return is_folder(path); }
+
+static HANDLE handle_of(FILE *f) { return (HANDLE)_get_osfhandle(_fileno(f)); }
+
+int ttmm_is_terminal(FILE *f) /* _isatty is true of the device NUL, too */
+{
+    DWORD mode;
+    return GetConsoleMode(handle_of(f), &mode) != 0;
+}
+
+/* Inside, text is UTF-8; Windows' functions take UTF-16, or else the system's code page, which has few characters. So
+ * the command line is asked for as UTF-16, and a terminal is told that UTF-8 comes (until the program ends), and escape
+ * sequences. In text mode a CR would be lost on the way in, or come up on the way out, and Ctrl-Z would be the end. */
+static UINT code_page;
+static void restore_code_page(void) { SetConsoleOutputCP(code_page); }
+
+char **ttmm_arguments(int *argc, char **argv)
+{
+    DWORD mode;
+    size_t size = sizeof *argv;
+    _setmode(_fileno(stdin), _O_BINARY), _setmode(_fileno(stdout), _O_BINARY);
+    code_page = GetConsoleOutputCP();
+    if (code_page && SetConsoleOutputCP(CP_UTF8)) atexit(restore_code_page);
+    if (GetConsoleMode(handle_of(stderr), &mode)) /* 4: escape sequences, from Windows 10 on */
+        SetConsoleMode(handle_of(stderr), mode | 4);
+    wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), argc);
+    for (int i = 0; wide && i < *argc; i++) size += sizeof *argv + 3 * (wcslen(wide[i]) + 1);
+    char **all = wide ? malloc(size) : NULL, *text = all ? (char *)(all + *argc + 1) : NULL;
+    for (int i = 0; all && i < *argc; i++) {
+        const int room = 3 * ((int)wcslen(wide[i]) + 1);
+        all[i] = text, all[i + 1] = NULL;
+        text += WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, text, room, NULL, NULL);
+    }
+    LocalFree(wide);
+    return all;
+}
+
+/* A terminal gives UTF-16, line by line, with CR LF at the end. A character of two halves stays whole. */
+size_t ttmm_read(char *out, size_t n, FILE *f)
+{
+    wchar_t line[TTMM_LEAST_READ / 3]; /* one of these is at most 3 bytes */
+    DWORD got, more = 0;
+    if (!ttmm_is_terminal(f)) return fread(out, 1, n, f);
+    if (!ReadConsoleW(handle_of(f), line, sizeof line / sizeof *line - 1, &got, NULL)) return 0;
+    if (got == 0 || line[0] == 26 /* Ctrl-Z */) return 0;
+    if (got > 1 && line[got - 2] == '\r') line[--got - 1] = '\n';
+    if (line[got - 1] >= 0xd800 && line[got - 1] < 0xdc00) ReadConsoleW(handle_of(f), line + got, 1, &more, NULL);
+    return (size_t)WideCharToMultiByte(CP_UTF8, 0, line, (int)(got + more), out, TTMM_LEAST_READ, NULL, NULL);
+}
+
+/* The path as UTF-16. One that is too long for most of Windows (260 in all, 248 of a folder) is made absolute, with the
+ * prefix by which any length is taken. What is not UTF-8 names nothing.    out [WIDE_PATH]; returns where it begins */
+enum { WIDE_PATH = PATH_BYTES + 8 };
+static const wchar_t *wide_path(wchar_t *out, const char *path)
+{
+    wchar_t given[PATH_BYTES], *full = out + 8;
+    if (!MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, given, PATH_BYTES)) given[0] = 0;
+    const DWORD n = GetFullPathNameW(given, PATH_BYTES, full, NULL);
+    if (n < 248 || n >= PATH_BYTES) return wcscpy(out, given);
+    if (full[0] != '\\') return memcpy(full - 4, L"\\\\?\\", 4 * sizeof *full);
+    if (full[2] == '?' || full[2] == '.') return full;
+    return memcpy(full - 6, L"\\\\?\\UNC", 7 * sizeof *full); /* of \\server\folder */
+}
+
+/* Why it failed: errno, or this, which C has no number for. */
+enum { HELD_OPEN = 1 << 16 };
+static const char *reason(int error) { return error == HELD_OPEN ? "another program holds it open" : strerror(error); }
+
+FILE *ttmm_open(const char *path, const char *mode)
+{
+    wchar_t wide[WIDE_PATH], wide_mode[8] = {0};
+    for (size_t i = 0; i < 7 && mode[i]; i++) wide_mode[i] = (wchar_t)mode[i];
+    FILE *f = _wfopen(wide_path(wide, path), wide_mode);
+    if (f == NULL && _doserrno == ERROR_SHARING_VIOLATION) errno = HELD_OPEN;
+    return f;
+}
+static int is_separator(char c) { return c == '/' || c == '\\'; }
+static int make_one_folder(const char *path)
+{
+    wchar_t wide[WIDE_PATH];
+    return _wmkdir(wide_path(wide, path));
+}
+static DWORD attributes_of(const char *path)
+{
+    wchar_t wide[WIDE_PATH];
+    const DWORD attributes = GetFileAttributesW(wide_path(wide, path));
+    return attributes == INVALID_FILE_ATTRIBUTES ? 0 : attributes;
+}
+static int is_folder(const char *path) { return (attributes_of(path) & FILE_ATTRIBUTE_DIRECTORY) != 0; }
+static int is_special(const char *path)
+{
+    return (attributes_of(path) & (FILE_ATTRIBUTE_DIRECTORY | FILE_ATTRIBUTE_DEVICE)) != 0;
+}
+static int remove_one(const char *path)
+{
+    wchar_t wide[WIDE_PATH];
+    const wchar_t *name = wide_path(wide, path);
+    return DeleteFileW(name) || RemoveDirectoryW(name);
+}
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && _commit(_fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to)
 {
-    return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+    wchar_t wide_from[WIDE_PATH], wide_to[WIDE_PATH];
+    const wchar_t *name = wide_path(wide_to, to);
+    if (MoveFileExW(wide_path(wide_from, from), name, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return 1;
+    errno = GetLastError() == ERROR_ACCESS_DENIED ? EACCES : EIO; /* which says nothing of those who hold it open */
+    HANDLE h = CreateFileW(name, DELETE, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
+                           FILE_ATTRIBUTE_NORMAL, NULL);
+    if (h != INVALID_HANDLE_VALUE) CloseHandle(h);
+    else if (GetLastError() == ERROR_SHARING_VIOLATION) errno = HELD_OPEN;
+    return 0;
 }
 static int seek_file(FILE *f, uint64_t at, int whence) { return _fseeki64(f, (__int64)at, whence); }
 static int64_t tell_file(FILE *f) { return _ftelli64(f); }
@@ -3458,7 +3567,9 @@ static void *map_file(const char *path, size_t *bytes)
 {
     LARGE_INTEGER size;
     void *data = NULL;
-    HANDLE file = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, NULL);
+    wchar_t wide[WIDE_PATH];
+    HANDLE file = CreateFileW(wide_path(wide, path), GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING,
+                              FILE_ATTRIBUTE_NORMAL, NULL);
     if (file == INVALID_HANDLE_VALUE) return NULL;
     HANDLE mapping = CreateFileMappingA(file, NULL, PAGE_READONLY, 0, 0, NULL);
     if (mapping && GetFileSizeEx(file, &size) && (uint64_t)size.QuadPart <= SIZE_MAX) {
@@ -3493,7 +3604,26 @@ double ttmm_seconds(void)
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
+
+size_t ttmm_memory(void) /* these two names are no part of POSIX, but most systems have them */
+{
+#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
+    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? mul_size((size_t)pages, (size_t)size) : 0;
+#else
+    return 0;
+#endif
+}
+
 int ttmm_is_terminal(FILE *f) { return isatty(fileno(f)); }
+char **ttmm_arguments(int *argc, char **argv)
+{
+    (void)argc;
+    return argv;
+}
+size_t ttmm_read(char *out, size_t n, FILE *f) { return fread(out, 1, n, f); }
+static const char *reason(int error) { return strerror(error); }
+FILE *ttmm_open(const char *path, const char *mode) { return fopen(path, mode); }
 static int is_separator(char c) { return c == '/'; }
 static int make_one_folder(const char *path) { return mkdir(path, 0777); }
 static int is_folder(const char *path)
@@ -3506,6 +3636,7 @@ static int is_special(const char *path) /* a folder, a device, a pipe: nothing t
     struct stat s;
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode);
 }
+static int remove_one(const char *path) { return remove(path) == 0; } /* a file, or an empty folder */
 static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) == 0; }
 static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
 static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
@@ -3536,17 +3667,6 @@ static int try_lock(FILE *f, unsigned number, int how)
 }
 static void wait_a_little(void) { nanosleep(&(struct timespec){0, 50000000}, NULL); }
 #endif
-
-/* All that is built in, not what is free. The two names are no part of POSIX, but most systems have them. */
-size_t ttmm_memory(void)
-{
-#if defined(_SC_PHYS_PAGES) && defined(_SC_PAGESIZE)
-    const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    return pages > 0 && size > 0 ? mul_size((size_t)pages, (size_t)size) : 0;
-#else
-    return 0;
-#endif
-}
 
 void ttmm_set_threads(int n) { omp_set_num_threads(n); }
 
@@ -3584,12 +3704,7 @@ int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int j
 }
 
 /* Refuse a file: "PATH: ..." in err. Returns TTMM_BAD_INPUT. */
-/* clang-format off */
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
-#endif
-static int refuse(ttmm_error *err, const char *path, const char *format, ...)
-/* clang-format on */
+TTMM_FORMAT static int refuse(ttmm_error *err, const char *path, const char *format, ...)
 {
     va_list arguments;
     const int n = snprintf(err->text, sizeof err->text, "%s: ", path);
@@ -3610,8 +3725,6 @@ static void *grow(void *array, size_t *room, size_t n, size_t size)
     return more;
 }
 
-enum { PATH_BYTES = 4096 }; /* Linux' PATH_MAX: no longer path can be opened there */
-
 /* FOLDER/NAME, or NAME alone if folder is NULL.    out [PATH_BYTES] */
 static int join_path(char *out, const char *folder, const char *name, ttmm_error *err)
 {
@@ -3623,8 +3736,8 @@ static int join_path(char *out, const char *folder, const char *name, ttmm_error
 static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_error *err)
 {
     *text = NULL;
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) return refuse(err, path, "cannot be opened: %s", strerror(errno));
+    FILE *f = ttmm_open(path, "rb");
+    if (f == NULL) return refuse(err, path, "cannot be opened: %s", reason(errno));
     const int64_t size = seek_file(f, 0, SEEK_END) == 0 ? tell_file(f) : -1; /* INT64_MAX: Linux, of a folder */
     int code = TTMM_OK;
     if (size < 0 || size == INT64_MAX || seek_file(f, 0, SEEK_SET) != 0)
@@ -3632,7 +3745,7 @@ static int read_whole_file(char **text, size_t *bytes, const char *path, ttmm_er
     else if ((uint64_t)size >= SIZE_MAX || (*text = malloc((size_t)size + 1)) == NULL)
         code = fail(err, TTMM_NO_ROOM, "%s: out of memory for its %.1f MiB", path, (double)size / 1048576);
     else if (fread(*text, 1, (size_t)size, f) != (size_t)size)
-        code = refuse(err, path, "cannot be read: %s", ferror(f) ? strerror(errno) : "it became shorter");
+        code = refuse(err, path, "cannot be read: %s", ferror(f) ? reason(errno) : "it became shorter");
     else (*text)[size] = 0, *bytes = (size_t)size;
     if (code) free(*text), *text = NULL;
     fclose(f);
@@ -3652,9 +3765,9 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
         if (i < length && !is_separator(path[i])) continue;
         memcpy(part, path, i);
         part[i] = 0;
-        const int made = make_one_folder(part) == 0, reason = errno;
+        const int made = make_one_folder(part) == 0, error = errno;
         if (!made && i == length && !is_folder(path))
-            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, strerror(reason));
+            return fail(err, TTMM_NO_ROOM, "%s: the folder cannot be made: %s", path, reason(error));
     }
     return TTMM_OK;
 }
@@ -3664,7 +3777,7 @@ int ttmm_exists(const char *folder, const char *name)
 {
     char path[PATH_BYTES];
     ttmm_error err;
-    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? fopen(path, "rb") : NULL;
+    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? ttmm_open(path, "rb") : NULL;
     if (f) fclose(f);
     return f != NULL;
 }
@@ -3673,7 +3786,7 @@ int ttmm_remove(const char *folder, const char *name)
 {
     char path[PATH_BYTES];
     ttmm_error err;
-    return join_path(path, folder, name, &err) == TTMM_OK && remove(path) == 0;
+    return join_path(path, folder, name, &err) == TTMM_OK && remove_one(path);
 }
 
 /* Where a file system has no locks, all are to be had. */
@@ -3695,10 +3808,10 @@ typedef struct {
 /* Gives the file up, and says why. */
 static int output_failed(output *o, ttmm_error *err)
 {
-    int reason = errno ? errno : EIO;
+    const int error = errno ? errno : EIO;
     if (o->f) fclose(o->f);
-    remove(o->temporary);
-    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, strerror(reason));
+    remove_one(o->temporary);
+    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, reason(error));
 }
 
 /* If this fails there is nothing to close. */
@@ -3710,7 +3823,7 @@ static int output_open(output *o, const char *folder, const char *name, ttmm_err
     if (n < 0 || n >= PATH_BYTES) return fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", o->path);
     if (is_special(o->path)) return fail(err, TTMM_NO_ROOM, "%s: cannot be written: it is not a regular file", o->path);
     errno = 0;
-    o->f = fopen(o->temporary, "wb");
+    o->f = ttmm_open(o->temporary, "wb");
     return o->f ? TTMM_OK : output_failed(o, err);
 }
 
@@ -4479,8 +4592,8 @@ static int check_values(const json *j, const char *const table[][2], size_t n, t
 
 /* Types of numbers. Their order counts: those of floating point come first, from the finest to the coarsest; then whole
  * numbers with a sign, then those without. */
-enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL };
-enum { DTYPES = BOOL + 1 };
+enum { F64 = TTMM_F64, F32 = TTMM_F32, F16 = TTMM_F16, BF16 = TTMM_BF16, I64, I32, I16, I8, U64, U32, U16, U8, YESNO };
+enum { DTYPES = YESNO + 1 }; /* YESNO is BOOL in a file, a name that Windows has for something else */
 static const struct {
     const char *name, *torch;
     size_t bytes;
@@ -4745,8 +4858,8 @@ static int read_header(safetensors *s, uint64_t *data, ttmm_error *err)
     unsigned char first[8];
     json *j = &s->j;
     const char *path = j->path;
-    s->f = fopen(path, "rb");
-    if (s->f == NULL) return refuse(err, path, "cannot be opened: %s", strerror(errno));
+    s->f = ttmm_open(path, "rb");
+    if (s->f == NULL) return refuse(err, path, "cannot be opened: %s", reason(errno));
     const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
     if (size == INT64_MAX) return refuse(err, path, "is not a regular file"); /* a folder */
     if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
@@ -5948,7 +6061,7 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
     size_t at[2];
     stored tensor[CHECKPOINT_TENSORS];
     safetensors s;
-    FILE *f = fopen(path, "rb");
+    FILE *f = ttmm_open(path, "rb");
     if (f == NULL && (errno == ENOENT || errno == ENOTDIR)) return 0;
     if (f) fclose(f);
     int code = open_safetensors(&s, NULL, path, err);
@@ -7050,8 +7163,8 @@ static double apart(uint64_t a, int type_a, uint64_t b, int type_b)
     return (double)(u > v ? u - v : v - u); /* of two negative ones 2^64 is too much in both */
 }
 
-/* Reals 0, whole numbers 1, BOOL 2: numbers of two sorts are never the same. */
-static int sort_of(const stored *t) { return (t->dtype >= I64) + (t->dtype == BOOL); }
+/* Reals 0, whole numbers 1, YESNO 2: numbers of two sorts are never the same. */
+static int sort_of(const stored *t) { return (t->dtype >= I64) + (t->dtype == YESNO); }
 
 static int same_shape(const stored *a, const stored *b)
 {

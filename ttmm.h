@@ -98,10 +98,14 @@ typedef struct {
 } ttmm_error;
 
 /* Fill err and return code, so that a caller can write: return ttmm_fail(err, TTMM_BAD_INPUT, "%s: ...", path); */
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
+#if defined(__MINGW_PRINTF_FORMAT)
+#define TTMM_FORMAT __attribute__((format(__MINGW_PRINTF_FORMAT, 3, 4))) /* C99's, not Windows' */
+#elif defined(__GNUC__)
+#define TTMM_FORMAT __attribute__((format(printf, 3, 4)))
+#else
+#define TTMM_FORMAT
 #endif
-int ttmm_fail(ttmm_error *err, int code, const char *format, ...);
+TTMM_FORMAT int ttmm_fail(ttmm_error *err, int code, const char *format, ...);
 
 /* A stream of random numbers; streams of other seed, purpose or index have nothing to do with each other. */
 typedef struct {
@@ -553,6 +557,17 @@ void ttmm_set_threads(int n);   /* n >= 1, of the thread that calls; without Ope
 int ttmm_threads(void);         /* the number in use */
 void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than processors */
 
+/* Paths and text are UTF-8, also on Windows, whose C library takes and gives the system's code page: there these open
+ * a file by its UTF-8 path, and read a terminal's lines as UTF-8; elsewhere they are fopen and fread. A terminal may
+ * give less than n bytes, and 0 at its end. ttmm_read: n >= TTMM_LEAST_READ */
+enum { TTMM_LEAST_READ = 4096 };
+FILE *ttmm_open(const char *path, const char *mode);
+size_t ttmm_read(char *out, size_t n, FILE *f);
+
+/* What main calls first: argv as UTF-8, with *argc words; standard input and output take bytes as they are. NULL: no
+ * memory. On Windows the words are allocated, to the program's end; elsewhere that is argv. */
+char **ttmm_arguments(int *argc, char **argv);
+
 /* Independent works: work(context, i, job, err) for i = 0 .. n - 1, begun in this order, `jobs` of them at once (at
  * least 1; without OpenMP one after the other). job, 0 .. jobs - 1, is another one for each of those at once: it says
  * which memory is its own. Each has ttmm_threads() inside. Once a work returns another code than 0, no more are begun.
@@ -565,7 +580,7 @@ int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int j
  * one. TTMM_NO_ROOM: it could not be written. */
 int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
 int ttmm_exists(const char *folder, const char *name);   /* 1 if it can be opened: a file, on POSIX a folder, too */
-int ttmm_remove(const char *folder, const char *name);   /* 1 if it was there, and is gone */
+int ttmm_remove(const char *folder, const char *name);   /* 1 if it was there, and is gone; an empty folder, too */
 int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err); /* to_folder is there */
 
 /* Locks between processes, by number (below 2^31) in a file that is open for writing: those of a process end with it,
@@ -846,6 +861,13 @@ static void *allocate(size_t n, size_t size, const char *what)
     return p;
 }
 
+static char **arguments(int *argc, char **argv)
+{
+    argv = ttmm_arguments(argc, argv);
+    if (argv == NULL) FAIL(TTMM_NO_ROOM, "out of memory for the arguments");
+    return argv;
+}
+
 /* Jobs that run at once share the threads. Those of a small model (dim < 256) have one each: inside of jobs gcc's
  * OpenMP starts threads anew for every loop, which takes longer than such loops do. */
 static void share_threads(size_t jobs, const ttmm_config *c)
@@ -856,7 +878,7 @@ static void share_threads(size_t jobs, const ttmm_config *c)
 
 static FILE *open_output(const char *path)
 {
-    FILE *f = fopen(path, "w");
+    FILE *f = ttmm_open(path, "wb");
     if (f == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", path);
     return f;
 }

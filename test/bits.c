@@ -304,6 +304,8 @@ static void files(const char *folder)
 
 int main(int argc, char **argv)
 {
+    argv = ttmm_arguments(&argc, argv); /* lines end in LF, on Windows, too */
+    if (argv == NULL) return 1;
     real *centroid = room(K * E, sizeof *centroid), *query = room(E, sizeof *query);
     arithmetic();
     functions();

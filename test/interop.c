@@ -1230,12 +1230,13 @@ static void sizes(void)
 
 int main(void)
 {
-    const char *clear = IS_DOUBLE ? "rm -rf test/build/interop-f64.d" : "rm -rf test/build/interop-f32.d";
-    if (system(clear) != 0 || !DONE(ttmm_make_folder(FOLDER, &err))) return 1;
+    test_clear(FOLDER);
+    if (!DONE(ttmm_make_folder(FOLDER, &err))) return 1;
     RUN(models), RUN(adapter), RUN(gradients), RUN(stored_head), RUN(adapters);
     RUN(tokenizers), RUN(ill_formed), RUN(added_tokens), RUN(tokens_in_texts), RUN(corpus_of_tokens),
         RUN(byte_vocabulary), RUN(utf8_as_it_comes);
     RUN(models_refused), RUN(settings), RUN(tokenizers_refused);
     RUN(rounding), RUN(sizes);
-    return system(clear) != 0 || test_end("interop");
+    test_clear(FOLDER);
+    return test_end("interop");
 }

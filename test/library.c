@@ -3,7 +3,7 @@
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "test.h"
 
-enum { V = 40, CONTEXT = 24, E = TTMM_EMBED_DIM, K = 3, RANK = 2, T = 6 };
+enum { V = 40, LENGTH = 24, E = TTMM_EMBED_DIM, K = 3, RANK = 2, T = 6 };
 
 static ttmm_error err;
 static const ttmm_config config = {.dim = 12,
@@ -13,7 +13,7 @@ static const ttmm_config config = {.dim = 12,
                                    .head_dim = 6,
                                    .intermediate = 20,
                                    .vocab = V,
-                                   .context = CONTEXT,
+                                   .context = LENGTH,
                                    .norm_eps = 1e-5,
                                    .rope_theta = 100,
                                    .n_ends = 1,
@@ -218,7 +218,7 @@ static ttmm_mixture mixture(void)
 }
 
 typedef struct {
-    int token[CONTEXT], enough;
+    int token[LENGTH], enough;
     size_t n, chosen, begun;
 } heard;
 
@@ -237,7 +237,7 @@ static void hear_experts(void *context, const ttmm_mixture *x) { ((heard *)conte
  * (ensemble) the mean of the probabilities, and the largest. */
 static int next_token(const int *text, size_t n, const ttmm_mix *mix, int how)
 {
-    const ttmm_pass_size size = {.tokens = CONTEXT, .sequences = 1, .logits = 1, .rank = RANK};
+    const ttmm_pass_size size = {.tokens = LENGTH, .sequences = 1, .logits = 1, .rank = RANK};
     double p[V] = {0};
     int best = 0;
     ttmm_pass *pass;
@@ -267,7 +267,7 @@ static void answers(void)
         heard h = {.enough = -1};
         const ttmm_decoding d = {
             .tokens = 9, .chosen = hear_experts, .begin = hear_begin, .token = hear, .context = &h};
-        int text[CONTEXT];
+        int text[LENGTH];
         size_t n, routed;
         must(ttmm_mixture_new(&x, &err));
         DONE(ttmm_answer(&n, &x, ways[w], prompt, T, NULL, &d, &err));
@@ -313,8 +313,8 @@ static void answers_of_none(void)
         if (w == 0) first = next_token(prompt, T, &(ttmm_mix){0}, TTMM_LOWRANK);
         CHECK(n == 1 && x.mix.n == 0);
         CHECK_EQUAL(h.token[0], first);
-        int longest[CONTEXT] = {0};
-        REFUSED(ttmm_answer(&n, &x, ways[w], longest, CONTEXT, NULL, &d, &err), "24 tokens, expected 1 to 23", "");
+        int longest[LENGTH] = {0};
+        REFUSED(ttmm_answer(&n, &x, ways[w], longest, LENGTH, NULL, &d, &err), "24 tokens, expected 1 to 23", "");
         REFUSED(ttmm_answer(&n, &x, ways[w], outside, 2, NULL, &d, &err), "not in 0 .. 39", "");
         static const real zero[E];
         REFUSED(ttmm_answer(&n, &x, ways[w], prompt, T, zero, &d, &err), "zero", "");

@@ -5,6 +5,8 @@
 #define TEST_H
 #include "../ttmm.c"
 
+#include <dirent.h>
+
 static long passed, failed;
 static const char *test_name = "";
 
@@ -67,6 +69,19 @@ static inline int test_end(const char *file)
 {
     printf("%s (%s): %ld passed, %ld failed\n", file, sizeof(real) == 8 ? "double" : "float", passed, failed);
     return failed != 0;
+}
+
+/* The folder and all that is in it is gone. Without a shell, which not every system has. */
+static inline void test_clear(const char *folder)
+{
+    char path[PATH_BYTES];
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !ttmm_remove(NULL, path)) test_clear(path);
+    }
+    if (d) closedir(d);
+    CHECK(d == NULL || ttmm_remove(NULL, folder));
 }
 
 /* Numbers for tests: uniform in (-1, 1), from a stream of their own. */

@@ -470,7 +470,8 @@ static void report(void *context, const ttmm_difference *d)
     else passed++;
     for (int k = 0; k < 6 && e[strcspn(e, " ")]; k++)
         if (*(e += strcspn(e, " ") + 1) != '?')
-            test_near(__FILE__, __LINE__, text("%s: %s", p->in[1], p->report), found[k], atof(e), 1e-15 * found[k]);
+            test_near(__FILE__, __LINE__, text("%s: %s", p->in[1], p->report), found[k], strtod(e, NULL),
+                      1e-15 * found[k]);
     for (int k = 0; k < 2; k++) {
         const size_t length = strcspn(p->in[k], "]") + (p->in[k][0] != 0), cut = length < 79 ? length : 75;
         CHECK(strncmp(d->shape[k], p->in[k], cut) == 0 && (strlen(d->shape[k]) == length || length >= 79));
@@ -714,7 +715,7 @@ static void judge(void *context, const char *file, const ttmm_difference *d)
     const double found[] = {(double)d->ties, (double)d->worst, d->a, d->b};
     test_text(__FILE__, __LINE__, what, text("%s ", verdict[d->verdict]), text("%.*s ", (int)strcspn(e, " "), e));
     for (int k = 0; k < 4 && e[strcspn(e, " ")]; k++)
-        if (*(e += strcspn(e, " ") + 1) != '?') test_near(__FILE__, __LINE__, what, found[k], atof(e), 0);
+        if (*(e += strcspn(e, " ") + 1) != '?') test_near(__FILE__, __LINE__, what, found[k], strtod(e, NULL), 0);
     judgements++, failures_found += d->verdict >= TTMM_PAST && d->verdict <= TTMM_TYPE;
 }
 
@@ -841,8 +842,7 @@ static void compare_traces(void)
 
 int main(void)
 {
-    const char *clear = sizeof(real) == 4 ? "rm -rf test/build/trace-f32.d" : "rm -rf test/build/trace-f64.d";
-    if (system(clear) != 0) return 1;
+    test_clear(FOLDER);
     MUST(ttmm_make_folder(FOLDER, &err)), ttmm_set_threads(1);
     for (int tied = 0; tied < 2; tied++) {
         const ttmm_config c = {12,  2,   6, 2,  4, 20,  30, 32, tied, 1e-3, 100, !tied, tied ? TTMM_ROPE_LLAMA3 : 0,
@@ -856,5 +856,6 @@ int main(void)
     RUN(compare_by_row), RUN(compare_lists), RUN(compare_refused);
     MUST(ttmm_make_folder(at("v"), &err)), MUST(ttmm_make_folder(at("y"), &err));
     RUN(check_verdicts), RUN(check_refused);
-    return system(clear) != 0 || test_end("trace");
+    test_clear(FOLDER);
+    return test_end("trace");
 }

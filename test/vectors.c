@@ -5,7 +5,7 @@
 
 #define IS_DOUBLE (sizeof(real) == 8)
 #define VECTORS "test/build/vectors"
-#define OUT (IS_DOUBLE ? "test/build/vectors-f64.d" : "test/build/vectors-f32.d")
+#define FOLDER (IS_DOUBLE ? "test/build/vectors-f64.d" : "test/build/vectors-f32.d")
 
 static ttmm_error err;
 
@@ -81,7 +81,7 @@ static void write_file(const char *name)
         if (find_tensor(&s, swap.name)) list[i] = list[kept], list[kept++] = swap;
     }
     close_safetensors(&s);
-    snprintf(path, sizeof path, "%s/%s", OUT, name);
+    snprintf(path, sizeof path, "%s/%s", FOLDER, name);
     must(ttmm_arrays_write(list, kept, path, "", &err));
     for (size_t i = 0; i < n_list; i++)
         free((void *)(list[i].data ? (uintptr_t)list[i].data : (uintptr_t)list[i].integer));
@@ -544,12 +544,12 @@ static void judged(void *context, const char *file, const ttmm_difference *d)
 static void all_files(void)
 {
     size_t failures;
-    must(ttmm_check(VECTORS, OUT, IS_DOUBLE ? "f64" : "f32", judged, NULL, &failures, &err));
+    must(ttmm_check(VECTORS, FOLDER, IS_DOUBLE ? "f64" : "f32", judged, NULL, &failures, &err));
 }
 
 int main(void)
 {
-    must(ttmm_make_folder(OUT, &err));
+    must(ttmm_make_folder(FOLDER, &err));
     RUN(read_inputs), RUN(passes), RUN(experts), RUN(choices), RUN(cache), RUN(batch), RUN(other_shapes),
         RUN(optimiser);
     RUN(adamw), RUN(schedule), RUN(embedding), RUN(clusters_and_neighbours), RUN(test_time_training), RUN(sampling);
