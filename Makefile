@@ -69,10 +69,22 @@ windows/32/%.exe: %.c ttmm.c ttmm.h Makefile
 	@mkdir -p windows/32
 	$(WINDOWS32) -s $< ttmm.c -o $@ $(LIBS)
 
-# The tests there, under wine, as far as they can be.
+# Programs for WebAssembly, wasm32 with WASI: wasm/; SIMD= for hosts without its vectors. Debian: clang, lld, wasi-libc,
+# libclang-rt-14-dev-wasm32. The stack is 64 KiB by default, and would grow into other data.
+SIMD = -msimd128
+WASM = clang $(RELEASE) --target=wasm32-wasi $(SIMD) -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal \
+    -Wl,--stack-first,-z,stack-size=1048576
+wasm: wasm/train.wasm wasm/run.wasm
+wasm/%.wasm: %.c ttmm.c ttmm.h Makefile
+	@mkdir -p wasm
+	$(WASM) $< ttmm.c -o $@ $(LIBS)
+
+# The tests there, under wine and node, as far as they can be.
 test-windows:
 	@sh test/elsewhere.sh windows wine $(WINDOWS)
 	@sh test/elsewhere.sh windows-32 wine $(WINDOWS32)
+test-wasm:
+	@sh test/elsewhere.sh wasm test/wasi.mjs $(WASM)
 
 # Each test is built twice, as float and as double; test/all.sh runs them and the programs, and adds up.
 $(B)/%-f32: test/%.c test/test.h ttmm.c ttmm.h Makefile
@@ -224,7 +236,7 @@ format:
 	clang-format -i ttmm.c ttmm.h train.c run.c test/*.c test/*.h
 
 clean:
-	rm -rf train run train-f64 run-f64 windows demo vectors $(B)
+	rm -rf train run train-f64 run-f64 windows wasm demo vectors $(B)
 
 help:
 	@echo "make            build ./train and ./run"
@@ -248,8 +260,9 @@ help:
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make slurm      experts and evaluation as job arrays, to the same bits as one process (Debian's slurm-wlm, munge)"
 	@echo "make windows    static programs for Windows, windows/ and windows/32 (mingw-w64); make test-windows: wine, minutes"
+	@echo "make wasm       programs for WebAssembly, wasm/ (clang, wasi-libc); make test-wasm: node, minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm windows test-windows format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm windows wasm test-windows test-wasm format clean help
