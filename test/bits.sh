@@ -5,34 +5,40 @@
 # skipped, not passed. From the root:
 #
 #     sh test/bits.sh          all: about 8 minutes on 2 cores, most of it in the emulators
-#     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, and aarch64 and s390x in emulators
+#     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, aarch64, s390x, Windows x64, wasm32
 #     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
 #
 # What it can use (Debian): apt-get install --no-install-recommends gcc clang libc6-dev libomp-dev libclang-rt-14-dev \
 #     tcc pcc musl-tools gcc-i686-linux-gnu gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu \
 #     gcc-s390x-linux-gnu gcc-powerpc64-linux-gnu libc6-dev-i386-cross libc6-dev-arm64-cross libc6-dev-armhf-cross \
-#     libc6-dev-riscv64-cross libc6-dev-s390x-cross libc6-dev-ppc64-cross qemu-user-static
+#     libc6-dev-riscv64-cross libc6-dev-s390x-cross libc6-dev-ppc64-cross qemu-user-static \
+#     gcc-mingw-w64-x86-64-win32 gcc-mingw-w64-i686-win32 wine wine64 lld wasi-libc libclang-rt-14-dev-wasm32 nodejs
 mode=${1:-all}
 B=test/build/bits
 passed=0
 failed=0
 skipped=0
 mkdir -p $B
-printf '#include <stdlib.h>\nint main(void) { return 0; }\n' > $B/probe.c
+printf '#include <stdlib.h>\nint main(void) { return 3; }\n' > $B/probe.c
+export WINEPREFIX="${WINEPREFIX:-$(pwd)/$B/wine}" WINEDEBUG=-all
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMP_DYNAMIC=false
 
 # GNU: what the Makefile gives gcc and clang.
 GNU="-std=c99 -ffp-contract=off -fno-trapping-math -fno-math-errno"
 CROSS="-static -O2 $GNU"
+WASM="--target=wasm32-wasi -O2 -Wl,--stack-first,-z,stack-size=1048576 $GNU"
 
 package() { # what to install for a compiler or an emulator
     case $1 in
-    i686-*) echo gcc-i686-linux-gnu libc6-dev-i386-cross ;;
+    i686-linux-*) echo gcc-i686-linux-gnu libc6-dev-i386-cross ;;
     aarch64-*) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
     arm-*) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
     riscv64-*) echo gcc-riscv64-linux-gnu libc6-dev-riscv64-cross ;;
     s390x-*) echo gcc-s390x-linux-gnu libc6-dev-s390x-cross ;;
     powerpc64-*) echo gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross ;;
+    x86_64-w64-*) echo gcc-mingw-w64-x86-64-win32 ;;
+    i686-w64-*) echo gcc-mingw-w64-i686-win32 ;;
+    wine) echo wine wine64 ;;
     musl-gcc) echo musl-tools ;;
     qemu-*) echo qemu-user-static ;;
     i386-tcc) echo tcc libc6-dev-i386-cross ;;
@@ -42,7 +48,7 @@ package() { # what to install for a compiler or an emulator
 
 line() { printf '%-42s %-4s %-8s %4s  %s\n' "$@"; }
 version() {
-    case $1 in *tcc) $1 -v ;; *) $1 --version ;; esac 2>&1 | sed -n '1s/.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/p'
+    case $1 in *tcc) $1 -v ;; *) $1 --version ;; esac 2>&1 | sed -n '1{s/.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/p;t;s/.* //p}'
 }
 pass() { passed=$((passed + 1)); }
 skip() {
@@ -60,9 +66,12 @@ there() {
         skip "$name" "not installed: $(package "$tool")"
         return 1
     done
-    "$@" $B/probe.c -o $B/probe > $B/log 2>&1 && timeout 60 $emulator ./$B/probe > $B/log 2>&1 && return
+    "$@" $B/probe.c -o $B/probe.out > $B/log 2>&1 && timeout 60 $emulator ./$B/probe.out > $B/log 2>&1
+    [ $? = 3 ] && return
     case "$*" in
     *-fopenmp*) skip "$name" "not installed: libomp-dev, or OpenMP for $1" ;;
+    *wasm32*) skip "$name" "not installed: lld wasi-libc libclang-rt-14-dev-wasm32 nodejs" ;;
+    *-w64-*) skip "$name" "$emulator does not run such programs here" ;;
     *-fsanitize*) skip "$name" "not installed: libclang-rt-14-dev, or the sanitizers of $1" ;;
     *) skip "$name" "$* does not make a program that runs here" ;;
     esac
@@ -74,8 +83,8 @@ build() {
     double=
     [ "$1" = f64 ] && double=-DTTMM_DOUBLE
     shift
-    rm -rf $B/bits
-    "$@" $double test/bits.c ttmm.c -o $B/bits -lm > $B/log 2>&1 && return
+    rm -rf $B/bits.out
+    "$@" $double test/bits.c ttmm.c -o $B/bits.out -lm > $B/log 2>&1 && return
     verdict="does not compile: $(grep -m 1 error $B/log)"
     return 1
 }
@@ -84,7 +93,7 @@ build() {
 run() {
     began=$(date +%s)
     rm -rf $B/files
-    timeout 900 $1 ./$B/bits $B/files > $B/out 2> $B/log
+    timeout 900 $1 ./$B/bits.out $B/files > $B/out 2> $B/log
     code=$?
     seconds=$(($(date +%s) - began))
 }
@@ -179,6 +188,8 @@ if [ "$mode" = quick ]; then
     same "i686, SSE2" f32 1 "" i686-linux-gnu-gcc -msse2 -mfpmath=sse $CROSS
     same "aarch64" f32 1 qemu-aarch64-static aarch64-linux-gnu-gcc $CROSS
     same "s390x, big endian" f32 1 qemu-s390x-static s390x-linux-gnu-gcc -fexcess-precision=fast $CROSS
+    same "Windows x64" f32 1 wine x86_64-w64-mingw32-gcc $CROSS
+    same "wasm32, SIMD" f32 1 test/wasi.mjs clang -msimd128 $WASM
 else
     for cc in gcc clang; do
         for level in -O0 -O2 -O3; do same "$cc $level" "f32 f64" 1 "" $cc $level $GNU; done
@@ -199,6 +210,10 @@ else
     same "riscv64" f32 1 qemu-riscv64-static riscv64-linux-gnu-gcc $CROSS
     same "s390x, big endian" "f32 f64" 1 qemu-s390x-static s390x-linux-gnu-gcc -fexcess-precision=fast $CROSS
     same "ppc64, big endian" f32 1 qemu-ppc64-static powerpc64-linux-gnu-gcc $CROSS
+    same "Windows x64, OpenMP" "f32 f64" "1 3" wine x86_64-w64-mingw32-gcc -fopenmp $CROSS
+    same "Windows x86, SSE2" "f32 f64" 1 wine i686-w64-mingw32-gcc -msse2 -mfpmath=sse $CROSS
+    same "wasm32" "f32 f64" 1 test/wasi.mjs clang $WASM
+    same "wasm32, SIMD" "f32 f64" 1 test/wasi.mjs clang -msimd128 $WASM
 fi
 
 for cc in gcc clang; do
