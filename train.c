@@ -163,7 +163,7 @@ static void begin_stage(int how)
 {
     char path[4200];
     snprintf(path, sizeof path, "%s/train.lock", model);
-    if (locks == NULL) locks = fopen(path, "ab");
+    if (locks == NULL) locks = ttmm_open(path, "ab");
     check(take_lock(0, how, model, &err));
 }
 

@@ -3429,7 +3429,9 @@ enum { PATH_BYTES = 4096 }; /* Linux' PATH_MAX: no longer path can be opened the
 #undef far
 #else
 #include <fcntl.h>
+#ifndef __wasi__ /* has none */
 #include <sys/mman.h>
+#endif
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -3641,6 +3643,14 @@ static int flush_to_disk(FILE *f) { return fflush(f) == 0 && fsync(fileno(f)) ==
 static int replace_file(const char *from, const char *to) { return rename(from, to) == 0; }
 static int seek_file(FILE *f, uint64_t at, int whence) { return fseeko(f, (off_t)at, whence); }
 static int64_t tell_file(FILE *f) { return ftello(f); }
+#ifdef __wasi__
+static void *map_file(const char *path, size_t *bytes)
+{
+    (void)path, (void)bytes;
+    return NULL;
+}
+static void unmap_file(void *data, size_t bytes) { (void)data, (void)bytes; }
+#else
 static void *map_file(const char *path, size_t *bytes)
 {
     struct stat s;
@@ -3654,6 +3664,7 @@ static void *map_file(const char *path, size_t *bytes)
     return data == MAP_FAILED ? NULL : data;
 }
 static void unmap_file(void *data, size_t bytes) { munmap(data, bytes); }
+#endif
 static int try_lock(FILE *f, unsigned number, int how)
 {
 #ifdef F_SETLK

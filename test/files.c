@@ -984,7 +984,7 @@ int main(void)
     RUN(tensors_of_floats), RUN(tensors_malformed), RUN(tensors_gaps), RUN(tensors_not_needed), RUN(model_round_trip),
         RUN(model_format), RUN(config_defaults);
     RUN(model_refused), RUN(model_in_shards), RUN(lora_folder), RUN(lora_of_parts), RUN(corpus_folder), RUN(noise),
-         RUN(checkpoints), RUN(notes), RUN(writing), RUN(names);
+        RUN(checkpoints), RUN(notes), RUN(writing), RUN(names);
     RUN(numbers_in_text), RUN(options), RUN(sizes), RUN(beyond_32_bits);
     ttmm_trainer_free(trainer), ttmm_corpus_free(&corpus), ttmm_lora_free(&lora), ttmm_model_free(&model);
     test_clear(FOLDER);
