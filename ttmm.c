@@ -3462,21 +3462,25 @@ int ttmm_is_terminal(FILE *f) /* _isatty is true of the device NUL, too */
 }
 
 /* Inside, text is UTF-8; Windows' functions take UTF-16, or else the system's code page, which has few characters. So
- * the command line is asked for as UTF-16, and a terminal is told that UTF-8 comes (until the program ends), and escape
- * sequences. In text mode a CR would be lost on the way in, or come up on the way out, and Ctrl-Z would be the end. */
+ * the C library is asked for the command line as UTF-16, as it does for wmain (0: with no wildcards expanded), and a
+ * terminal is told that UTF-8 comes (until the program ends), and escape sequences. In text mode a CR would be lost on
+ * the way in, or come up on the way out, and Ctrl-Z would be the end. */
+int __wgetmainargs(int *argc, wchar_t ***argv, wchar_t ***environment, int expand, int *new_mode);
 static UINT code_page;
 static void restore_code_page(void) { SetConsoleOutputCP(code_page); }
 
 char **ttmm_arguments(int *argc, char **argv)
 {
+    wchar_t **wide = NULL, **environment;
     DWORD mode;
     size_t size = sizeof *argv;
+    int new_mode = 0;
     _setmode(_fileno(stdin), _O_BINARY), _setmode(_fileno(stdout), _O_BINARY);
     code_page = GetConsoleOutputCP();
     if (code_page && SetConsoleOutputCP(CP_UTF8)) atexit(restore_code_page);
     if (GetConsoleMode(handle_of(stderr), &mode)) /* 4: escape sequences, from Windows 10 on */
         SetConsoleMode(handle_of(stderr), mode | 4);
-    wchar_t **wide = CommandLineToArgvW(GetCommandLineW(), argc);
+    __wgetmainargs(argc, &wide, &environment, 0, &new_mode);
     for (int i = 0; wide && i < *argc; i++) size += sizeof *argv + 3 * (wcslen(wide[i]) + 1);
     char **all = wide ? malloc(size) : NULL, *text = all ? (char *)(all + *argc + 1) : NULL;
     for (int i = 0; all && i < *argc; i++) {
@@ -3484,7 +3488,6 @@ char **ttmm_arguments(int *argc, char **argv)
         all[i] = text, all[i + 1] = NULL;
         text += WideCharToMultiByte(CP_UTF8, 0, wide[i], -1, text, room, NULL, NULL);
     }
-    LocalFree(wide);
     return all;
 }
 

@@ -17,7 +17,7 @@ static int next(const char **list, char item[500]) /* "one; two" item by item; 0
 
 static const char *at(const char *name) /* a path in FOLDER, good for the next 64 calls */
 {
-    static char path[64][600];
+    static char path[64][700];
     static unsigned used;
     char *p = path[used++ % 64];
     snprintf(p, sizeof *path, "%s/%s", FOLDER, name);

@@ -241,7 +241,7 @@ int main(void)
 {
     RUN(against_mpmath), RUN(special_values), RUN(special_reals), RUN(misses), RUN(symmetry_and_order);
     RUN(against_long_double), RUN(floats);
-    if (WIDE < FUNCTIONS) printf("functions: against long double only the first %d of the four\n", WIDE);
+    if ((int)WIDE < (int)FUNCTIONS) printf("functions: against long double only the first %d of the four\n", WIDE);
     for (int f = 0; f < FUNCTIONS; f++)
         printf("%s: largest error %.4f ulp, at %a\n", function[f].name, function[f].largest, function[f].at);
     return test_end("functions");

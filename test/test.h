@@ -77,7 +77,7 @@ static inline void test_clear(const char *folder)
     char path[PATH_BYTES];
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        snprintf(path, sizeof path, "%.3000s/%.1000s", folder, e->d_name);
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && !ttmm_remove(NULL, path)) test_clear(path);
     }
     if (d) closedir(d);
