@@ -754,7 +754,7 @@ void ttmm_merge(ttmm_model *to, const ttmm_model *from, const ttmm_mix *mix, rea
         const size_t out = kind_rows(c, kind), in = kind_cols(c, kind);
         size_t ranks = 0, column = 0;
         for (size_t k = 0; k < mix->n; k++) ranks += (size_t)mix->lora[k]->matrix[i].rank;
-        real *b = scratch, *a = scratch + out * ranks; /* b [out, ranks], a [ranks, in] */
+        real *b = scratch, *a = ranks ? b + out * ranks : b; /* b [out, ranks], a [ranks, in] */
         for (size_t k = 0; k < mix->n; k++) {
             const ttmm_lora_matrix *l = &mix->lora[k]->matrix[i];
             const size_t R = (size_t)l->rank;
