@@ -268,8 +268,8 @@ static ttmm_mix all_experts(void)
     return (ttmm_mix){x->K, x->lora, x->weight};
 }
 
-/* All that routing needs; experts are merged into the base in place, as this process answers one prompt, or, if the base
- * is mapped, into a copy that is made when it is needed. */
+/* All that routing needs; experts are merged into the base in place, as this process answers one prompt, or, if the
+ * base is mapped, into a copy that is made when it is needed. */
 static void load_routing(void)
 {
     static ttmm_model copy;

@@ -840,9 +840,9 @@ static ttmm_numbers weight(const ttmm_model *m, int layer, int kind)
 {
     if (m->view == NULL) return reals(ttmm_weight(m, layer, kind));
     const int kinds = layer_kinds(&m->config);
+    if (kind < TTMM_LAYER_KINDS) return m->view[layer * kinds + kind];
     if (kind == TTMM_HEAD && m->config.tied) kind = TTMM_EMBED;
-    return m
-        ->view[kind < TTMM_LAYER_KINDS ? layer * kinds + kind : m->config.n_layers * kinds + kind - TTMM_LAYER_KINDS];
+    return m->view[m->config.n_layers * kinds + kind - TTMM_EMBED];
 }
 
 /* The start of pre-training: gains 1, biases 0, matrices normal with standard deviation 0.02; those that write into the
@@ -2163,9 +2163,9 @@ typedef real vector; /* for ttmm_peak_flops */
 #endif
 enum { WIDTH = sizeof(vector) / sizeof(real) }; /* lanes of a vector */
 
-/* Stored numbers. 16 bits become 32 exactly: those of bfloat16 are the upper half of a float's; a half precision number's
- * exponent and fraction, moved to a float's place, are the number times 2^-112, of the smallest ones too, as exponent 0
- * means the same in both. */
+/* Stored numbers. 16 bits become 32 exactly: those of bfloat16 are the upper half of a float's; a half precision
+ * number's exponent and fraction, moved to a float's place, are the number times 2^-112, of the smallest ones too, as
+ * exponent 0 means the same in both. */
 static real of_16_bits(uint32_t x, int type)
 {
     const uint32_t bits = type == TTMM_BF16 ? x << 16 : (x & 0x7fff) << 13;
@@ -2809,15 +2809,18 @@ int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
     return TTMM_OK;
 }
 
-int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err)
+/* A new model with from's tensors, but for those of the kinds below `least`. */
+static int copy_tensors(ttmm_model *m, const ttmm_model *from, int least, ttmm_error *err)
 {
     const int code = ttmm_model_new(m, &from->config, err);
     for (size_t i = 0; i < ttmm_n_tensors(&from->config) && code == TTMM_OK; i++) {
         const ttmm_tensor t = ttmm_tensor_at(&from->config, i);
-        to_reals(m->data + t.offset, weight(from, t.layer, t.kind), 0, t.rows * t.cols);
+        if (t.kind >= least) to_reals(m->data + t.offset, weight(from, t.layer, t.kind), 0, t.rows * t.cols);
     }
     return code;
 }
+
+int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err) { return copy_tensors(m, from, 0, err); }
 
 /* A view is of memory that somebody else owns, and so is the list of its tensors. */
 static int check_numbers(ttmm_numbers x, const char *name, ttmm_error *err)
@@ -3210,13 +3213,8 @@ int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
         if (code) return code;
     }
     if (x->merged->n == 0) {
-        const int code = ttmm_model_new(x->merged, &x->base->config, err);
+        const int code = copy_tensors(x->merged, x->base, TTMM_MATRICES, err); /* the matrices come with merging */
         if (code) return code;
-        for (size_t i = 0; i < ttmm_n_tensors(&x->base->config); i++) { /* the matrices come with merging */
-            const ttmm_tensor t = ttmm_tensor_at(&x->base->config, i);
-            real *to = x->merged->data + t.offset;
-            if (t.kind >= TTMM_MATRICES) to_reals(to, weight(x->base, t.layer, t.kind), 0, t.rows * t.cols);
-        }
     }
     if (need > x->scratch_size) {
         free(x->scratch);
@@ -3593,7 +3591,7 @@ static void unmap_file(void *data, size_t bytes)
 static int try_lock(FILE *f, unsigned number, int how) /* a lock that this process has is let go first */
 {
     OVERLAPPED at = {0};
-    HANDLE file = (HANDLE)_get_osfhandle(_fileno(f));
+    HANDLE file = handle_of(f);
     at.Offset = number;
     UnlockFileEx(file, 0, 1, 0, &at);
     return how == TTMM_UNLOCKED ||
@@ -5038,12 +5036,13 @@ static int read_tensor(safetensors *s, const char *name, void *data, int as, siz
 
 /* Files that are mapped: the tensors of a model or an adapter are used as they lie there. */
 typedef struct {
-    size_t n, most;
-    struct {
-        char path[PATH_BYTES];
-        void *data;
-        size_t bytes;
-    } * file; /* [most] */
+    void *data;
+    size_t bytes;
+} mapped_file;
+typedef struct {
+    size_t n, room;
+    mapped_file *file;     /* [n] */
+    char path[PATH_BYTES]; /* of the last */
 } mapped_files;
 
 static void unmap_files(void *files)
@@ -5080,17 +5079,17 @@ static int map_tensor(ttmm_numbers *x, mapped_files *m, const safetensors *s, co
     const char *path = s->j.path;
     *x = (ttmm_numbers){NULL, t->dtype};
     if (!is_known(t) || t->dtype >= I64 || *(const unsigned char *)&one != 1) return TTMM_OK;
-    if (m->n == 0 || strcmp(m->file[m->n - 1].path, path) != 0) {
-        void *grown = m->n < m->most ? m->file : realloc(m->file, (m->most = 2 * m->most + 1) * sizeof *m->file);
-        if (grown == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of files");
-        m->file = grown;
-        snprintf(m->file[m->n].path, PATH_BYTES, "%s", path);
-        m->file[m->n].data = map_file(path, &m->file[m->n].bytes);
-        if (m->file[m->n].data == NULL) return TTMM_OK;
-        m->n++;
+    if (m->n == 0 || strcmp(m->path, path) != 0) {
+        mapped_file next = {0}, *file = grow(m->file, &m->room, m->n + 1, sizeof *file);
+        if (file == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of files");
+        m->file = file;
+        if ((next.data = map_file(path, &next.bytes)) == NULL) return TTMM_OK;
+        m->file[m->n++] = next;
+        snprintf(m->path, sizeof m->path, "%s", path);
     }
-    const char *data = m->file[m->n - 1].data;
-    if (t->end > m->file[m->n - 1].bytes) return refuse(err, path, "tensor %s ends past the file: cut short?", t->name);
+    const mapped_file *last = &m->file[m->n - 1];
+    const char *data = last->data;
+    if (t->end > last->bytes) return refuse(err, path, "tensor %s ends past the file: cut short?", t->name);
     if ((uintptr_t)(data + t->begin) % dtype_table[t->dtype].bytes != 0) return TTMM_OK;
     x->data = data + t->begin;
     return all_finite(*x, count_of(t)) ? TTMM_OK
