@@ -1141,7 +1141,7 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     size_t stored; /* the weights in place */
     const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
     const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
-    check(ttmm_model_bytes(&stored, c, model.folder, &err));
+    check(ttmm_stored_bytes(&stored, c, model.folder, &err));
     const size_t base = stored + text + K * model.with.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
@@ -1361,7 +1361,7 @@ static void measure_all(void)
     const double lora = 4 * (P + head) + 7 * a + 3.5 * attention; /* dW is not needed */
     const double word = sizeof(real);
     size_t stored = model.base.n * sizeof(real);
-    if (model.base.view) check(ttmm_model_bytes(&stored, c, argument[0], &err));
+    if (model.base.view) check(ttmm_stored_bytes(&stored, c, argument[0], &err));
     const double weights = (P + head) * (double)stored / (double)model.base.n;
     const ttmm_pass_size size = ttmm_decoding_size(bench.T, bench.T, (size_t)option.rank);
     measure_training("train", NULL, option.batch, N * train, 9 * word * (double)model.base.n, 1);

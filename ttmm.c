@@ -141,7 +141,7 @@ __extension__ _Static_assert(sizeof 1.0 == sizeof(double),
 #if defined(__clang__) && !defined(TTMM_FAST)
 #pragma STDC FP_CONTRACT OFF
 #endif
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(TTMM_NO_FILES)
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #endif
@@ -151,8 +151,22 @@ __extension__ _Static_assert(sizeof 1.0 == sizeof(double),
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
+#ifndef TTMM_NO_FILES
+#include <stdlib.h>
+#endif
+#ifndef TTMM_NO_SENTENCES
+#include <stdio.h>
+#endif
+#ifndef TTMM_CALLOC
+#ifdef TTMM_NO_FILES
+#define TTMM_CALLOC(n, size) NULL
+#define TTMM_FREE(memory) ((void)(memory))
+#else
+#define TTMM_CALLOC calloc
+#define TTMM_FREE free
+#endif
+#endif
 #ifdef _OPENMP
 #include <omp.h>
 #define OMP(directive) _Pragma(#directive)
@@ -205,22 +219,34 @@ static ttmm_numbers weight(const ttmm_model *m, int layer, int kind); /* 5: a te
 static ttmm_numbers lora_a(const ttmm_lora_matrix *l);                /* 12: A and B, as they are stored */
 static ttmm_numbers lora_b(const ttmm_lora_matrix *l);
 static int layer_kinds(const ttmm_config *c);                                         /* 12: tensors of a layer */
-static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err); /* 14 */
-static void unmap_files(void *files);                                                 /* 15 */
+static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err); /* 12 */
+#ifdef TTMM_NO_FILES
+#define unmap_files(files) ((void)(files))
+#else
+static void unmap_files(void *files); /* 15 */
+#endif
 
 /* ==== 1. Errors, memory, random numbers; sums and products ======================================================== */
 
 /* A function that can fail returns TTMM_OK or a negative code, and fills err with the code and one sentence. */
 int ttmm_fail(ttmm_error *err, int code, const char *format, ...)
 {
+#ifdef TTMM_NO_SENTENCES
+    (void)format, err->text[0] = 0;
+#else
     va_list arguments;
     va_start(arguments, format);
-    err->code = code;
     vsnprintf(err->text, sizeof err->text, format, arguments);
     va_end(arguments);
-    return code;
+#endif
+    return err->code = code;
 }
-#define fail ttmm_fail /* inside this file */
+#ifdef TTMM_NO_SENTENCES /* inside this file: not even the words are there */
+#define fail(err, code_, ...) \
+    ((void)sizeof(ttmm_fail(err, code_, __VA_ARGS__)), (err)->text[0] = 0, (err)->code = (code_))
+#else
+#define fail ttmm_fail
+#endif
 
 /* Sizes saturate: SIZE_MAX stands for "more than this machine can address", and no allocation of it succeeds. */
 static size_t mul_size(size_t a, size_t b) { return b && a > SIZE_MAX / b ? SIZE_MAX : a * b; }
@@ -248,11 +274,24 @@ static real *take_reals(arena *a, size_t count) { return take(a, count, sizeof(r
 static int allocate(arena *a, void **block, const char *what, ttmm_error *err)
 {
     const size_t bytes = a->used;
-    char *p = bytes < SIZE_MAX - 64 ? calloc(bytes + 64, 1) : NULL;
+    char *p = bytes < SIZE_MAX - 64 ? TTMM_CALLOC(bytes + 64, 1) : NULL;
     *block = p;
     if (p == NULL)
         return fail(err, TTMM_NO_ROOM, "out of memory: %.1f MiB needed for %s", (double)bytes / 1048576, what);
     a->base = p + (64 - (uintptr_t)p % 64);
+    a->used = 0;
+    return TTMM_OK;
+}
+
+/* The same in memory of the caller's, if there is any: then *block is NULL. */
+static int place(arena *a, void **block, void *memory, size_t bytes, const char *what, ttmm_error *err)
+{
+    if (memory == NULL) return allocate(a, block, what, err);
+    *block = NULL;
+    if ((uintptr_t)memory % 8 != 0) return fail(err, TTMM_BAD_USE, "memory for %s is not aligned to 8 bytes", what);
+    if (bytes < a->used)
+        return fail(err, TTMM_NO_ROOM, "%zu bytes of memory for %s, expected %zu", bytes, what, a->used);
+    a->base = memset(memory, 0, a->used);
     a->used = 0;
     return TTMM_OK;
 }
@@ -681,7 +720,7 @@ int ttmm_cluster(int *cluster, real *centroid, const real *x, size_t n, size_t E
         for (size_t e = 0; e < E; e++) centroid[k * E + e] = (real)(w.total[e] / (double)w.size[k]);
         normalise(centroid + k * E, E); /* members that cancel out leave zeros */
     }
-    free(block);
+    TTMM_FREE(block);
     return TTMM_OK;
 }
 
@@ -1047,7 +1086,7 @@ typedef struct { /* scratch of attention: each thread has its own */
 } thread_scratch;
 
 /* o_i = sum_j P_ij v_j, j ascending, for each head of each sequence b of T_b = start[b + 1] - start[b] queries.
- *   o [N, H, S]: overwritten;   q [N, H, S];   k, v [N, G, S];   scratch [threads, ATTENTION_ROWS, past + T]
+ *   o [N, H, S]: overwritten;   q [N, H, S];   k, v [N, G, S];   scratch [threads, at most ATTENTION_ROWS, past + T]
  * With a cache B is 1 and past > 0: the queries are at positions past .. past + T - 1, k and v are [past + T, G, S].
  *
  * Example: one head, S = 4, T = 3. In all vectors only the first component is not 0, so single numbers stand for them:
@@ -1081,7 +1120,7 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
  *                                  gives   ds_ij = P_ij (dP_ij - sum_m P_im dP_im);
  *   s_ij = q_i.k_j / sqrt(S)       gives   dq_i = sum_j ds_ij k_j / sqrt(S),   dk_j = sum_i ds_ij q_i / sqrt(S).
  * A key/value head collects from its H / G query heads in turn, in each the queries ascending.
- *   dq [N, H, S], dk, dv [N, G, S]: added into;   do_ [N, H, S];   scratch [threads, 2, ATTENTION_ROWS, T]
+ *   dq [N, H, S], dk, dv [N, G, S]: added into;   do_ [N, H, S];   scratch [threads, 2, at most ATTENTION_ROWS, T]
  * The queries go in blocks, ascending; each adds its part to the keys and values before it.
  *
  * Example, the same three queries, do = 0, 0, 1. Query 2 gives dv = P = 1/2, 1/4, 1/4;   dP = v = 8, 4, 0;
@@ -1097,7 +1136,8 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
     OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > WORTH_IT))
     for (size_t task = 0; task < B * G; task++) {
         const size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first, kv = (first * G + g) * S;
-        real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size, *ds = P + ATTENTION_ROWS * T;
+        real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size;
+        real *ds = P + (T < ATTENTION_ROWS ? T : ATTENTION_ROWS) * T;
         for (size_t h = g * (H / G); h < (g + 1) * (H / G); h++)
             for (size_t i = 0; i < T; i += ATTENTION_ROWS) {
                 const size_t rows = T - i < ATTENTION_ROWS ? T - i : ATTENTION_ROWS, keys = i + rows;
@@ -1837,8 +1877,16 @@ typedef struct { /* what decoding works with */
     void *block;
 } decoding_room;
 static int new_decoder(decoding_room *w, size_t members, const ttmm_config *c, const ttmm_pass_size *size,
-                       ttmm_error *err);
-static void free_decoder(decoding_room *w);
+                       const ttmm_decoding *d, ttmm_error *err); /* 12 */
+
+/* Of a prompt of T < context tokens, and at most d->tokens after it. */
+static ttmm_pass_size decoding_size(const ttmm_config *c, size_t T, size_t rank, const ttmm_decoding *d)
+{
+    const size_t left = (size_t)c->context - T, most = d->tokens < left ? d->tokens : left;
+    ttmm_pass_size size = ttmm_decoding_size(T, T + most, rank);
+    if (d->piece && d->piece < size.tokens) size.tokens = d->piece;
+    return size;
+}
 
 /* The prompt, then token after token: the logits of the last one give the next, through the key/value cache, so that
  * each token costs one row. */
@@ -1852,12 +1900,12 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
     if (T < 1 || T >= context)
         return fail(err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected 1 to %d, one less than the context", T,
                     c->context - 1);
-    const size_t most = d->tokens < context - T ? d->tokens : context - T;
-    const ttmm_pass_size size = ttmm_decoding_size(T, T + most, ttmm_mix_rank(mix));
+    const ttmm_pass_size size = decoding_size(c, T, ttmm_mix_rank(mix), d);
+    const size_t most = size.cache - T;
     ttmm_rng g = ttmm_stream(d->seed, "sample", 0);
-    decoding_room w;
+    decoding_room w = {0};
     int next = 0, over = 0;
-    int code = new_decoder(&w, ensemble ? mix->n : 1, c, &size, err);
+    int code = new_decoder(&w, ensemble ? mix->n : 1, c, &size, d, err);
     if (code == TTMM_OK && d->begin) d->begin(d->context);
     while (code == TTMM_OK && *n < most && !over) {
         const int *token = *n ? &next : prompt;
@@ -1873,7 +1921,7 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
         ++*n;
         over = d->token(d->context, next) || ttmm_is_end(c, next);
     }
-    free_decoder(&w);
+    TTMM_FREE(w.block);
     return code;
 }
 
@@ -2137,7 +2185,8 @@ double ttmm_cos(double x)
 
 #if KERNELS
 #define INLINE static inline __attribute__((always_inline)) /* so that constants among the arguments shape the loops */
-#define ALIGNED __attribute__((aligned(VECTOR_BYTES)))      /* a vector across two cache lines would take two loads */
+#define NOINLINE __attribute__((noinline))             /* what keeps a copy on the stack does so only while it works */
+#define ALIGNED __attribute__((aligned(VECTOR_BYTES))) /* a vector across two cache lines would take two loads */
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
 #elif defined(__AVX__)
@@ -2306,8 +2355,8 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
  * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (16 KiB). A function of its own: within
  * a longer one compilers run out of registers. */
 enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 3072 / sizeof(real) };
-static __attribute__((noinline)) void nt_strip(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b,
-                                               size_t at, size_t ldb, size_t rows, size_t cols, size_t inner, int add)
+static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb,
+                              size_t rows, size_t cols, size_t inner, int add)
 {
     vector wait[STRIP_ROWS / 2][PARTS][TILE_OUTPUTS] ALIGNED;
     real panel[AXIS * TILE_COLS] ALIGNED, sums[2][TILE_COLS] ALIGNED;
@@ -2417,8 +2466,8 @@ static int nt_row_of(real *c, const real *a, ttmm_numbers b, size_t at, size_t l
  * well within the first cache), and the products of a vector of outputs are halved at once. A lane is never -0, as it
  * begins with 0: adding 0 at the end gives the same. n is LANES / 2 or LANES, and >= inner. */
 enum { SHORT_COLS = 64 };
-INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t from, size_t ldb,
-                     size_t rows, size_t cols, size_t inner, int add, const size_t n)
+INLINE void nt_of_lanes(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t from, size_t ldb,
+                        size_t rows, size_t cols, size_t inner, int add, const size_t n)
 {
     real bt[LANES * SHORT_COLS] ALIGNED, at[LANES] = {0}, row[LANES];
     for (size_t j = 0; j < cols; j += SHORT_COLS) {
@@ -2453,15 +2502,18 @@ INLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, ttmm_number
     }
 }
 
+static NOINLINE void nt_short(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb,
+                              size_t rows, size_t cols, size_t inner, int add)
+{
+    if (inner <= LANES / 2) nt_of_lanes(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES / 2);
+    else nt_of_lanes(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES);
+}
+
 static void nt_block(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb, size_t rows,
                      size_t cols, size_t inner, int add)
 {
-    if (rows > 4 && inner <= LANES / 2) { /* with more than 4 rows transposing pays */
-        nt_short(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES / 2);
-        return;
-    }
-    if (rows > 4 && inner <= LANES) {
-        nt_short(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add, LANES);
+    if (rows > 4 && inner <= LANES) { /* with more than 4 rows transposing pays */
+        nt_short(c, ldc, a, lda, b, at, ldb, rows, cols, inner, add);
         return;
     }
     int alone = rows == 1;
@@ -2514,41 +2566,55 @@ static void nn_strip(real *c, const real *c0, size_t ldc, const real *a, size_t 
 #undef TILE
 }
 
-/* Where enough rows use it, a panel of b is copied to lie densely: its rows are far apart, each on a page of its own.
- * 128 rows of 32 floats are 16 KiB, half of a first cache. A sum goes on from one panel to the next in memory, which
- * alters nothing. Columns that do not fill a tile are computed in a tile on the side, from a panel: no number past them
- * is read, as another thread may be storing it, or there is none. */
-enum { PANEL_ROWS = 128 };
+/* The rows of width <= SUM_COLS columns. Columns that do not fill a tile are computed in a tile on the side: no number
+ * past them is written, as another thread may be storing it, or there is none. (b has SUM_COLS.) */
+static void nn_rows(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, const real *b,
+                    size_t ldb, size_t rows, size_t width, size_t inner)
+{
+    real side[SUM_ROWS * SUM_COLS] ALIGNED;
+    const size_t bytes = width * sizeof *c;
+    for (size_t i = 0, strip; i < rows; i += strip) {
+        real *to = c + i * ldc;
+        const real *from = c0 + i * ldc, *ai = a + i * row_step;
+        strip = rows - i >= SUM_ROWS ? SUM_ROWS : rows - i >= SUM_FEW ? SUM_FEW : 1;
+        if (width == SUM_COLS) {
+            nn_strip(to, from, ldc, ai, row_step, k_step, b, ldb, inner, strip, 0);
+            continue;
+        }
+        for (size_t r = 0; r < strip; r++) memcpy(side + r * SUM_COLS, from + r * ldc, bytes);
+        nn_strip(side, side, SUM_COLS, ai, row_step, k_step, b, ldb, inner, strip, width <= WIDTH);
+        for (size_t r = 0; r < strip; r++) memcpy(to + r * ldc, side + r * SUM_COLS, bytes);
+    }
+}
 
+/* The same from a copy of b, 128 of its rows at a time: 16 KiB at 32 floats, half of a first cache. A sum goes on from
+ * one panel to the next in memory, which alters nothing. */
+enum { PANEL_ROWS = 128 };
+static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
+                               ttmm_numbers b, size_t first, size_t ldb, size_t rows, size_t width, size_t inner)
+{
+    real panel[PANEL_ROWS * SUM_COLS] ALIGNED;
+    if (width < SUM_COLS) memset(panel, 0, sizeof panel);
+    for (size_t k = 0; k < inner; k += PANEL_ROWS) {
+        const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS;
+        for (size_t r = 0; r < depth; r++)
+            if (b.type == TTMM_REAL && width == SUM_COLS)
+                memcpy(panel + r * SUM_COLS, (const real *)b.data + first + (k + r) * ldb, SUM_COLS * sizeof *panel);
+            else to_reals(panel + r * SUM_COLS, b, first + (k + r) * ldb, width);
+        nn_rows(c, k ? c : c0, ldc, a + k * k_step, row_step, k_step, panel, SUM_COLS, rows, width, depth);
+    }
+}
+
+/* Where enough rows use it, b is copied to lie densely: its rows are far apart, each on a page of its own. */
 static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, ttmm_numbers b,
                      size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
-    real panel[PANEL_ROWS * SUM_COLS] ALIGNED, side[SUM_ROWS * SUM_COLS] ALIGNED;
-    for (size_t j = 0; j < cols; j += SUM_COLS) {
-        const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS, bytes = width * sizeof *c;
-        const int stored = b.type != TTMM_REAL;
-        const int dense = stored || width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS);
-        if (dense && width < SUM_COLS) memset(panel, 0, sizeof panel);
-        for (size_t k = 0; k < inner; k += PANEL_ROWS) {
-            const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS, ldp = dense ? SUM_COLS : ldb;
-            const real *bk = stored ? NULL : (const real *)b.data + first + k * ldb + j, *p = dense ? panel : bk;
-            for (size_t r = 0; dense && r < depth; r++)
-                if (stored) to_reals(panel + r * SUM_COLS, b, first + (k + r) * ldb + j, width);
-                else if (width == SUM_COLS) memcpy(panel + r * SUM_COLS, bk + r * ldb, SUM_COLS * sizeof *bk);
-                else memcpy(panel + r * SUM_COLS, bk + r * ldb, bytes);
-            for (size_t i = 0, strip; i < rows; i += strip) {
-                real *to = c + i * ldc + j;
-                const real *from = (k ? c : c0) + i * ldc + j, *at = a + i * row_step + k * k_step;
-                strip = rows - i >= SUM_ROWS ? SUM_ROWS : rows - i >= SUM_FEW ? SUM_FEW : 1;
-                if (width == SUM_COLS) {
-                    nn_strip(to, from, ldc, at, row_step, k_step, p, ldp, depth, strip, 0);
-                    continue;
-                }
-                for (size_t r = 0; r < strip; r++) memcpy(side + r * SUM_COLS, from + r * ldc, bytes);
-                nn_strip(side, side, SUM_COLS, at, row_step, k_step, p, ldp, depth, strip, width <= WIDTH);
-                for (size_t r = 0; r < strip; r++) memcpy(to + r * ldc, side + r * SUM_COLS, bytes);
-            }
-        }
+    for (size_t j = 0; j < cols && inner > 0; j += SUM_COLS) {
+        const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS;
+        const real *bj = b.type == TTMM_REAL ? (const real *)b.data + first + j : NULL;
+        if (bj == NULL || width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS))
+            nn_panels(c + j, c0 + j, ldc, a, row_step, k_step, b, first + j, ldb, rows, width, inner);
+        else nn_rows(c + j, c0 + j, ldc, a, row_step, k_step, bj, ldb, rows, width, inner);
     }
     for (size_t i = 0; inner == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
 }
@@ -2647,6 +2713,7 @@ static void matmul_tn(real *c, const real *c0, const real *a, const real *b, siz
     nn_blocks(c, c0, a, 1, rows, reals(b), rows, cols, inner);
 }
 
+#ifndef TTMM_NO_FILES
 /* What the machine can do at most, for run bench. */
 
 double ttmm_peak_flops(void)
@@ -2695,6 +2762,7 @@ double ttmm_peak_bandwidth(void)
     free(x);
     return all > 0 ? best : 0;
 }
+#endif
 
 /* ==== 12. Memory of models, passes and trainers; tracing ========================================================== */
 
@@ -2768,6 +2836,23 @@ size_t ttmm_n_weights(const ttmm_config *c)
     return m.n;
 }
 
+/* pattern, %d in it being n, cut to size - 1 characters, whose number it returns */
+static size_t name_of(char *out, size_t size, const char *pattern, size_t n)
+{
+    size_t at = 0;
+    for (; *pattern && at + 1 < size; pattern++) {
+        size_t unit = 1;
+        if (pattern[0] != '%' || pattern[1] != 'd') {
+            out[at++] = *pattern;
+            continue;
+        }
+        while (n / unit >= 10) unit *= 10;
+        for (pattern++; unit > 0 && at + 1 < size; unit /= 10) out[at++] = (char)('0' + n / unit % 10);
+    }
+    out[at] = 0;
+    return at;
+}
+
 size_t ttmm_n_tensors(const ttmm_config *c) { return (size_t)c->n_layers * (size_t)layer_kinds(c) + (c->tied ? 2 : 3); }
 
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
@@ -2780,8 +2865,7 @@ ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i)
     t.kind = i < in_layers ? (int)(i % kinds) : TTMM_EMBED + (int)(i - in_layers);
     t.rows = kind_rows(c, t.kind), t.cols = kind_cols(c, t.kind);
     t.offset = m.offset[t.kind] + (size_t)t.layer * m.stride;
-    if (t.kind < TTMM_LAYER_KINDS) snprintf(t.name, sizeof t.name, tensor_table[t.kind].name, t.layer);
-    else snprintf(t.name, sizeof t.name, "%s", tensor_table[t.kind].name);
+    name_of(t.name, sizeof t.name, tensor_table[t.kind].name, (size_t)t.layer);
     return t;
 }
 
@@ -2793,20 +2877,31 @@ ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i)
     return a;
 }
 
-int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
+size_t ttmm_model_bytes(const ttmm_config *c)
+{
+    arena a = {0};
+    take_reals(&a, ttmm_n_weights(c));
+    return a.used;
+}
+
+int ttmm_model_place(ttmm_model *m, const ttmm_config *c, void *memory, size_t bytes, ttmm_error *err)
 {
     const ttmm_config config = *c; /* c may be m's own */
-    arena a = {0};
+    arena a = {.used = ttmm_model_bytes(c)};
     void *block;
     int code = ttmm_config_check(c, err);
     memset(m, 0, sizeof *m);
+    if (code == TTMM_OK) code = place(&a, &block, memory, bytes, "a model's weights", err);
     if (code) return code;
     lay_out_model(m, &config);
-    take_reals(&a, m->n);
-    if ((code = allocate(&a, &block, "a model's weights", err)) != TTMM_OK) return code;
     m->block = block;
     m->data = take_reals(&a, m->n);
     return TTMM_OK;
+}
+
+int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err)
+{
+    return ttmm_model_place(m, c, NULL, 0, err);
 }
 
 /* A new model with from's tensors, but for those of the kinds below `least`. */
@@ -2822,22 +2917,20 @@ static int copy_tensors(ttmm_model *m, const ttmm_model *from, int least, ttmm_e
 
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err) { return copy_tensors(m, from, 0, err); }
 
-/* A view is of memory that somebody else owns, and so is the list of its tensors. */
-static int check_numbers(ttmm_numbers x, const char *name, ttmm_error *err)
+/* A view is of memory that somebody else owns, and so is the list of its tensors. Returns what is wrong with one. */
+static const char *unfit(ttmm_numbers x)
 {
     static const size_t bytes[] = {8, 4, 2, 2};
-    if (x.data == NULL || x.type < TTMM_F64 || x.type > TTMM_BF16)
-        return fail(err, TTMM_BAD_USE, "%s: no numbers, or not of one of the four types", name);
-    if ((uintptr_t)x.data % bytes[x.type] != 0)
-        return fail(err, TTMM_BAD_USE, "%s: not aligned to the %zu bytes of its numbers", name, bytes[x.type]);
-    return TTMM_OK;
+    return x.data == NULL || x.type < TTMM_F64 || x.type > TTMM_BF16 ? "no numbers, or not of one of the four types"
+           : (uintptr_t)x.data % bytes[x.type] != 0                  ? "numbers that are not aligned to their size"
+                                                                     : NULL;
 }
 
 int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err)
 {
     int code = ttmm_config_check(c, err);
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(c); i++)
-        code = check_numbers(tensor[i], ttmm_tensor_at(c, i).name, err);
+        if (unfit(tensor[i])) code = fail(err, TTMM_BAD_USE, "%s has %s", ttmm_tensor_at(c, i).name, unfit(tensor[i]));
     memset(m, 0, sizeof *m);
     if (code) return code;
     lay_out_model(m, c);
@@ -2848,7 +2941,7 @@ int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *ten
 void ttmm_model_free(ttmm_model *m)
 {
     unmap_files(m->files);
-    free(m->block);
+    TTMM_FREE(m->block);
     memset(m, 0, sizeof *m);
 }
 
@@ -2883,12 +2976,13 @@ size_t ttmm_lora_bytes(const ttmm_config *c, int rank)
     return lay_out_lora(&l, c, NULL, rank, 0, &a);
 }
 
-static int allocate_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, ttmm_error *err)
+static int place_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, void *memory,
+                      size_t bytes, ttmm_error *err)
 {
     arena a = {0};
     void *block;
     lay_out_lora(l, c, ranks, same, alpha, &a);
-    const int code = allocate(&a, &block, "a LoRA adapter", err);
+    const int code = place(&a, &block, memory, bytes, "a LoRA adapter", err);
     memset(l, 0, sizeof *l);
     if (code) return code;
     lay_out_lora(l, c, ranks, same, alpha, &a);
@@ -2904,30 +2998,33 @@ int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix,
     memset(l, 0, sizeof *l);
     for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
         ttmm_lora_matrix *x = &matrix[i];
-        char name[40];
-        snprintf(name, sizeof name, "matrix %d of an adapter", i);
         x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES);
-        for (int side = 0; side < 2 && x->rank; side++) {
-            const int code = check_numbers(x->view[side], name, err);
-            if (code) return code;
-        }
+        for (int side = 0; side < 2 && x->rank; side++)
+            if (unfit(x->view[side]))
+                return fail(err, TTMM_BAD_USE, "matrix %d of an adapter has %s", i, unfit(x->view[side]));
     }
     l->n_layers = c->n_layers, l->alpha = alpha, l->matrix = matrix;
     return TTMM_OK;
 }
 
 enum { MOST_RANK = 4096 }; /* the width of a large model's layers, more makes no sense */
-int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
+int ttmm_lora_place(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, void *memory, size_t bytes,
+                    ttmm_error *err)
 {
     memset(l, 0, sizeof *l);
     if (rank < 1 || rank > MOST_RANK) return fail(err, TTMM_BAD_INPUT, "rank is %d, expected 1 to %d", rank, MOST_RANK);
-    return allocate_lora(l, c, NULL, rank, alpha, err);
+    return place_lora(l, c, NULL, rank, alpha, memory, bytes, err);
+}
+
+int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, ttmm_error *err)
+{
+    return ttmm_lora_place(l, c, rank, alpha, NULL, 0, err);
 }
 
 void ttmm_lora_free(ttmm_lora *l)
 {
     unmap_files(l->files);
-    free(l->block);
+    TTMM_FREE(l->block);
     memset(l, 0, sizeof *l);
 }
 
@@ -2938,6 +3035,9 @@ static int check_adapter(const ttmm_lora *l, const ttmm_config *c, ttmm_error *e
                : fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", l->n_layers, c->n_layers);
 }
 
+static size_t longest_of(const ttmm_pass_size *s) { return s->longest ? s->longest : s->tokens; }
+static size_t positions_of(const ttmm_pass_size *s) { return s->cache ? s->cache : longest_of(s); }
+
 /* Without backward and trace all layers share one set of activations, and what a half of a layer adds to the residual
  * stream has one place for both halves. */
 static void lay_out_pass(ttmm_pass *p, arena *a)
@@ -2946,11 +3046,11 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     const size_t N = p->size.tokens, D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
     const size_t HS = dimension(c, "HS"), GS = dimension(c, "GS"), R = p->size.rank;
     const size_t ND = mul_size(N, D), NF = mul_size(N, F), NQ = mul_size(N, HS), NR = mul_size(N, R);
-    const size_t T = p->size.longest ? p->size.longest : N, NK = mul_size(p->size.cache ? p->size.cache : N, GS);
+    const size_t T = longest_of(&p->size), NK = mul_size(p->size.cache ? p->size.cache : N, GS);
     const int all = p->size.backward || p->size.trace;
     p->token = take(a, N, sizeof *p->token);
     p->start = take(a, add_size(p->size.sequences, 1), sizeof *p->start);
-    p->positions = p->size.cache ? p->size.cache : T;
+    p->positions = positions_of(&p->size);
     p->cosine = take_reals(a, mul_size(p->positions, (size_t)c->head_dim / 2));
     p->sine = take_reals(a, mul_size(p->positions, (size_t)c->head_dim / 2));
     p->layer = take(a, L, sizeof *p->layer);
@@ -2974,9 +3074,9 @@ static void lay_out_pass(ttmm_pass *p, arena *a)
     p->nll = take_reals(a, N);
     p->u = take_reals(a, NR);
     p->row = take_reals(a, HS > D ? HS : D);
-    p->scratch.size = mul_size(ATTENTION_ROWS, p->positions);
+    p->scratch.size = mul_size(T < ATTENTION_ROWS ? T : ATTENTION_ROWS, p->positions);
     if (p->size.backward) {
-        p->scratch.size = mul_size(2 * ATTENTION_ROWS, T);
+        p->scratch.size = mul_size(2, p->scratch.size);
         p->dx = take_reals(a, ND), p->dnorm = take_reals(a, ND);
         p->dq = take_reals(a, NQ), p->dattn = take_reals(a, NQ), p->dk = take_reals(a, NK), p->dv = take_reals(a, NK);
         p->dgate = take_reals(a, NF), p->dup = take_reals(a, NF), p->dact = take_reals(a, NF);
@@ -3006,41 +3106,75 @@ static int check_pass_size(const ttmm_pass_size *s, ttmm_error *err)
     return wrong ? fail(err, TTMM_BAD_USE, "a pass of %zu tokens %s", s->tokens, wrong) : TTMM_OK;
 }
 
-/* sin and cos are for angles up to 2^22. */
-static int check_angles(const ttmm_config *c, size_t positions, ttmm_error *err)
+/* All that can be wrong with a pass. sin and cos are for angles up to 2^22. */
+static int check_pass(const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
 {
-    for (size_t i = 0; i < (size_t)c->head_dim / 2; i++)
+    int code = ttmm_config_check(c, err);
+    if (code == TTMM_OK) code = check_pass_size(size, err);
+    const size_t positions = positions_of(size);
+    for (size_t i = 0; code == TTMM_OK && i < (size_t)c->head_dim / 2; i++)
         if (!(rotary_frequency(c, i) * (double)positions <= 0x1p22))
             return fail(err, TTMM_BAD_INPUT, "rotary frequency %zu is %g: too fast for %zu positions", i,
                         rotary_frequency(c, i), positions);
+    return code;
+}
+
+/* In memory that is zero. */
+static ttmm_pass *build_pass(const ttmm_config *c, const ttmm_pass_size *size, void *memory)
+{
+    arena a = {memory, 0};
+    ttmm_pass *p = take(&a, 1, sizeof *p);
+    p->config = *c, p->size = *size;
+    lay_out_pass(p, &a);
+    rotary_table(p->cosine, p->sine, p->positions, c);
+    return p;
+}
+
+int ttmm_pass_place(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, void *memory, size_t bytes,
+                    ttmm_error *err)
+{
+    void *block;
+    *p = NULL;
+    int code = check_pass(c, size, err);
+    if (code) return code;
+    arena a = {.used = ttmm_pass_bytes(c, size)};
+    if ((code = place(&a, &block, memory, bytes, "the activations of a pass", err)) != TTMM_OK) return code;
+    *p = build_pass(c, size, a.base);
+    (*p)->block = block;
     return TTMM_OK;
 }
 
-int ttmm_pass_new(ttmm_pass **pass, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
+int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err)
 {
-    arena a = {0};
-    void *block;
-    *pass = NULL;
-    int code = ttmm_config_check(c, err);
-    if (code == TTMM_OK) code = check_pass_size(size, err);
-    if (code) return code;
-    a.used = ttmm_pass_bytes(c, size);
-    if ((code = allocate(&a, &block, "the activations of a pass", err)) != TTMM_OK) return code;
-    ttmm_pass *p = take(&a, 1, sizeof *p);
-    p->block = block, p->config = *c, p->size = *size;
-    lay_out_pass(p, &a);
-    if ((code = check_angles(c, p->positions, err)) != TTMM_OK) {
-        free(block);
-        return code;
-    }
-    rotary_table(p->cosine, p->sine, p->positions, c);
-    *pass = p;
-    return TTMM_OK;
+    return ttmm_pass_place(p, c, size, NULL, 0, err);
 }
 
 void ttmm_pass_free(ttmm_pass *p)
 {
-    if (p) free(p->block);
+    if (p) TTMM_FREE(p->block);
+}
+
+size_t ttmm_longest_sequence(const ttmm_corpus *c)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < c->n_sequences; i++) most = sequence_length(c, i) > most ? sequence_length(c, i) : most;
+    return most;
+}
+
+/* Room for embeddings [n, dim] and, if wanted, idf [dim], in place of those there are. */
+static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
+{
+    arena a = {0};
+    TTMM_FREE(c->embedding_block);
+    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
+    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim : 0);
+    take_reals(&a, numbers);
+    int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
+    if (code) return code;
+    c->embedding = take_reals(&a, numbers);
+    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
+    c->dim = dim;
+    return TTMM_OK;
 }
 
 static ttmm_pass_size training_pass_size(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
@@ -3068,25 +3202,19 @@ static void lay_out_trainer(ttmm_trainer *t, const ttmm_config *c, const ttmm_pa
     t->token = take(a, size->tokens, sizeof *t->token);
     t->start = take(a, add_size(size->sequences, 1), sizeof *t->start);
     if (t->lora) t->dlora.matrix = take(a, (size_t)t->lora->n_layers * TTMM_MATRICES, sizeof *t->dlora.matrix);
-}
-
-/* Without the pass. */
-static size_t trainer_own_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus,
-                                const ttmm_pass_size *size)
-{
-    ttmm_trainer t;
-    arena a = {0};
-    memset(&t, 0, sizeof t);
-    t.lora = (ttmm_lora *)lora, t.corpus = corpus;
-    take(&a, 1, sizeof t);
-    lay_out_trainer(&t, c, size, &a);
-    return a.used;
+    t->pass = take(a, ttmm_pass_bytes(c, size), 1);
 }
 
 size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r)
 {
     const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
-    return add_size(trainer_own_bytes(c, lora, corpus, &size), ttmm_pass_bytes(c, &size));
+    ttmm_trainer t;
+    arena a = {0};
+    memset(&t, 0, sizeof t);
+    t.lora = (ttmm_lora *)lora, t.corpus = corpus;
+    take(&a, 1, sizeof t);
+    lay_out_trainer(&t, c, &size, &a);
+    return a.used;
 }
 
 /* What a step could not do without reading or writing where nothing is. */
@@ -3106,17 +3234,18 @@ static int check_training(const ttmm_config *c, int view, const ttmm_lora *lora,
     return TTMM_OK;
 }
 
-int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
-                     const ttmm_recipe *r, ttmm_error *err)
+int ttmm_trainer_place(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
+                       const ttmm_recipe *r, void *memory, size_t bytes, ttmm_error *err)
 {
     const ttmm_config *c = &m->config;
     *trainer = NULL;
     int code = check_training(c, m->view != NULL, lora, corpus, r, err);
     if (code) return code;
     const ttmm_pass_size size = training_pass_size(c, lora, corpus, r);
-    arena a = {.used = trainer_own_bytes(c, lora, corpus, &size)};
+    if ((code = check_pass(c, &size, err)) != TTMM_OK) return code;
+    arena a = {.used = ttmm_trainer_bytes(c, lora, corpus, r)};
     void *block;
-    if ((code = allocate(&a, &block, "gradients and moments", err)) != TTMM_OK) return code;
+    if ((code = place(&a, &block, memory, bytes, "gradients, moments and activations", err)) != TTMM_OK) return code;
     ttmm_trainer *t = take(&a, 1, sizeof *t);
     t->block = block, t->model = m, t->lora = lora, t->corpus = corpus, t->recipe = *r;
     lay_out_trainer(t, c, &size, &a);
@@ -3140,43 +3269,53 @@ int ttmm_trainer_new(ttmm_trainer **trainer, ttmm_model *m, ttmm_lora *lora, con
             t->spans[i] = (span){w.offset, w.rows * w.cols, is_vector(w.kind)};
         }
     }
-    if ((code = ttmm_pass_new(&t->pass, c, &size, err)) != TTMM_OK) {
-        free(block);
-        return code;
-    }
+    t->pass = build_pass(c, &size, t->pass);
     *trainer = t;
     return TTMM_OK;
 }
 
+int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
+                     ttmm_error *err)
+{
+    return ttmm_trainer_place(t, m, lora, corpus, r, NULL, 0, err);
+}
+
 void ttmm_trainer_free(ttmm_trainer *t)
 {
-    if (t == NULL) return;
-    ttmm_pass_free(t->pass);
-    free(t->block);
+    if (t) TTMM_FREE(t->block);
 }
 
-static void free_decoder(decoding_room *w)
+static void lay_out_decoder(decoding_room *w, const ttmm_config *c, const ttmm_pass_size *size, int drawn, arena *a)
 {
-    for (size_t k = 0; w->block && k < w->members; k++) ttmm_pass_free(w->pass[k]);
-    free(w->block);
-}
-
-static void lay_out_decoder(decoding_room *w, size_t V, arena *a)
-{
+    const size_t V = (size_t)c->vocab;
     w->pass = take(a, w->members, sizeof *w->pass);
-    w->mean = take_reals(a, V);
-    w->scratch = take(a, ttmm_sample_scratch(V), 1);
+    w->mean = take_reals(a, w->members > 1 ? V : 0);
+    w->scratch = take(a, drawn ? ttmm_sample_scratch(V) : 0, 1);
+    for (size_t k = 0; k < w->members; k++) {
+        void *memory = take(a, ttmm_pass_bytes(c, size), 1);
+        if (a->base) w->pass[k] = build_pass(c, size, memory);
+    }
+}
+
+size_t ttmm_decoding_bytes(const ttmm_config *c, size_t T, size_t rank, size_t members, const ttmm_decoding *d)
+{
+    const ttmm_pass_size size = decoding_size(c, T, rank, d);
+    decoding_room w = {.members = members};
+    arena a = {0};
+    lay_out_decoder(&w, c, &size, d->sampler.temperature != 0, &a);
+    return a.used;
 }
 
 static int new_decoder(decoding_room *w, size_t members, const ttmm_config *c, const ttmm_pass_size *size,
-                       ttmm_error *err)
+                       const ttmm_decoding *d, ttmm_error *err)
 {
     arena a = {0};
-    w->members = members;
-    lay_out_decoder(w, (size_t)c->vocab, &a);
-    int code = allocate(&a, &w->block, "decoding", err);
-    if (code == TTMM_OK) lay_out_decoder(w, (size_t)c->vocab, &a);
-    for (size_t k = 0; k < members && code == TTMM_OK; k++) code = ttmm_pass_new(&w->pass[k], c, size, err);
+    int code = check_pass(c, size, err);
+    if (code) return code;
+    *w = (decoding_room){.members = members};
+    lay_out_decoder(w, c, size, d->sampler.temperature != 0, &a);
+    code = place(&a, &w->block, d->memory, d->bytes, "decoding", err);
+    if (code == TTMM_OK) lay_out_decoder(w, c, size, d->sampler.temperature != 0, &a);
     return code;
 }
 
@@ -3187,20 +3326,29 @@ static void lay_out_mixture(ttmm_mixture *x, arena *a)
     x->lora = take(a, x->K, sizeof *x->lora);
 }
 
-int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err)
+size_t ttmm_mixture_bytes(size_t K, size_t E)
 {
+    ttmm_mixture x = {.K = K, .E = E};
     arena a = {0};
-    lay_out_mixture(x, &a);
-    const int code = allocate(&a, &x->block, "routing", err);
+    lay_out_mixture(&x, &a);
+    return a.used;
+}
+
+int ttmm_mixture_place(ttmm_mixture *x, void *memory, size_t bytes, ttmm_error *err)
+{
+    arena a = {.used = ttmm_mixture_bytes(x->K, x->E)};
+    const int code = place(&a, &x->block, memory, bytes, "routing", err);
     if (code == TTMM_OK) lay_out_mixture(x, &a);
     x->scratch = NULL, x->scratch_size = 0;
     return code;
 }
 
+int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err) { return ttmm_mixture_place(x, NULL, 0, err); }
+
 void ttmm_mixture_free(ttmm_mixture *x)
 {
-    free(x->block);
-    free(x->scratch);
+    TTMM_FREE(x->block);
+    TTMM_FREE(x->scratch);
     x->block = NULL, x->scratch = NULL, x->scratch_size = 0;
 }
 
@@ -3217,8 +3365,8 @@ int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err)
         if (code) return code;
     }
     if (need > x->scratch_size) {
-        free(x->scratch);
-        x->scratch = calloc(need, sizeof *x->scratch);
+        TTMM_FREE(x->scratch);
+        x->scratch = TTMM_CALLOC(need, sizeof *x->scratch);
         x->scratch_size = x->scratch ? need : 0;
         if (x->scratch == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for merging");
     }
@@ -3238,20 +3386,20 @@ static ttmm_array traced_in_layer(const ttmm_pass *p, size_t layer, size_t i)
         const char *name, *width; /* see dimension() */
         const real *data;
     } value[TRACED] = {
-        {"attn_norm", "D", s->attn_norm},
-        {"q", "HS", s->q},
-        {"k", "GS", s->k + kept},
-        {"v", "GS", s->v + kept},
-        {"attn", "HS", s->attn},
-        {"attn_out", "D", s->attn_out},
-        {"mlp_norm", "D", s->mlp_norm},
-        {"gate", "F", s->gate},
-        {"up", "F", s->up},
-        {"mlp_out", "D", s->mlp_out},
-        {"out", "D", layer + 1 < (size_t)p->config.n_layers ? p->layer[layer + 1].x : p->last},
+        {"layers.%d.attn_norm", "D", s->attn_norm},
+        {"layers.%d.q", "HS", s->q},
+        {"layers.%d.k", "GS", s->k + kept},
+        {"layers.%d.v", "GS", s->v + kept},
+        {"layers.%d.attn", "HS", s->attn},
+        {"layers.%d.attn_out", "D", s->attn_out},
+        {"layers.%d.mlp_norm", "D", s->mlp_norm},
+        {"layers.%d.gate", "F", s->gate},
+        {"layers.%d.up", "F", s->up},
+        {"layers.%d.mlp_out", "D", s->mlp_out},
+        {"layers.%d.out", "D", layer + 1 < (size_t)p->config.n_layers ? p->layer[layer + 1].x : p->last},
     };
     ttmm_array a = {{0}, p->N, dimension(&p->config, value[i].width), value[i].data, NULL};
-    snprintf(a.name, sizeof a.name, "layers.%zu.%s", layer, value[i].name);
+    name_of(a.name, sizeof a.name, value[i].name, layer);
     return a;
 }
 
@@ -3265,22 +3413,24 @@ ttmm_array ttmm_traced(const ttmm_pass *p, size_t i)
     return traced_in_layer(p, (i - 1) / TRACED, (i - 1) % TRACED);
 }
 
+#ifndef TTMM_NO_FILES /* what has names as in files */
 static void name_gradient(ttmm_array *a, const int *expert)
 {
     char name[sizeof a->name];
     memcpy(name, a->name, sizeof name);
-    if (expert) snprintf(a->name, sizeof a->name, "grad.experts.%d.%.120s", *expert, name);
-    else snprintf(a->name, sizeof a->name, "grad.%.120s", name);
+    const size_t at = name_of(a->name, sizeof name, expert ? "grad.experts.%d." : "grad.",
+                              expert ? (size_t)*expert : 0);
+    name_of(a->name + at, sizeof name - at, name, 0);
 }
 
 /* An adapter of the ranks of `like`, all zero. */
 static int new_gradients(ttmm_lora *l, const ttmm_config *c, const ttmm_lora *like, ttmm_error *err)
 {
-    int *ranks = calloc((size_t)c->n_layers * TTMM_MATRICES, sizeof *ranks);
+    int *ranks = TTMM_CALLOC((size_t)c->n_layers * TTMM_MATRICES, sizeof *ranks);
     if (ranks == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
     for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) ranks[i] = like->matrix[i].rank;
-    int code = allocate_lora(l, c, ranks, 0, like->alpha, err);
-    free(ranks);
+    int code = place_lora(l, c, ranks, 0, like->alpha, NULL, 0, err);
+    TTMM_FREE(ranks);
     return code;
 }
 
@@ -3290,7 +3440,7 @@ static int trace_gradients(ttmm_trace *t, ttmm_pass *p, const ttmm_model *m, con
 {
     int code = TTMM_OK;
     if (mix && mix->n) {
-        t->dl = calloc(mix->n, sizeof *t->dl);
+        t->dl = TTMM_CALLOC(mix->n, sizeof *t->dl);
         if (t->dl == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for gradients");
         for (t->n_dl = 0; t->n_dl < mix->n && code == TTMM_OK; t->n_dl++)
             code = new_gradients(&t->dl[t->n_dl], &m->config, mix->lora[t->n_dl], err);
@@ -3395,10 +3545,65 @@ int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, cons
 void ttmm_trace_free(ttmm_trace *t)
 {
     for (size_t k = 0; k < t->n_dl; k++) ttmm_lora_free(&t->dl[k]);
-    free(t->dl);
+    TTMM_FREE(t->dl);
     ttmm_model_free(&t->dm);
-    free(t->block);
+    TTMM_FREE(t->block);
     memset(t, 0, sizeof *t);
+}
+
+#endif
+
+/* Each byte once: the text of the tokens of the byte vocabulary. */
+#define FOUR(b) (b), (b) + 1, (b) + 2, (b) + 3
+#define SIXTEEN(b) FOUR(b), FOUR((b) + 4), FOUR((b) + 8), FOUR((b) + 12)
+#define SIXTY_FOUR(b) SIXTEEN(b), SIXTEEN((b) + 16), SIXTEEN((b) + 32), SIXTEEN((b) + 48)
+static const unsigned char every_byte[256] = {SIXTY_FOUR(0), SIXTY_FOUR(64), SIXTY_FOUR(128), SIXTY_FOUR(192)};
+
+#ifdef TTMM_NO_FILES /* without section 17 tokens are bytes, or ids */
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void) { return (const ttmm_tokenizer *)every_byte; }
+
+const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n)
+{
+    *n = tokenizer == NULL && token >= 0 && token < TTMM_END;
+    return every_byte + (*n ? token : 0);
+}
+#endif
+
+/* Threads. */
+
+void ttmm_set_threads(int n) { omp_set_num_threads(n); }
+
+int ttmm_threads(void) { return omp_get_max_threads(); }
+
+/* Threads beyond the processors only wait for each other. */
+void ttmm_limit_threads(int n)
+{
+    const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
+    omp_set_num_threads(wanted < most ? wanted : most);
+}
+
+/* One job is no parallel region: gcc's OpenMP keeps the threads of outer loops, for a loop inside a region it starts
+ * new ones, 40 microseconds each. */
+int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
+                  ttmm_error *err)
+{
+    size_t next = 0;
+    int code = TTMM_OK;
+    for (; next < n && jobs == 1 && code == TTMM_OK; next++) code = work(context, next, 0, err);
+    if (jobs == 1) return code;
+    if (ttmm_threads() > 1) omp_set_max_active_levels(2);
+    OMP(omp parallel num_threads(jobs))
+    for (;;) {
+        ttmm_error own;
+        size_t i;
+        OMP(omp critical)
+        i = code == TTMM_OK && next < n ? next++ : n;
+        if (i == n) break;
+        const int found = work(context, i, omp_get_thread_num(), &own);
+        OMP(omp critical)
+        if (found < 0 ? code >= 0 : found > 0 && code == 0) code = found, *err = own;
+    }
+    return code;
 }
 
 /* ==================================================================================================================
@@ -3415,6 +3620,7 @@ void ttmm_trace_free(ttmm_trace *t)
  * Then files: read whole, or written under another name and renamed at the end. Refused: to write over what is no
  * regular file, and paths of PATH_BYTES or more. */
 
+#ifndef TTMM_NO_FILES
 enum { PATH_BYTES = 4096 }; /* Linux' PATH_MAX: no longer path can be opened there */
 
 #include <errno.h>
@@ -3679,41 +3885,6 @@ static int try_lock(FILE *f, unsigned number, int how)
 }
 static void wait_a_little(void) { nanosleep(&(struct timespec){0, 50000000}, NULL); }
 #endif
-
-void ttmm_set_threads(int n) { omp_set_num_threads(n); }
-
-int ttmm_threads(void) { return omp_get_max_threads(); }
-
-/* Threads beyond the processors only wait for each other. */
-void ttmm_limit_threads(int n)
-{
-    const int wanted = n ? n : omp_get_max_threads(), most = omp_get_num_procs();
-    omp_set_num_threads(wanted < most ? wanted : most);
-}
-
-/* One job is no parallel region: gcc's OpenMP keeps the threads of outer loops, for a loop inside a region it starts
- * new ones, 40 microseconds each. */
-int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
-                  ttmm_error *err)
-{
-    size_t next = 0;
-    int code = TTMM_OK;
-    for (; next < n && jobs == 1 && code == TTMM_OK; next++) code = work(context, next, 0, err);
-    if (jobs == 1) return code;
-    if (ttmm_threads() > 1) omp_set_max_active_levels(2);
-    OMP(omp parallel num_threads(jobs))
-    for (;;) {
-        ttmm_error own;
-        size_t i;
-        OMP(omp critical)
-        i = code == TTMM_OK && next < n ? next++ : n;
-        if (i == n) break;
-        const int found = work(context, i, omp_get_thread_num(), &own);
-        OMP(omp critical)
-        if (found < 0 ? code >= 0 : found > 0 && code == 0) code = found, *err = own;
-    }
-    return code;
-}
 
 /* Refuse a file: "PATH: ..." in err. Returns TTMM_BAD_INPUT. */
 TTMM_FORMAT static int refuse(ttmm_error *err, const char *path, const char *format, ...)
@@ -4201,32 +4372,9 @@ int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, siz
 
 void ttmm_corpus_free(ttmm_corpus *c)
 {
-    free(c->block);
-    free(c->embedding_block);
+    TTMM_FREE(c->block);
+    TTMM_FREE(c->embedding_block);
     memset(c, 0, sizeof *c);
-}
-
-size_t ttmm_longest_sequence(const ttmm_corpus *c)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < c->n_sequences; i++) most = sequence_length(c, i) > most ? sequence_length(c, i) : most;
-    return most;
-}
-
-/* Room for embeddings [n, dim] and, if wanted, idf [dim], in place of those there are. */
-static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
-{
-    arena a = {0};
-    free(c->embedding_block);
-    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
-    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim : 0);
-    take_reals(&a, numbers);
-    int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
-    if (code) return code;
-    c->embedding = take_reals(&a, numbers);
-    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
-    c->dim = dim;
-    return TTMM_OK;
 }
 
 /* A row that has no direction leaves the corpus without embeddings. */
@@ -5600,7 +5748,7 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
     return open_model(m, &in_place, folder, err);
 }
 
-int ttmm_model_bytes(size_t *bytes, const ttmm_config *c, const char *folder, ttmm_error *err)
+int ttmm_stored_bytes(size_t *bytes, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
     checkpoint k = {.shard = -1};
     *bytes = 0;
@@ -5911,7 +6059,7 @@ static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const ch
     if (code == TTMM_OK) rename_default(&s);
     if (code == TTMM_OK) code = read_ranks(rank, &s, &j, matrices, err);
     if (code == TTMM_OK)
-        code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : allocate_lora(l, c, rank, 0, a.alpha, err);
+        code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : place_lora(l, c, rank, 0, a.alpha, NULL, 0, err);
     for (int i = 0; i < matrices && code == TTMM_OK && wanted == *in_place; i++)
         if (rank[i]) code = read_adapter_matrix(l, in_place, i, &a, &j, &s, err);
     close_safetensors(&s);
@@ -6361,7 +6509,7 @@ struct ttmm_tokenizer {
 
 void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer)
 {
-    if (tokenizer) free(tokenizer->block);
+    if (tokenizer) TTMM_FREE(tokenizer->block);
 }
 
 /* FNV-1's multiplier, mixed at the end: the tables below take the lowest bits. */
@@ -6643,8 +6791,6 @@ const ttmm_tokenizer *ttmm_tokenizer_of_ids(void)
     static const ttmm_tokenizer ids = {.end = -1};
     return &ids;
 }
-
-static const unsigned char every_byte[256]; /* 0, 1, 2 ...: at the end of the file */
 
 /* Where they stand in the tokenizer's own text. */
 const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n)
@@ -7677,20 +7823,6 @@ static const char *const packed_pairs[] = {
     "%%#%%#%%#%%#%%#%%#''#%%#%%#%%#%%#''#''#%%#''#%%#''#%%#%%#%%#%%#%M(%*/%7#%5#Vc2Rhe;RhhA('#C7#VJW-UJ&%#j$iCiG&#R(b2",
     "b7aG&#6(#=]-]2[F&%#RSeLRSeBRSfE%%#%15%#%%#%%#%%#%TKU#<%%#%%5%%#%$%%%#",
     NULL};
-/* Each byte once: the text of the tokens of the byte vocabulary. */
-static const unsigned char every_byte[256] = {
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65,
-    66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87,
-    88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109,
-    110, 111, 112, 113, 114, 115, 116, 117, 118, 119, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129, 130, 131,
-    132, 133, 134, 135, 136, 137, 138, 139, 140, 141, 142, 143, 144, 145, 146, 147, 148, 149, 150, 151, 152, 153,
-    154, 155, 156, 157, 158, 159, 160, 161, 162, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 174, 175,
-    176, 177, 178, 179, 180, 181, 182, 183, 184, 185, 186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196, 197,
-    198, 199, 200, 201, 202, 203, 204, 205, 206, 207, 208, 209, 210, 211, 212, 213, 214, 215, 216, 217, 218, 219,
-    220, 221, 222, 223, 224, 225, 226, 227, 228, 229, 230, 231, 232, 233, 234, 235, 236, 237, 238, 239, 240, 241,
-    242, 243, 244, 245, 246, 247, 248, 249, 250, 251, 252, 253, 254, 255};
 /* clang-format on */
 
 static const char *const *packed_table(int which)
@@ -7699,3 +7831,4 @@ static const char *const *packed_table(int which)
                                                packed_pairs};
     return table[which];
 }
+#endif

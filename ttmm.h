@@ -30,9 +30,18 @@
 #ifndef TTMM_H
 #define TTMM_H
 
+/* For what has no operating system:
+ *   -DTTMM_NO_FILES       all of Part III is left out, which reads and writes files, and what needs a clock. Tokens are
+ *                         bytes or ids. What is left calls nothing but memcpy, memset, memcmp and sqrt, and compiles
+ *                         without a library's headers for files. There is no allocator: *_place takes your memory.
+ *   -DTTMM_NO_SENTENCES   a ttmm_error has a code, and an empty text
+ * and anywhere   -DTTMM_CALLOC=f -DTTMM_FREE=g   what *_new and *_free call in place of calloc and free; they are
+ * declared by -include. (What is documented as free(...) is malloc's all the same.) */
 #include <stddef.h>
 #include <stdint.h>
+#ifndef TTMM_NO_FILES
 #include <stdio.h>
+#endif
 
 #define TTMM_VERSION 10000 /* 10000 major + 100 minor + patch */
 
@@ -94,7 +103,11 @@ enum {
 
 typedef struct {
     int code;
+#ifdef TTMM_NO_SENTENCES
+    char text[1];
+#else
     char text[600]; /* one sentence: which file, tensor or key, what was found, what was expected */
+#endif
 } ttmm_error;
 
 /* Fill err and return code, so that a caller can write: return ttmm_fail(err, TTMM_BAD_INPUT, "%s: ...", path); */
@@ -381,6 +394,9 @@ typedef struct {
     size_t tokens; /* at most so many */
     ttmm_sampler sampler;
     uint64_t seed;
+    size_t piece; /* tokens of the prompt that are computed at once: less memory, more time; 0: 256 */
+    void *memory; /* NULL: it is allocated; or memory of ttmm_decoding_bytes, aligned to 8 bytes */
+    size_t bytes;
     void (*chosen)(void *context, const ttmm_mixture *x); /* of ttmm_answer, or NULL: called when experts are chosen */
     void (*begin)(void *context);                         /* or NULL: called when the prompt's turn comes */
     int (*token)(void *context, int token);               /* called with each token; not 0: that was enough */
@@ -390,7 +406,9 @@ typedef struct {
 /* Decode from a prompt, with the weights of m and the adapters of mix (or NULL) beside them or (how: TTMM_ENSEMBLE)
  * each alone.
  *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
- * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary. */
+ * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary.
+ *   rank: the largest of the adapters beside the weights     members: of the ensemble, else 1 */
+size_t ttmm_decoding_bytes(const ttmm_config *c, size_t T, size_t rank, size_t members, const ttmm_decoding *d);
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
                 const ttmm_decoding *d, ttmm_error *err);
 
@@ -453,11 +471,13 @@ double ttmm_cos(double x);
 
 /* ---- 11. Kernels ------------------------------------------------------------------------------------------------- */
 
+#ifndef TTMM_NO_FILES
 /* Measured in about a second: multiplications and additions a second, in vectors of its width, without memory (one
  * rounding each; FAST=1: fused; PLAIN=1: one number at a time), and bytes read from memory a second. With all threads.
  * */
 double ttmm_peak_flops(void);
 double ttmm_peak_bandwidth(void);
+#endif
 
 /* ---- 12. Memory of models, passes and trainers; tracing ---------------------------------------------------------- */
 
@@ -484,7 +504,9 @@ size_t ttmm_n_weights(const ttmm_config *c);                  /* numbers in a mo
 size_t ttmm_n_tensors(const ttmm_config *c);
 ttmm_tensor ttmm_tensor_at(const ttmm_config *c, size_t i);     /* i < ttmm_n_tensors(c) */
 ttmm_array ttmm_model_tensor_at(const ttmm_model *m, size_t i); /* the same with its numbers, a gain or bias a vector */
+size_t ttmm_model_bytes(const ttmm_config *c);
 int ttmm_model_new(ttmm_model *m, const ttmm_config *c, ttmm_error *err); /* all zero */
+int ttmm_model_place(ttmm_model *m, const ttmm_config *c, void *memory, size_t bytes, ttmm_error *err);
 int ttmm_model_copy(ttmm_model *m, const ttmm_model *from, ttmm_error *err);
 void ttmm_model_free(ttmm_model *m);
 
@@ -498,12 +520,18 @@ int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *ten
 int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix, double alpha, ttmm_error *err);
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
                   ttmm_error *err); /* all seven matrices; all zero. TTMM_BAD_INPUT: rank is not in 1 .. 4096 */
+int ttmm_lora_place(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, void *memory, size_t bytes,
+                    ttmm_error *err);
 void ttmm_lora_free(ttmm_lora *l);
 
 /* TTMM_BAD_USE: sizes that do not fit together, as a cache and backward, or no logits. */
 size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size); /* of a good config; SIZE_MAX if too many */
 int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err);
+int ttmm_pass_place(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, void *memory, size_t bytes,
+                    ttmm_error *err);
 void ttmm_pass_free(ttmm_pass *p);
+
+size_t ttmm_longest_sequence(const ttmm_corpus *c); /* in tokens */
 
 /* A trainer of all weights of m (lora NULL), or of lora with m frozen. It holds gradients, moments and working memory
  * for any run over the sequences of corpus, and borrows m, lora and corpus. TTMM_BAD_USE: a batch or a corpus of
@@ -511,11 +539,15 @@ void ttmm_pass_free(ttmm_pass *p);
 size_t ttmm_trainer_bytes(const ttmm_config *c, const ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r);
 int ttmm_trainer_new(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus, const ttmm_recipe *r,
                      ttmm_error *err);
+int ttmm_trainer_place(ttmm_trainer **t, ttmm_model *m, ttmm_lora *lora, const ttmm_corpus *corpus,
+                       const ttmm_recipe *r, void *memory, size_t bytes, ttmm_error *err);
 void ttmm_trainer_free(ttmm_trainer *t);
 
 /* The second part of a mixture, of which the caller has set the first. `merged` may be empty, all zero: then it becomes
  * a model of its own when experts are merged for the first time, and is the caller's to free. */
 int ttmm_mixture_new(ttmm_mixture *x, ttmm_error *err);
+size_t ttmm_mixture_bytes(size_t K, size_t E); /* without `merged` and its scratch, which merging allocates */
+int ttmm_mixture_place(ttmm_mixture *x, void *memory, size_t bytes, ttmm_error *err);
 void ttmm_mixture_free(ttmm_mixture *x);
 int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err); /* any mix, into x->merged */
 
@@ -526,6 +558,7 @@ int ttmm_mixture_merge(ttmm_mixture *x, const ttmm_mix *mix, ttmm_error *err); /
 size_t ttmm_n_traced(const ttmm_config *c);
 ttmm_array ttmm_traced(const ttmm_pass *p, size_t i);
 
+#ifndef TTMM_NO_FILES
 /* Every named value of one sequence: tokens [T], what ttmm_traced lists, logits [T, V], loss [1] (the mean of nll over
  * the T - 1 predictions). cached: computed token by token through the key/value cache. gradients: those of the loss
  * too, as grad. + the tensor's name in its file: with respect to the adapters of mix if it has any, else to all
@@ -545,17 +578,27 @@ typedef struct {
 int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
                    size_t T, int cached, int gradients, ttmm_error *err);
 void ttmm_trace_free(ttmm_trace *t);
+#endif
 
-/* ==== PART III: THE OUTSIDE WORLD ================================================================================= */
-
-/* ---- 13. Platform and files -------------------------------------------------------------------------------------- */
-
-double ttmm_seconds(void);      /* a monotonic clock, in seconds */
-int ttmm_is_terminal(FILE *f);  /* 1 if f is a terminal */
-size_t ttmm_memory(void);       /* of this machine, in bytes; 0: not known */
 void ttmm_set_threads(int n);   /* n >= 1, of the thread that calls; without OpenMP there is one whatever n */
 int ttmm_threads(void);         /* the number in use */
 void ttmm_limit_threads(int n); /* n, or as many as there are if 0; no more than processors */
+
+/* Independent works: work(context, i, job, err) for i = 0 .. n - 1, begun in this order, `jobs` of them at once (at
+ * least 1; without OpenMP one after the other). job, 0 .. jobs - 1, is another one for each of those at once: it says
+ * which memory is its own. Each has ttmm_threads() inside. Once a work returns another code than 0, no more are begun.
+ * Returns the first negative code (a failure), else the first positive one (a stop), with its error, else TTMM_OK. */
+int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
+                  ttmm_error *err);
+
+/* ==== PART III: THE OUTSIDE WORLD ================================================================================= */
+
+#ifndef TTMM_NO_FILES
+/* ---- 13. Platform and files -------------------------------------------------------------------------------------- */
+
+double ttmm_seconds(void);     /* a monotonic clock, in seconds */
+int ttmm_is_terminal(FILE *f); /* 1 if f is a terminal */
+size_t ttmm_memory(void);      /* of this machine, in bytes; 0: not known */
 
 /* Paths and text are UTF-8, also on Windows, whose C library takes and gives the system's code page: there these open
  * a file by its UTF-8 path, and read a terminal's lines as UTF-8; elsewhere they are fopen and fread. A terminal may
@@ -567,13 +610,6 @@ size_t ttmm_read(char *out, size_t n, FILE *f);
 /* What main calls first: argv as UTF-8, with *argc words; standard input and output take bytes as they are. NULL: no
  * memory. On Windows the words are allocated, to the program's end; elsewhere that is argv. */
 char **ttmm_arguments(int *argc, char **argv);
-
-/* Independent works: work(context, i, job, err) for i = 0 .. n - 1, begun in this order, `jobs` of them at once (at
- * least 1; without OpenMP one after the other). job, 0 .. jobs - 1, is another one for each of those at once: it says
- * which memory is its own. Each has ttmm_threads() inside. Once a work returns another code than 0, no more are begun.
- * Returns the first negative code (a failure), else the first positive one (a stop), with its error, else TTMM_OK. */
-int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int job, ttmm_error *err), void *context,
-                  ttmm_error *err);
 
 /* Everything below that writes a file makes its folder if it is not there (but for paths, which name a file in one that
  * is), and writes atomically: a crash leaves the old file or the new one; what is not a regular file is not replaced by
@@ -589,6 +625,8 @@ int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_
 enum { TTMM_UNLOCKED, TTMM_SHARED, TTMM_ALONE };
 int ttmm_lock(FILE *f, unsigned number, int how);
 
+#endif /* TTMM_NO_FILES */
+
 /* ---- 14. Text, documents, corpus --------------------------------------------------------------------------------- */
 
 enum { TTMM_END = 256, TTMM_BYTES = 257 }; /* the token <|endoftext|>; the size of the byte vocabulary */
@@ -596,6 +634,13 @@ enum { TTMM_END = 256, TTMM_BYTES = 257 }; /* the token <|endoftext|>; the size 
 /* A tokenizer says what text a token stands for, and the way back: byte-level BPE. Everywhere a tokenizer of NULL
  * stands for the byte vocabulary: token b is the byte b, TTMM_END is <|endoftext|>. ttmm_tokenizer_read (section 17)
  * makes one. */
+
+/* What stands for a tokenizer that is not known: its tokens are numbers, without text. Not to be freed. */
+const ttmm_tokenizer *ttmm_tokenizer_of_ids(void);
+
+/* The bytes of a token's text: returns where they are, *n: how many. *n = 0: a special token, or none of the
+ * vocabulary. They are the tokenizer's; of NULL they stay. */
+const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n);
 
 /* Bytes to UTF-8 as they come: out [8] is overwritten with the characters that are complete now; what cannot be part
  * of one gives U+FFFD, one for each longest beginning of a character (Unicode 16, section 3.9). Returns the number of
@@ -652,12 +697,12 @@ int ttmm_corpus_from_files(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, cons
  * TTMM_BAD_INPUT: an empty line, or what is not an id below vocab. */
 int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, size_t n, int context, ttmm_error *err);
 void ttmm_corpus_free(ttmm_corpus *c);
-size_t ttmm_longest_sequence(const ttmm_corpus *c);
 
 /* Outside embeddings: rows [n_sequences, dim], not c's own, any dim; copied and normalised. TTMM_BAD_INPUT: a row zero
  * or not finite; then c has none. */
 int ttmm_corpus_set_embeddings(ttmm_corpus *c, const ttmm_real *rows, size_t dim, ttmm_error *err);
 
+#ifndef TTMM_NO_FILES
 /* ---- 15. JSON, numbers in files, safetensors --------------------------------------------------------------------- */
 
 /* Reading checks every size against the file before it is used, and refuses numbers that are not finite. It makes the
@@ -700,8 +745,8 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
  * with other processes, weights as they are stored. The files must stay as they are while they are in use: what a
  * system does with a mapped file that becomes shorter is its own (POSIX: SIGBUS). */
 int ttmm_model_open(ttmm_model *m, const char *folder, ttmm_error *err);
-int ttmm_model_bytes(size_t *bytes, const ttmm_config *c, const char *folder,
-                     ttmm_error *err); /* of its files' weights */
+int ttmm_stored_bytes(size_t *bytes, const ttmm_config *c, const char *folder,
+                      ttmm_error *err); /* of its files' weights */
 
 /* Tensor i < ttmm_lora_tensors(l) of an adapter, by PEFT's name: A and B of each matrix in turn. */
 size_t ttmm_lora_tensors(const ttmm_lora *l);
@@ -728,13 +773,6 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
 /* ---- 17. Tokenizers and Unicode ---------------------------------------------------------------------------------- */
 
 void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
-
-/* What stands for a tokenizer that is not known: its tokens are numbers, without text. Not to be freed. */
-const ttmm_tokenizer *ttmm_tokenizer_of_ids(void);
-
-/* The bytes of a token's text: returns where they are, *n: how many. *n = 0: a special token, or none of the
- * vocabulary. They are the tokenizer's; of NULL they stay. */
-const unsigned char *ttmm_token_bytes(const ttmm_tokenizer *tokenizer, int token, size_t *n);
 
 /* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3, Qwen2.5 and SmolLM2; others are refused by name. NULL,
  * which is the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary.
@@ -825,6 +863,8 @@ typedef struct {
 int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
                  ttmm_error *err);
 void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_verbs: the list of them */
+
+#endif /* TTMM_NO_FILES */
 
 #ifdef __cplusplus
 }

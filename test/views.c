@@ -237,7 +237,7 @@ static void refused(void)
     draw(&m, c, TTMM_BF16), view_model(&v, tensor, &m, TTMM_BF16), draw_adapters(l, lv, matrix, c, TTMM_BF16);
     const ttmm_numbers good = tensor[5];
     tensor[5].data = (const char *)good.data + 1;
-    GIVES("a view", ttmm_model_view(&v, c, tensor, &err), TTMM_BAD_USE, "up_proj", "not aligned to the 2 bytes");
+    GIVES("a view", ttmm_model_view(&v, c, tensor, &err), TTMM_BAD_USE, "up_proj", "not aligned to their size");
     tensor[5] = (ttmm_numbers){NULL, TTMM_BF16};
     GIVES("a view", ttmm_model_view(&v, c, tensor, &err), TTMM_BAD_USE, "up_proj", "no numbers");
     tensor[5] = (ttmm_numbers){good.data, 9};
