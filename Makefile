@@ -184,6 +184,10 @@ $(B)/merging-double: test/merging.c ttmm.c ttmm.h Makefile
 errors: all double $(B)/merging $(B)/merging-double
 	@sh test/errors.sh
 
+# A firmware on boards that qemu has, against the host.
+firmware: all
+	@sh test/firmware.sh
+
 # Real size: a model of the shape of Llama-3.2-1B with ten experts, its memory against run info's, some minutes.
 $(B)/large: test/large.c ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
@@ -262,10 +266,11 @@ help:
 	@echo "make memory     peak memory of training and decoding against what run info says, two minutes (SIZE=all: more)"
 	@echo "make scaling    how cost grows with length, width, experts, threads: some minutes"
 	@echo "make slurm      experts and evaluation as job arrays, to the same bits as one process (Debian's slurm-wlm, munge)"
+	@echo "make firmware   a firmware for Cortex-M7, M4F, M0+ and rv32 against the host, under qemu: code, RAM, speed; 2 minutes"
 	@echo "make windows    static programs for Windows, windows/ and windows/32 (mingw-w64); make test-windows: wine, minutes"
 	@echo "make wasm       programs for WebAssembly, wasm/ (clang, wasi-libc); make test-wasm: node, minutes"
 	@echo "make format     lay the source out with clang-format"
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm windows wasm test-windows test-wasm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help

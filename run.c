@@ -21,9 +21,9 @@ static struct {
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
 /* clang-format on */
 
-#define EVERY " generate route eval merge trace compare check tokenize info bench "
+#define EVERY " generate route eval merge trace export compare check tokenize info bench "
 #define ROUTED " generate route eval merge trace "
-#define FOLDERS " generate route eval merge trace info "
+#define FOLDERS " generate route eval merge trace export info "
 #define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
 #define TIMED " generate eval bench "
@@ -79,8 +79,11 @@ static const ttmm_option options[] = {
     {"context", 'i', &option.context, 2, 1 << 22, " eval ", "longest sequence (the model's, at most 1024)"},
     {"context", 'i', &option.context, 2, 1 << 22, " tokenize ", "longest sequence (documents are whole)"},
     {"context", 'i', &option.context, 2, 1 << 22, " info ", "tokens of prompt and answer (1024)"},
+    {"context", 'i', &option.context, 2, 1 << 22, " export ", "tokens of prompt and answer that RAM is told for (64)"},
     {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32, f16 or bf16 (as computed: f32)"},
+    {"dtype", 's', &option.dtype, 0, 0, " export ", "how weights are stored: f32 or bf16 (f32)"},
     {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
+    {"output", 's', &option.output, 0, 0, " export ", "(-o) where to write: F.h (C), F.bin (bytes)"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
@@ -1121,6 +1124,16 @@ static void verb_tokenize(void)
     ttmm_corpus_free(&text);
 }
 
+/* What a firmware has beside an image: the view, routing, token by token with the experts beside the weights; without
+ * the stack. Pointers count as here: of 32 bits it is less. */
+static size_t firmware_ram(size_t K, size_t E, size_t matrices, size_t rank, size_t positions)
+{
+    const ttmm_config *c = &model.base.config;
+    const ttmm_decoding d = {.tokens = positions - 1, .piece = 1};
+    return ttmm_n_tensors(c) * sizeof(ttmm_numbers) + K * (matrices * sizeof(ttmm_lora_matrix) + sizeof(ttmm_lora)) +
+           ttmm_mixture_bytes(K, E) + ttmm_decoding_bytes(c, 1, rank, 1, &d);
+}
+
 /* With what the program takes itself: 2.3 MiB for ./run -h on Linux, and a little for headers and the tokenizer. */
 static void print_size(const char *what, size_t bytes)
 {
@@ -1153,6 +1166,13 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     const size_t eval_all = base + (K + 1) * lora + MEMBERS * ttmm_pass_bytes(c, &step);
     print_size("eval", eval_all + job);
     print_size("eval, 2 prompts at once (--jobs)", eval_all + 2 * job);
+    const size_t matrices = (size_t)c->n_layers * TTMM_MATRICES, E = K ? model.with.E : 0;
+    const size_t numbers = model.base.n + K * (lora / sizeof(real));
+    const double flash = 4.0 * (double)(K * E + (model.corpus.idf ? E : 0));
+    printf(
+        "  a firmware (run export): flash %.1f KiB in f32, %.1f in bf16; RAM %.1f KiB for those tokens, one by one\n",
+        (4 * (double)numbers + flash) / 1024, (2 * (double)numbers + flash) / 1024,
+        (double)firmware_ram(K, E, matrices, K ? rank : 0, T) / 1024);
     if (t->n_sequences == 0) return;
     const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
     ttmm_lora l;
@@ -1163,6 +1183,27 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     print_size("train experts, 2 at once (--jobs)", weights + text + 2 * expert);
     print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
     ttmm_lora_free(&l);
+}
+
+static void verb_export(void)
+{
+    const ttmm_config *c = &model.base.config;
+    ttmm_mixture *x = &model.with;
+    const int bf16 = option.dtype && strcmp(option.dtype, "bf16") == 0;
+    const size_t T = smaller(option.context ? (size_t)option.context : 64, (size_t)c->context);
+    size_t bytes;
+    int rounded;
+    if (option.output == NULL) FAIL(TTMM_BAD_USE, "export needs -o F.h or -o F.bin");
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    if (has_experts()) load_centroids();
+    begin_mixture(x, NULL, 0);
+    const ttmm_mix all = all_experts();
+    if (x->K == 0) x->E = 0, x->idf = NULL;
+    check(ttmm_image_write(x, x->lora, bf16 ? TTMM_BF16 : TTMM_F32, option.output, &bytes, &rounded, &err));
+    if (rounded && !quiet) fprintf(stderr, "weights were rounded to %s\n", bf16 ? "bf16" : "f32");
+    printf("flash: %zu bytes, and the code\n", bytes);
+    printf("RAM: %zu bytes at most for prompt and answer of %zu tokens (--context), taken one by one; and the stack\n",
+           firmware_ram(x->K, x->E, (size_t)c->n_layers * TTMM_MATRICES, ttmm_mix_rank(&all), T), T);
 }
 
 static void verb_info(void)
@@ -1412,14 +1453,15 @@ static const ttmm_verb verbs[] = {
     {"trace", "MODEL [\"prompt\"] -o F", "every named intermediate, to a safetensors file", 1, 2},
     {"compare", "A B", "two safetensors files, tensor by tensor; A is the reference", 2, 2},
     {"check", "VECTORS YOURS --precision P", "what another backend computed, by a folder of test vectors", 2, 2},
+    {"export", "MODEL -o F.h", "the model with its experts as one array, for a firmware", 1, 1},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document or sequence", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
     {"bench", "[MODEL]", "the speed of every kind of work, beside what bounds it on this machine", 0, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static void (*const action[VERBS])(void) = {
-    verb_generate, verb_route, verb_eval,     verb_merge, verb_trace,
-    verb_compare,  verb_check, verb_tokenize, verb_info,  verb_bench,
+    verb_generate, verb_route,  verb_eval,     verb_merge, verb_trace, verb_compare,
+    verb_check,    verb_export, verb_tokenize, verb_info,  verb_bench,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 
@@ -1450,7 +1492,8 @@ int main(int argc, char **argv)
     }
     check(code);
     if (option.merge) check_word("merge", option.merge, "dense", "lowrank", "ensemble");
-    if (option.dtype) check_word("dtype", option.dtype, "f32", "f16", "bf16");
+    if (option.dtype && action[v] == verb_merge) check_word("dtype", option.dtype, "f32", "f16", "bf16");
+    if (option.dtype && action[v] == verb_export) check_word("dtype", option.dtype, "f32", "bf16", NULL);
     check_word("select", option.select, "nn", "sift", NULL);
     ttmm_limit_threads(option.threads);
     if (strncmp(verbs[v].arguments, "MODEL", 5) == 0) {

@@ -2945,6 +2945,8 @@ void ttmm_model_free(ttmm_model *m)
     memset(m, 0, sizeof *m);
 }
 
+enum { MOST_RANK = 4096 }; /* the width of a large model's layers, more makes no sense */
+
 /* Ranks are those of rank [matrices], or if that is NULL all `same`. */
 static size_t lay_out_lora(ttmm_lora *l, const ttmm_config *c, const int *ranks, int same, double alpha, arena *a)
 {
@@ -3007,7 +3009,6 @@ int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix,
     return TTMM_OK;
 }
 
-enum { MOST_RANK = 4096 }; /* the width of a large model's layers, more makes no sense */
 int ttmm_lora_place(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, void *memory, size_t bytes,
                     ttmm_error *err)
 {
@@ -3026,6 +3027,196 @@ void ttmm_lora_free(ttmm_lora *l)
     unmap_files(l->files);
     TTMM_FREE(l->block);
     memset(l, 0, sizeof *l);
+}
+
+/* Images: a model with its experts, centroids and idf as one array of 32-bit words, to lie in flash. ttmm_image_write
+ * (section 16) makes one.
+ *
+ *   word   0     IMAGE_MAGIC: "TTMM", in little-endian bytes
+ *          1     the version, 1
+ *          2     how many words there are in all
+ *          3-4   hash_words of all that follow, the lower half first
+ *          5     how the weights are stored: TTMM_F32 or TTMM_BF16
+ *          6-8   K, E, and 1 if there is idf
+ *          9-    the config's whole numbers (image_int); its others (image_double), of two words, the lower first
+ *          then  of each expert: alpha, two words; of each of its matrices: rank, and scale as a float's bits
+ *          then  the model's tensors in the order of ttmm_tensor_at; each expert's A and B, matrix by matrix; in F32 the
+ *                centroids [K, E] and idf [E]. Each begins at a multiple of 4 words; between them are zeros.
+ *
+ * Words are numbers, so that an array of words in C serves in either byte order. Two numbers of 16 bits make a word as
+ * they lie in memory. */
+enum { IMAGE_MAGIC = 0x4d4d5454, IMAGE_FIXED = 9, IMAGE_INTS = 12 + TTMM_ENDS, IMAGE_DOUBLES = 6 };
+enum { IMAGE_HEAD = IMAGE_FIXED + IMAGE_INTS + 2 * IMAGE_DOUBLES };
+
+static int *image_int(ttmm_config *c, size_t i)
+{
+    int *const field[] = {&c->dim,   &c->n_layers, &c->n_heads, &c->n_kv_heads, &c->head_dim, &c->intermediate,
+                          &c->vocab, &c->context,  &c->tied,    &c->biases,     &c->rope,     &c->n_ends};
+    return i < IMAGE_INTS - TTMM_ENDS ? field[i] : &c->end[i - (IMAGE_INTS - TTMM_ENDS)];
+}
+
+static double *image_double(ttmm_config *c, size_t i)
+{
+    double *const field[] = {&c->norm_eps, &c->rope_theta, &c->rope_factor,
+                             &c->rope_low, &c->rope_high,  &c->rope_before};
+    return field[i];
+}
+
+/* FNV-1a (Fowler, Noll, Vo), a word at a time; one of two numbers of 16 bits counts as on a little-endian machine. */
+static uint64_t hash_words(uint64_t h, const uint32_t *words, size_t n, int type)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half[2];
+        memcpy(half, words + i, sizeof half);
+        h = (h ^ (type == TTMM_BF16 ? half[0] | (uint32_t)half[1] << 16 : words[i])) * 0x100000001b3;
+    }
+    return h;
+}
+
+/* What is fixed in an image: everything but its numbers. */
+typedef struct {
+    ttmm_config config;
+    size_t words, K, E, matrices, idfs; /* matrices: of an expert; idfs: 1, or 0 if there is no idf */
+    int type;
+    const uint32_t *expert; /* [K, 2 + 2 matrices] */
+} image_head;
+
+static int read_head(image_head *x, const void *data, size_t bytes, ttmm_error *err)
+{
+    const uint32_t *w = data;
+    memset(x, 0, sizeof *x);
+    if ((uintptr_t)data % 4 != 0) return fail(err, TTMM_BAD_USE, "the image is not aligned to 4 bytes");
+    if (bytes < 4 * IMAGE_HEAD) return fail(err, TTMM_BAD_INPUT, "the image has %zu bytes: cut short?", bytes);
+    if (w[0] == 0x54544d4d) return fail(err, TTMM_BAD_INPUT, "the image is of the other byte order");
+    if (w[0] != IMAGE_MAGIC || w[1] != 1)
+        return fail(err, TTMM_BAD_INPUT, "no image, or not of version 1: it begins with 0x%lx, %lu",
+                    (unsigned long)w[0], (unsigned long)w[1]);
+    if (bytes / 4 < w[2])
+        return fail(err, TTMM_BAD_INPUT, "the image has %zu bytes of %.0f: cut short?", bytes, 4.0 * w[2]);
+    for (size_t i = 0; i < IMAGE_INTS; i++) *image_int(&x->config, i) = (int)w[IMAGE_FIXED + i];
+    for (size_t i = 0; i < IMAGE_DOUBLES; i++) {
+        const uint32_t *half = w + IMAGE_FIXED + IMAGE_INTS + 2 * i;
+        *image_double(&x->config, i) = from_bits(half[0] | (uint64_t)half[1] << 32);
+    }
+    x->words = w[2], x->type = (int)w[5], x->K = w[6], x->E = w[7], x->idfs = w[8] == 1, x->expert = w + IMAGE_HEAD;
+    const int code = ttmm_config_check(&x->config, err);
+    if (code) return code;
+    x->matrices = (size_t)x->config.n_layers * TTMM_MATRICES;
+    if ((x->type != TTMM_F32 && x->type != TTMM_BF16) || mul_size(x->K, 2 + 2 * x->matrices) > x->words - IMAGE_HEAD)
+        return fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
+    return TTMM_OK;
+}
+
+static void lay_out_image(ttmm_image *x, ttmm_numbers **tensor, ttmm_lora_matrix **matrix, const image_head *h,
+                          arena *a)
+{
+    const int copied = TTMM_REAL != TTMM_F32; /* centroids and idf are used as reals */
+    *tensor = take(a, ttmm_n_tensors(&h->config), sizeof **tensor);
+    *matrix = take(a, mul_size(h->K, h->matrices), sizeof **matrix);
+    x->lora = take(a, h->K, sizeof *x->lora);
+    x->centroid = take_reals(a, copied ? mul_size(h->K, h->E) : 0);
+    x->idf = take_reals(a, copied ? mul_size(h->idfs, h->E) : 0);
+}
+
+size_t ttmm_image_bytes(const void *data, size_t bytes)
+{
+    ttmm_error err;
+    ttmm_image x;
+    ttmm_numbers *tensor;
+    ttmm_lora_matrix *matrix;
+    image_head h;
+    arena a = {0};
+    if (read_head(&h, data, bytes, &err) != TTMM_OK) return 0;
+    lay_out_image(&x, &tensor, &matrix, &h, &a);
+    return a.used;
+}
+
+/* The next `rows` times `cols` numbers of an image from word *at on, which moves past them; without data: there are not
+ * so many. */
+static ttmm_numbers next_numbers(size_t *at, const uint32_t *w, const image_head *h, size_t rows, size_t cols, int type)
+{
+    const size_t begin = (*at + 3) / 4 * 4, n = mul_size(rows, cols);
+    const size_t words = type == TTMM_BF16 ? n / 2 + n % 2 : n;
+    if (begin > h->words || words > h->words - begin) return (ttmm_numbers){NULL, type};
+    *at = begin + words;
+    return (ttmm_numbers){w + begin, type};
+}
+
+/* In the double build in room of their own. */
+static const real *as_reals(real *room, ttmm_numbers x, size_t n)
+{
+    if (x.type == TTMM_REAL) return x.data;
+    to_reals(room, x, 0, n);
+    return room;
+}
+
+int ttmm_image_view(ttmm_image *x, const void *data, size_t bytes, void *memory, size_t room, ttmm_error *err)
+{
+    const uint32_t *w = data;
+    ttmm_numbers *tensor;
+    ttmm_lora_matrix *matrix;
+    image_head h;
+    arena a = {0};
+    memset(x, 0, sizeof *x);
+    int code = read_head(&h, data, bytes, err);
+    if (code) return code;
+    lay_out_image(x, &tensor, &matrix, &h, &a);
+    code = place(&a, &x->block, memory, room, "the view of an image", err);
+    if (code) return code;
+    lay_out_image(x, &tensor, &matrix, &h, &a);
+    const ttmm_config *c = &h.config;
+    const size_t stride = 2 + 2 * h.matrices, first = IMAGE_HEAD + h.K * stride;
+    size_t at = first;
+    int whole = 1;
+    for (size_t i = 0; whole && i < ttmm_n_tensors(c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(c, i);
+        tensor[i] = next_numbers(&at, w, &h, t.rows, t.cols, h.type);
+        whole = tensor[i].data != NULL;
+    }
+    for (size_t i = 0; whole && i < h.K * h.matrices; i++) {
+        const uint32_t *entry = h.expert + i / h.matrices * stride + 2 + 2 * (i % h.matrices);
+        ttmm_lora_matrix *l = &matrix[i];
+        const int kind = (int)(i % TTMM_MATRICES);
+        float scale;
+        memcpy(&scale, entry + 1, sizeof scale);
+        l->rank = (int)entry[0], l->scale = (real)scale;
+        whole = l->rank >= 0 && l->rank <= MOST_RANK;
+        if (whole) l->view[0] = next_numbers(&at, w, &h, entry[0], kind_cols(c, kind), h.type);
+        if (whole) l->view[1] = next_numbers(&at, w, &h, entry[0], kind_rows(c, kind), h.type);
+        whole = whole && l->view[0].data && l->view[1].data;
+    }
+    const size_t weights = at;
+    const ttmm_numbers centroid = next_numbers(&at, w, &h, h.K, h.E, TTMM_F32);
+    const ttmm_numbers idf = next_numbers(&at, w, &h, h.idfs, h.E, TTMM_F32);
+    if (!whole || centroid.data == NULL || idf.data == NULL || at != h.words)
+        code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
+    else {
+        uint64_t hash = hash_words(IMAGE_MAGIC, w + 5, first - 5, TTMM_F32);
+        hash = hash_words(hash, w + first, weights - first, h.type);
+        hash = hash_words(hash, w + weights, at - weights, TTMM_F32);
+        if (hash != (w[3] | (uint64_t)w[4] << 32))
+            code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its hash is another one");
+    }
+    if (code == TTMM_OK) code = ttmm_model_view(&x->model, c, tensor, err);
+    for (size_t k = 0; code == TTMM_OK && k < h.K; k++) {
+        const uint32_t *alpha = h.expert + k * stride;
+        code = ttmm_lora_view(&x->lora[k], c, matrix + k * h.matrices, from_bits(alpha[0] | (uint64_t)alpha[1] << 32),
+                              err);
+    }
+    if (code) {
+        ttmm_image_free(x);
+        return code;
+    }
+    x->K = h.K, x->E = h.E;
+    x->centroid = as_reals((real *)x->centroid, centroid, h.K * h.E);
+    x->idf = h.idfs ? as_reals((real *)x->idf, idf, h.E) : NULL;
+    return TTMM_OK;
+}
+
+void ttmm_image_free(ttmm_image *x)
+{
+    TTMM_FREE(x->block);
+    memset(x, 0, sizeof *x);
 }
 
 static int check_adapter(const ttmm_lora *l, const ttmm_config *c, ttmm_error *err)
@@ -3174,6 +3365,18 @@ static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *
     c->embedding = take_reals(&a, numbers);
     c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
     c->dim = dim;
+    return TTMM_OK;
+}
+
+int ttmm_corpus_view(ttmm_corpus *c, const int *token, const size_t *sequence, size_t n, const real *embedding,
+                     size_t dim, const real *idf, ttmm_error *err)
+{
+    memset(c, 0, sizeof *c);
+    for (size_t i = 0; i < n; i++)
+        if (sequence[0] != 0 || sequence[i] >= sequence[i + 1])
+            return fail(err, TTMM_BAD_USE, "sequences do not ascend from 0 at %zu", i);
+    c->token = (int *)token, c->sequence = (size_t *)sequence, c->n_sequences = n, c->n_tokens = sequence[n];
+    c->embedding = (real *)embedding, c->idf = (real *)idf, c->dim = dim;
     return TTMM_OK;
 }
 
@@ -6194,6 +6397,108 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     close_safetensors(&s);
     if (code) ttmm_corpus_free(c);
     return code;
+}
+
+/* An image's words on their way: counted and hashed, and written if f is there, as bytes or as C. */
+typedef struct {
+    FILE *f;
+    int as_c, rounds; /* rounds: 1 if a number was not stored as it is */
+    size_t n;
+    uint64_t hash;
+} image_output;
+
+static void put_word(image_output *o, uint32_t word, int halves)
+{
+    unsigned char bytes[4];
+    store_bytes(bytes, word, 4);
+    if (o->n++ >= 5) o->hash = (o->hash ^ word) * 0x100000001b3; /* as hash_words */
+    if (o->f == NULL) return;
+    if (!o->as_c) fwrite(bytes, 1, 4, o->f);
+    else if (halves) fprintf(o->f, "H(0x%04x,0x%04x),", (unsigned)(word & 0xffff), (unsigned)(word >> 16));
+    else fprintf(o->f, "0x%08lx,", (unsigned long)word);
+    if (o->as_c && o->n % 8 == 0) fputc('\n', o->f);
+}
+
+static void put_double(image_output *o, double x)
+{
+    put_word(o, (uint32_t)to_bits(x), 0), put_word(o, (uint32_t)(to_bits(x) >> 32), 0);
+}
+
+static void put_numbers(image_output *o, ttmm_numbers x, size_t n, int type)
+{
+    real part[256];
+    while (o->n % 4 != 0) put_word(o, 0, 0);
+    for (size_t i = 0; i < n; i += 256) {
+        const size_t some = n - i < 256 ? n - i : 256;
+        to_reals(part, x, i, some);
+        for (size_t k = 0; k < some; k++) {
+            uint64_t word = encode_number(part, k, type);
+            o->rounds |= (real)decode_number(word, type) != part[k];
+            if (type == TTMM_BF16 && ++k < some) {
+                const uint64_t upper = encode_number(part, k, type);
+                o->rounds |= (real)decode_number(upper, type) != part[k];
+                word |= upper << 16;
+            }
+            put_word(o, (uint32_t)word, type == TTMM_BF16);
+        }
+    }
+}
+
+/* See section 12. */
+static void put_image(image_output *o, const uint32_t *begin, const ttmm_mixture *x, const ttmm_lora *const *lora,
+                      int type)
+{
+    ttmm_config c = x->base->config;
+    const size_t matrices = (size_t)c.n_layers * TTMM_MATRICES;
+    const uint32_t sizes[4] = {(uint32_t)type, (uint32_t)x->K, (uint32_t)x->E, x->idf != NULL};
+    o->n = 0, o->hash = IMAGE_MAGIC;
+    for (size_t i = 0; i < 5; i++) put_word(o, begin[i], 0);
+    for (size_t i = 0; i < 4; i++) put_word(o, sizes[i], 0);
+    for (size_t i = 0; i < IMAGE_INTS; i++) put_word(o, (uint32_t)*image_int(&c, i), 0);
+    for (size_t i = 0; i < IMAGE_DOUBLES; i++) put_double(o, *image_double(&c, i));
+    for (size_t k = 0; k < x->K; k++) {
+        put_double(o, lora[k]->alpha);
+        for (size_t i = 0; i < matrices; i++)
+            put_word(o, (uint32_t)lora[k]->matrix[i].rank, 0),
+                put_word(o, (uint32_t)float_to_bits((float)lora[k]->matrix[i].scale), 0);
+    }
+    for (size_t i = 0; i < ttmm_n_tensors(&c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&c, i);
+        put_numbers(o, weight(x->base, t.layer, t.kind), t.rows * t.cols, type);
+    }
+    for (size_t i = 0; i < x->K * matrices; i++) {
+        const ttmm_lora_matrix *l = &lora[i / matrices]->matrix[i % matrices];
+        put_numbers(o, lora_a(l), (size_t)l->rank * l->in, type);
+        put_numbers(o, lora_b(l), (size_t)l->rank * l->out, type);
+    }
+    put_numbers(o, reals(x->centroid), x->K * x->E, TTMM_F32);
+    put_numbers(o, reals(x->idf), x->idf ? x->E : 0, TTMM_F32);
+}
+
+/* Twice: the words that say how many there are, and their hash, come first. */
+int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int type, const char *path, size_t *bytes,
+                     int *rounded, ttmm_error *err)
+{
+    const size_t length = strlen(path);
+    image_output w = {.as_c = length > 2 && strcmp(path + length - 2, ".h") == 0};
+    uint32_t begin[5] = {IMAGE_MAGIC, 1, 0, 0, 0};
+    output o;
+    put_image(&w, begin, x, lora, type);
+    if (w.n > UINT32_MAX) return fail(err, TTMM_BAD_INPUT, "%s: an image of more than 2^32 words", path);
+    *bytes = 4 * w.n, *rounded = w.rounds;
+    begin[2] = (uint32_t)w.n, begin[3] = (uint32_t)w.hash, begin[4] = (uint32_t)(w.hash >> 32);
+    const int code = output_open(&o, NULL, path, err);
+    if (code) return code;
+    w.f = o.f;
+    if (w.as_c)
+        fprintf(o.f,
+                "/* Written by run export, for ttmm_image_view. */\n#include <stdint.h>\n#if defined(__BYTE_ORDER__) "
+                "&& __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__\n#define H(a, b) (uint32_t)(a) << 16 | (b)\n#else\n"
+                "#define H(a, b) (a) | (uint32_t)(b) << 16\n#endif\nstatic const uint32_t ttmm_flash[%zu] = {\n",
+                w.n);
+    put_image(&w, begin, x, lora, type);
+    if (w.as_c) fputs("};\n#undef H\n", o.f);
+    return output_close(&o, err);
 }
 
 /* The tensors of a trainer's checkpoint; weights is where they are, or where to read them to. */

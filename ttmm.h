@@ -59,13 +59,18 @@ typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
 #define ttmm_corpus_set_embeddings ttmm_corpus_set_embeddings_f64
 #define ttmm_embed ttmm_embed_f64
 #define ttmm_hash ttmm_hash_f64
+#define ttmm_image_view ttmm_image_view_f64
 #define ttmm_lora_new ttmm_lora_new_f64
+#define ttmm_lora_place ttmm_lora_place_f64
 #define ttmm_lora_read ttmm_lora_read_f64
 #define ttmm_mixture_new ttmm_mixture_new_f64
+#define ttmm_mixture_place ttmm_mixture_place_f64
 #define ttmm_model_new ttmm_model_new_f64
+#define ttmm_model_place ttmm_model_place_f64
 #define ttmm_model_read ttmm_model_read_f64
 #define ttmm_nearest ttmm_nearest_f64
 #define ttmm_pass_new ttmm_pass_new_f64
+#define ttmm_pass_place ttmm_pass_place_f64
 #define ttmm_route ttmm_route_f64
 #define ttmm_sample ttmm_sample_f64
 #define ttmm_sift ttmm_sift_f64
@@ -524,6 +529,21 @@ int ttmm_lora_place(ttmm_lora *l, const ttmm_config *c, int rank, double alpha, 
                     ttmm_error *err);
 void ttmm_lora_free(ttmm_lora *l);
 
+/* A model with its experts, centroids and idf as one array, which ttmm_image_write makes, seen in place. The array is
+ * aligned to 4 bytes, and stays while x is in use. memory [room]: of ttmm_image_bytes(data, bytes) (0: it is none), or
+ * NULL: it is allocated. TTMM_BAD_INPUT: it is no image, cut short, of the other byte order, damaged. */
+typedef struct {
+    ttmm_model model;
+    size_t K, E;
+    ttmm_lora *lora;                 /* [K] */
+    const ttmm_real *centroid, *idf; /* [K, E]; [E] or NULL */
+    void *block;
+} ttmm_image;
+
+size_t ttmm_image_bytes(const void *data, size_t bytes);
+int ttmm_image_view(ttmm_image *x, const void *data, size_t bytes, void *memory, size_t room, ttmm_error *err);
+void ttmm_image_free(ttmm_image *x);
+
 /* TTMM_BAD_USE: sizes that do not fit together, as a cache and backward, or no logits. */
 size_t ttmm_pass_bytes(const ttmm_config *c, const ttmm_pass_size *size); /* of a good config; SIZE_MAX if too many */
 int ttmm_pass_new(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *size, ttmm_error *err);
@@ -532,6 +552,11 @@ int ttmm_pass_place(ttmm_pass **p, const ttmm_config *c, const ttmm_pass_size *s
 void ttmm_pass_free(ttmm_pass *p);
 
 size_t ttmm_longest_sequence(const ttmm_corpus *c); /* in tokens */
+
+/* Of memory that somebody else owns, what training and TTT read of a corpus; nothing of documents and files. To be
+ * read only.    sequence [n + 1] ascending from 0     embedding [n, dim], idf [dim]: may be NULL */
+int ttmm_corpus_view(ttmm_corpus *c, const int *token, const size_t *sequence, size_t n, const ttmm_real *embedding,
+                     size_t dim, const ttmm_real *idf, ttmm_error *err);
 
 /* A trainer of all weights of m (lora NULL), or of lora with m frozen. It holds gradients, moments and working memory
  * for any run over the sequences of corpus, and borrows m, lora and corpus. TTMM_BAD_USE: a batch or a corpus of
@@ -759,6 +784,12 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
  * would alter the result (DoRA, biases, saved modules, initialisations that alter the base ...) is refused by name. */
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err);
 int ttmm_lora_open(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err); /* as ttmm_model_open */
+
+/* x's base, the experts lora [x->K], centroids and idf (or NULL) as an image: as C if the path ends in .h, a header
+ * with the array ttmm_flash; else its bytes, little-endian. The weights are stored as type, TTMM_F32 or TTMM_BF16.
+ *   *bytes: how many the image has     *rounded: 1 if a number is not stored as it was */
+int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int type, const char *path, size_t *bytes,
+                     int *rounded, ttmm_error *err);
 
 /* corpus.safetensors. TTMM_BAD_INPUT: offsets or numbers do not fit each other, or a token is not below vocab. */
 int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err);
