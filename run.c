@@ -1167,7 +1167,7 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     print_size("eval", eval_all + job);
     print_size("eval, 2 prompts at once (--jobs)", eval_all + 2 * job);
     const size_t matrices = (size_t)c->n_layers * TTMM_MATRICES, E = K ? model.with.E : 0;
-    const size_t numbers = model.base.n + K * (lora / sizeof(real));
+    const size_t numbers = model.base.n + (K ? K * list[0]->n : 0);
     const double flash = 4.0 * (double)(K * E + (model.corpus.idf ? E : 0));
     printf(
         "  a firmware (run export): flash %.1f KiB in f32, %.1f in bf16; RAM %.1f KiB for those tokens, one by one\n",

@@ -3039,7 +3039,7 @@ void ttmm_lora_free(ttmm_lora *l)
  *          5     how the weights are stored: TTMM_F32 or TTMM_BF16
  *          6-8   K, E, and 1 if there is idf
  *          9-    the config's whole numbers (image_int); its others (image_double), of two words, the lower first
- *          then  of each expert: alpha, two words; of each of its matrices: rank, and scale as a float's bits
+ *          then  of each expert: alpha, two words; of each of its matrices: rank; scale, two words
  *          then  the model's tensors in the order of ttmm_tensor_at; each expert's A and B, matrix by matrix; in F32 the
  *                centroids [K, E] and idf [E]. Each begins at a multiple of 4 words; between them are zeros.
  *
@@ -3078,8 +3078,13 @@ typedef struct {
     ttmm_config config;
     size_t words, K, E, matrices, idfs; /* matrices: of an expert; idfs: 1, or 0 if there is no idf */
     int type;
-    const uint32_t *expert; /* [K, 2 + 2 matrices] */
+    const uint32_t *word, *expert;       /* expert [K, stride] */
+    size_t stride, first;                /* first: the word that follows them */
+    ttmm_numbers *tensor, centroid, idf; /* where the numbers are, see find_numbers */
+    ttmm_lora_matrix *matrix;            /* [K, matrices] */
 } image_head;
+
+static double double_of_words(const uint32_t *w) { return from_bits(w[0] | (uint64_t)w[1] << 32); }
 
 static int read_head(image_head *x, const void *data, size_t bytes, ttmm_error *err)
 {
@@ -3094,25 +3099,24 @@ static int read_head(image_head *x, const void *data, size_t bytes, ttmm_error *
     if (bytes / 4 < w[2])
         return fail(err, TTMM_BAD_INPUT, "the image has %zu bytes of %.0f: cut short?", bytes, 4.0 * w[2]);
     for (size_t i = 0; i < IMAGE_INTS; i++) *image_int(&x->config, i) = (int)w[IMAGE_FIXED + i];
-    for (size_t i = 0; i < IMAGE_DOUBLES; i++) {
-        const uint32_t *half = w + IMAGE_FIXED + IMAGE_INTS + 2 * i;
-        *image_double(&x->config, i) = from_bits(half[0] | (uint64_t)half[1] << 32);
-    }
-    x->words = w[2], x->type = (int)w[5], x->K = w[6], x->E = w[7], x->idfs = w[8] == 1, x->expert = w + IMAGE_HEAD;
+    for (size_t i = 0; i < IMAGE_DOUBLES; i++)
+        *image_double(&x->config, i) = double_of_words(w + IMAGE_FIXED + IMAGE_INTS + 2 * i);
+    x->words = w[2], x->type = (int)w[5], x->K = w[6], x->E = w[7], x->idfs = w[8] == 1, x->word = w,
+    x->expert = w + IMAGE_HEAD;
     const int code = ttmm_config_check(&x->config, err);
     if (code) return code;
-    x->matrices = (size_t)x->config.n_layers * TTMM_MATRICES;
-    if ((x->type != TTMM_F32 && x->type != TTMM_BF16) || mul_size(x->K, 2 + 2 * x->matrices) > x->words - IMAGE_HEAD)
+    x->matrices = (size_t)x->config.n_layers * TTMM_MATRICES, x->stride = 2 + 3 * x->matrices;
+    if ((x->type != TTMM_F32 && x->type != TTMM_BF16) || mul_size(x->K, x->stride) > x->words - IMAGE_HEAD)
         return fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
+    x->first = IMAGE_HEAD + x->K * x->stride;
     return TTMM_OK;
 }
 
-static void lay_out_image(ttmm_image *x, ttmm_numbers **tensor, ttmm_lora_matrix **matrix, const image_head *h,
-                          arena *a)
+static void lay_out_image(ttmm_image *x, image_head *h, arena *a)
 {
     const int copied = TTMM_REAL != TTMM_F32; /* centroids and idf are used as reals */
-    *tensor = take(a, ttmm_n_tensors(&h->config), sizeof **tensor);
-    *matrix = take(a, mul_size(h->K, h->matrices), sizeof **matrix);
+    h->tensor = take(a, ttmm_n_tensors(&h->config), sizeof *h->tensor);
+    h->matrix = take(a, mul_size(h->K, h->matrices), sizeof *h->matrix);
     x->lora = take(a, h->K, sizeof *x->lora);
     x->centroid = take_reals(a, copied ? mul_size(h->K, h->E) : 0);
     x->idf = take_reals(a, copied ? mul_size(h->idfs, h->E) : 0);
@@ -3122,94 +3126,88 @@ size_t ttmm_image_bytes(const void *data, size_t bytes)
 {
     ttmm_error err;
     ttmm_image x;
-    ttmm_numbers *tensor;
-    ttmm_lora_matrix *matrix;
     image_head h;
     arena a = {0};
     if (read_head(&h, data, bytes, &err) != TTMM_OK) return 0;
-    lay_out_image(&x, &tensor, &matrix, &h, &a);
+    lay_out_image(&x, &h, &a);
     return a.used;
 }
 
-/* The next `rows` times `cols` numbers of an image from word *at on, which moves past them; without data: there are not
- * so many. */
-static ttmm_numbers next_numbers(size_t *at, const uint32_t *w, const image_head *h, size_t rows, size_t cols, int type)
+/* The next rows * cols numbers from word *at on, which moves past them. 0: there are not so many. */
+static int next_numbers(ttmm_numbers *x, size_t *at, const image_head *h, size_t rows, size_t cols, int type)
 {
     const size_t begin = (*at + 3) / 4 * 4, n = mul_size(rows, cols);
     const size_t words = type == TTMM_BF16 ? n / 2 + n % 2 : n;
-    if (begin > h->words || words > h->words - begin) return (ttmm_numbers){NULL, type};
+    if (begin > h->words || words > h->words - begin) return 0;
+    *x = (ttmm_numbers){h->word + begin, type};
     *at = begin + words;
-    return (ttmm_numbers){w + begin, type};
+    return 1;
+}
+
+/* All that an image has. 0: sizes do not fit.    *weights: the word after tensors and adapters */
+static int find_numbers(image_head *h, size_t *weights)
+{
+    const ttmm_config *c = &h->config;
+    size_t at = h->first;
+    for (size_t i = 0; i < ttmm_n_tensors(c); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(c, i);
+        if (!next_numbers(&h->tensor[i], &at, h, t.rows, t.cols, h->type)) return 0;
+    }
+    for (size_t i = 0; i < h->K * h->matrices; i++) {
+        const uint32_t *entry = h->expert + i / h->matrices * h->stride + 2 + 3 * (i % h->matrices);
+        const int kind = (int)(i % TTMM_MATRICES);
+        ttmm_lora_matrix *l = &h->matrix[i];
+        if (entry[0] > MOST_RANK) return 0;
+        l->rank = (int)entry[0], l->scale = (real)double_of_words(entry + 1);
+        if (!next_numbers(&l->view[0], &at, h, entry[0], kind_cols(c, kind), h->type)) return 0;
+        if (!next_numbers(&l->view[1], &at, h, entry[0], kind_rows(c, kind), h->type)) return 0;
+    }
+    *weights = at;
+    return next_numbers(&h->centroid, &at, h, h->K, h->E, TTMM_F32) &&
+           next_numbers(&h->idf, &at, h, h->idfs, h->E, TTMM_F32) && at == h->words;
+}
+
+static uint64_t hash_image(const image_head *h, size_t weights)
+{
+    uint64_t hash = hash_words(IMAGE_MAGIC, h->word + 5, h->first - 5, TTMM_F32);
+    hash = hash_words(hash, h->word + h->first, weights - h->first, h->type);
+    return hash_words(hash, h->word + weights, h->words - weights, TTMM_F32);
 }
 
 /* In the double build in room of their own. */
-static const real *as_reals(real *room, ttmm_numbers x, size_t n)
+static const real *as_reals(const real *room, ttmm_numbers x, size_t n)
 {
     if (x.type == TTMM_REAL) return x.data;
-    to_reals(room, x, 0, n);
+    to_reals((real *)room, x, 0, n);
     return room;
 }
 
 int ttmm_image_view(ttmm_image *x, const void *data, size_t bytes, void *memory, size_t room, ttmm_error *err)
 {
-    const uint32_t *w = data;
-    ttmm_numbers *tensor;
-    ttmm_lora_matrix *matrix;
     image_head h;
+    size_t weights;
     arena a = {0};
     memset(x, 0, sizeof *x);
     int code = read_head(&h, data, bytes, err);
     if (code) return code;
-    lay_out_image(x, &tensor, &matrix, &h, &a);
+    lay_out_image(x, &h, &a);
     code = place(&a, &x->block, memory, room, "the view of an image", err);
     if (code) return code;
-    lay_out_image(x, &tensor, &matrix, &h, &a);
-    const ttmm_config *c = &h.config;
-    const size_t stride = 2 + 2 * h.matrices, first = IMAGE_HEAD + h.K * stride;
-    size_t at = first;
-    int whole = 1;
-    for (size_t i = 0; whole && i < ttmm_n_tensors(c); i++) {
-        const ttmm_tensor t = ttmm_tensor_at(c, i);
-        tensor[i] = next_numbers(&at, w, &h, t.rows, t.cols, h.type);
-        whole = tensor[i].data != NULL;
-    }
-    for (size_t i = 0; whole && i < h.K * h.matrices; i++) {
-        const uint32_t *entry = h.expert + i / h.matrices * stride + 2 + 2 * (i % h.matrices);
-        ttmm_lora_matrix *l = &matrix[i];
-        const int kind = (int)(i % TTMM_MATRICES);
-        float scale;
-        memcpy(&scale, entry + 1, sizeof scale);
-        l->rank = (int)entry[0], l->scale = (real)scale;
-        whole = l->rank >= 0 && l->rank <= MOST_RANK;
-        if (whole) l->view[0] = next_numbers(&at, w, &h, entry[0], kind_cols(c, kind), h.type);
-        if (whole) l->view[1] = next_numbers(&at, w, &h, entry[0], kind_rows(c, kind), h.type);
-        whole = whole && l->view[0].data && l->view[1].data;
-    }
-    const size_t weights = at;
-    const ttmm_numbers centroid = next_numbers(&at, w, &h, h.K, h.E, TTMM_F32);
-    const ttmm_numbers idf = next_numbers(&at, w, &h, h.idfs, h.E, TTMM_F32);
-    if (!whole || centroid.data == NULL || idf.data == NULL || at != h.words)
-        code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
-    else {
-        uint64_t hash = hash_words(IMAGE_MAGIC, w + 5, first - 5, TTMM_F32);
-        hash = hash_words(hash, w + first, weights - first, h.type);
-        hash = hash_words(hash, w + weights, at - weights, TTMM_F32);
-        if (hash != (w[3] | (uint64_t)w[4] << 32))
-            code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its hash is another one");
-    }
-    if (code == TTMM_OK) code = ttmm_model_view(&x->model, c, tensor, err);
-    for (size_t k = 0; code == TTMM_OK && k < h.K; k++) {
-        const uint32_t *alpha = h.expert + k * stride;
-        code = ttmm_lora_view(&x->lora[k], c, matrix + k * h.matrices, from_bits(alpha[0] | (uint64_t)alpha[1] << 32),
-                              err);
-    }
+    lay_out_image(x, &h, &a);
+    if (!find_numbers(&h, &weights)) code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
+    else if (hash_image(&h, weights) != (h.word[3] | (uint64_t)h.word[4] << 32))
+        code = fail(err, TTMM_BAD_INPUT, "the image is damaged: its hash is another one");
+    if (code == TTMM_OK) code = ttmm_model_view(&x->model, &h.config, h.tensor, err);
+    for (size_t k = 0; code == TTMM_OK && k < h.K; k++)
+        code = ttmm_lora_view(&x->lora[k], &h.config, h.matrix + k * h.matrices,
+                              double_of_words(h.expert + k * h.stride), err);
     if (code) {
         ttmm_image_free(x);
         return code;
     }
     x->K = h.K, x->E = h.E;
-    x->centroid = as_reals((real *)x->centroid, centroid, h.K * h.E);
-    x->idf = h.idfs ? as_reals((real *)x->idf, idf, h.E) : NULL;
+    x->centroid = as_reals(x->centroid, h.centroid, h.K * h.E);
+    x->idf = h.idfs ? as_reals(x->idf, h.idf, h.E) : NULL;
     return TTMM_OK;
 }
 
@@ -6459,8 +6457,7 @@ static void put_image(image_output *o, const uint32_t *begin, const ttmm_mixture
     for (size_t k = 0; k < x->K; k++) {
         put_double(o, lora[k]->alpha);
         for (size_t i = 0; i < matrices; i++)
-            put_word(o, (uint32_t)lora[k]->matrix[i].rank, 0),
-                put_word(o, (uint32_t)float_to_bits((float)lora[k]->matrix[i].scale), 0);
+            put_word(o, (uint32_t)lora[k]->matrix[i].rank, 0), put_double(o, (double)lora[k]->matrix[i].scale);
     }
     for (size_t i = 0; i < ttmm_n_tensors(&c); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&c, i);

@@ -265,8 +265,193 @@ static void refused(void)
     ttmm_model_free(&m);
 }
 
+/* Every object in memory of the caller's: of just the bytes that it needs, not of one less, not misaligned. */
+static void *room_of(size_t bytes)
+{
+    char *p = stores[n_stores++] = malloc(bytes + 1);
+    CHECK(n_stores < sizeof stores / sizeof *stores);
+    memset(p, 0x55, bytes + 1); /* it need not be zero */
+    return p;
+}
+#define PLACED(bytes, place, ...)                                                                             \
+    do {                                                                                                      \
+        const size_t need = (bytes);                                                                          \
+        char *room = room_of(need);                                                                           \
+        GIVES(#place, place(__VA_ARGS__, room, need - 1, &err), TTMM_NO_ROOM, "bytes of memory", "expected"); \
+        GIVES(#place, place(__VA_ARGS__, room + 1, need, &err), TTMM_BAD_USE, "not aligned", "8 bytes");      \
+        DONE(place(__VA_ARGS__, room, need, &err));                                                           \
+        CHECK(room[need] == 0x55);                                                                            \
+    } while (0)
+
+static int tokens_seen[4][8];
+static int see(void *context, int token)
+{
+    int *const *at = context;
+    **(int **)at = token, ++*(int **)at;
+    return 0;
+}
+
+static const ttmm_lora *load_from(void *context, size_t k, ttmm_error *e)
+{
+    (void)e;
+    return (const ttmm_lora *)context + k;
+}
+
+static void placed(void)
+{
+    const ttmm_config *c = &shapes[1];
+    ttmm_model m, mp;
+    ttmm_lora l[2], lp;
+    draw(&m, c, TTMM_F32);
+    PLACED(ttmm_model_bytes(c), ttmm_model_place, &mp, c);
+    memcpy(mp.data, m.data, m.n * sizeof *m.data);
+    PLACED(ttmm_lora_bytes(c, 3), ttmm_lora_place, &lp, c, 3, 6);
+    for (int k = 0; k < 2; k++)
+        must(ttmm_lora_new(&l[k], c, 3, 6, &err)), test_fill(l[k].data, l[k].n, "p", (uint64_t)k);
+    memcpy(lp.data, l[0].data, lp.n * sizeof *lp.data);
+
+    const int token[N] = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 7};
+    const size_t start[] = {0, N}, ends[] = {0, 6, N};
+    const ttmm_pass_size size = {.tokens = N, .sequences = 1, .logits = 1, .rank = 3, .backward = 1};
+    const ttmm_lora *own = &l[0], *in_place = &lp;
+    const real one = 1;
+    const ttmm_mix mix = {1, &own, &one}, mixp = {1, &in_place, &one};
+    ttmm_pass *p, *pp;
+    must(ttmm_pass_new(&p, c, &size, &err));
+    PLACED(ttmm_pass_bytes(c, &size), ttmm_pass_place, &pp, c, &size);
+    must(ttmm_forward(p, &m, &mix, token, start, 1)), must(ttmm_forward(pp, &mp, &mixp, token, start, 1));
+    SAME(ttmm_logits(p, &m, N - 1, 1), ttmm_logits(pp, &mp, N - 1, 1), (size_t)c->vocab);
+    CHECK_EQUAL(ttmm_backward(p, &m, &mix, NULL, NULL), ttmm_backward(pp, &mp, &mixp, NULL, NULL));
+    ttmm_pass_free(p), ttmm_pass_free(pp);
+
+    ttmm_corpus corpus;
+    GIVES("a view", ttmm_corpus_view(&corpus, token, ends + 1, 1, NULL, 0, NULL, &err), TTMM_BAD_USE, "ascend", "0");
+    must(ttmm_corpus_view(&corpus, token, ends, 2, NULL, 0, NULL, &err));
+    const ttmm_recipe r = {{0.01, 0, 0, 0}, 0.9, 0.98, 1e-8, 0, 1, 1, 0, 1};
+    ttmm_trainer *t, *tp;
+    double loss, lossp;
+    must(ttmm_trainer_new(&t, &m, &l[0], &corpus, &r, &err));
+    PLACED(ttmm_trainer_bytes(c, &lp, &corpus, &r), ttmm_trainer_place, &tp, &mp, &lp, &corpus, &r);
+    ttmm_trainer_start(t, NULL, 0, 4, 0, 0), ttmm_trainer_start(tp, NULL, 0, 4, 0, 0);
+    while (ttmm_trainer_step(t, &loss)) CHECK(ttmm_trainer_step(tp, &lossp) && loss == lossp);
+    SAME(l[0].data, lp.data, lp.n);
+    ttmm_trainer_free(t), ttmm_trainer_free(tp);
+
+    const real centroid[] = {1, 0, 0, 1}, query[] = {(real)0.8, (real)0.6};
+    for (int i = 0; i < 4; i++) { /* allocated; placed; a token at a time; an ensemble */
+        ttmm_mixture x = {.base = &m, .K = 2, .E = 2, .centroid = centroid, .load = load_from, .context = l};
+        int *at = tokens_seen[i];
+        size_t n = 0;
+        ttmm_decoding d = {.tokens = 8, .sampler = {1, 1, 0}, .seed = 1, .token = see, .context = &at};
+        x.router = (ttmm_router){0.5, 0, 2, 0};
+        if (i == 2) d.piece = 1;
+        if (i == 0) must(ttmm_mixture_new(&x, &err));
+        else {
+            PLACED(ttmm_mixture_bytes(2, 2), ttmm_mixture_place, &x);
+            d.bytes = ttmm_decoding_bytes(c, N, 3, i == 3 ? 2 : 1, &d), d.memory = room_of(d.bytes);
+            d.bytes--;
+            GIVES("decoding", ttmm_answer(&n, &x, i == 3 ? TTMM_ENSEMBLE : TTMM_LOWRANK, token, N, query, &d, &err),
+                  TTMM_NO_ROOM, "for decoding", "expected");
+            d.bytes++;
+        }
+        DONE(ttmm_answer(&n, &x, i == 3 ? TTMM_ENSEMBLE : TTMM_LOWRANK, token, N, query, &d, &err));
+        CHECK(n > 0 && at == tokens_seen[i] + n);
+        ttmm_mixture_free(&x);
+    }
+    CHECK(memcmp(tokens_seen[0], tokens_seen[1], sizeof tokens_seen[0]) == 0);
+    CHECK(memcmp(tokens_seen[0], tokens_seen[2], sizeof tokens_seen[0]) == 0);
+    ttmm_model_free(&m), ttmm_model_free(&mp), ttmm_lora_free(&l[0]), ttmm_lora_free(&l[1]), ttmm_lora_free(&lp);
+    release();
+}
+
+/* The words of an image as C. */
+static size_t words_of_c(uint32_t *word, const char *path)
+{
+    static char text[2000000];
+    const int big = !little_endian();
+    size_t n = 0;
+    FILE *f = fopen(path, "rb");
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    for (char *p = strchr(strstr(text, "ttmm_flash["), '{') + 1; *p != '}'; p += strspn(p, "\n,)")) {
+        if (*p == '0') word[n++] = (uint32_t)strtoul(p, &p, 16);
+        else if (*p == 'H') {
+            const uint32_t a = (uint32_t)strtoul(p + 2, &p, 16), b = (uint32_t)strtoul(p + 1, &p, 16);
+            word[n++] = big ? a << 16 | b : a | b << 16;
+        }
+    }
+    return n;
+}
+
+static void images(void)
+{
+    for (size_t s = 0; s < 2; s++)
+        for (int type = TTMM_F32; type <= TTMM_BF16; type += 2) {
+            const ttmm_config *c = &shapes[s];
+            static uint32_t word[60000], other[60000];
+            char path[100];
+            ttmm_model m;
+            ttmm_lora l[2], lv[2];
+            ttmm_lora_matrix matrix[28];
+            ttmm_image x;
+            const real weight[] = {(real)0.7, (real)0.3};
+            const ttmm_lora *some[] = {&l[0], &l[1]};
+            real centroid[6], idf[3] = {1, (real)1.5, 2};
+            size_t bytes;
+            int rounded;
+            draw(&m, c, type), draw_adapters(l, lv, matrix, c, type);
+            l[1].matrix[2].rank = 0; /* a matrix that has none */
+            test_fill(centroid, 6, "centroid", 0), round_to(TTMM_F32, centroid, 6);
+            const ttmm_mixture all = {.base = &m, .K = 2, .E = 3, .centroid = centroid, .idf = s ? idf : NULL};
+            snprintf(path, sizeof path, "%s/image.h", folder);
+            DONE(ttmm_image_write(&all, some, type, path, &bytes, &rounded, &err));
+            CHECK(!rounded && words_of_c(word, path) == bytes / 4);
+            path[strlen(path) - 1] = 'b'; /* no C */
+            DONE(ttmm_image_write(&all, some, type, path, &bytes, &rounded, &err));
+            FILE *f = fopen(path, "rb");
+            CHECK(fread(other, 1, sizeof other, f) == bytes);
+            fclose(f);
+            if (little_endian()) CHECK(memcmp(word, other, bytes) == 0);
+            else REFUSED(ttmm_image_view(&x, other, bytes, NULL, 0, &err), "byte order", "");
+
+            PLACED(ttmm_image_bytes(word, bytes), ttmm_image_view, &x, word, bytes);
+            const ttmm_lora *views[] = {&x.lora[0], &x.lora[1]};
+            const ttmm_mix mix = {2, some, weight}, vmix = {2, views, weight};
+            CHECK(x.K == 2 && x.E == 3 && memcmp(&x.model.config, c, sizeof *c) == 0);
+            same_answers(&m, &mix, &x.model, &vmix);
+            SAME(x.centroid, centroid, 6);
+            CHECK(s ? memcmp(x.idf, idf, sizeof idf) == 0 : x.idf == NULL);
+            CHECK(x.lora[1].alpha == l[1].alpha && x.lora[1].matrix[2].rank == 0);
+            ttmm_image_free(&x);
+
+            REFUSED(ttmm_image_view(&x, word, bytes - 4, NULL, 0, &err), "cut short", "");
+            REFUSED(ttmm_image_view(&x, word, 100, NULL, 0, &err), "100 bytes", "cut short");
+            GIVES("a view", ttmm_image_view(&x, (char *)word + 2, bytes - 4, NULL, 0, &err), TTMM_BAD_USE, "aligned",
+                  "4");
+            CHECK(ttmm_image_bytes(word, bytes - 4) == 0);
+            size_t accepted = 0;
+            for (size_t i = 0; i < bytes / 4; i += i < 200 ? 1 : 37) { /* one bit is another */
+                word[i] ^= (uint32_t)1 << i % 32;
+                if (ttmm_image_view(&x, word, bytes, NULL, 0, &err) == TTMM_OK) accepted++, ttmm_image_free(&x);
+                word[i] ^= (uint32_t)1 << i % 32;
+            }
+            CHECK(accepted == 0);
+            word[1] = 2;
+            REFUSED(ttmm_image_view(&x, word, bytes, NULL, 0, &err), "version 1", "2");
+            word[1] = 1, word[0] = 0x54544d4d;
+            REFUSED(ttmm_image_view(&x, word, bytes, NULL, 0, &err), "other byte order", "");
+            word[0] = IMAGE_MAGIC, word[bytes / 4 - 1] ^= 1;
+            REFUSED(ttmm_image_view(&x, word, bytes, NULL, 0, &err), "damaged", "hash");
+
+            m.data[3] = (real)0.1; /* needs more digits than bf16 has */
+            DONE(ttmm_image_write(&all, some, TTMM_BF16, path, &bytes, &rounded, &err));
+            CHECK(rounded);
+            ttmm_model_free(&m), ttmm_lora_free(&l[0]), ttmm_lora_free(&l[1]), release();
+        }
+}
+
 int main(void)
 {
-    RUN(in_memory), RUN(mapped), RUN(misaligned), RUN(refused);
+    RUN(in_memory), RUN(mapped), RUN(misaligned), RUN(refused), RUN(placed), RUN(images);
     return test_end("views");
 }
