@@ -1,6 +1,6 @@
 #!/bin/sh
 # hosts.sh - the library in programs that are not ours, test/hosts: in C++, in four threads, in a process that forks,
-# beside a host's own locale and signal handlers, in float and in double at once. make hosts and make test call it from
+# beside a host's own locale and signal handlers, on a small stack, in float and in double at once. make hosts and make test call it from
 # the root with CC, CXX and FLAGS. What cannot be made here is skipped, and said.
 B=test/build/hosts
 passed=0
@@ -27,6 +27,14 @@ host threads.c $CC $FLAGS test/hosts/threads.c $B/ttmm-f32.o -o $B/threads -lm -
 host threads.c $B/threads
 host fork.c $CC $FLAGS test/hosts/fork.c $B/ttmm-f32.o -o $B/fork -lm
 host fork.c $B/fork
+
+rm -rf $B/deep
+case $FLAGS in *-fsanitize*) echo "test/hosts/stack.c: skipped: sanitizers have larger frames" ;;
+*)
+    host stack.c $CC $FLAGS test/hosts/stack.c $B/ttmm-f32.o -o $B/stack -lm -pthread
+    host stack.c $B/stack $B/deep
+    ;;
+esac
 
 echo 'class c {}; int main() { return 0; }' > $B/probe.cpp
 if $CXX $B/probe.cpp -o $B/probe > $B/log 2>&1; then
