@@ -138,9 +138,9 @@ static struct {
 static int *prompt; /* [prompt_tokens] */
 static size_t prompt_tokens;
 
-static void load_corpus(void)
+static void load_corpus(int embeddings) /* only TTT looks at them */
 {
-    check(ttmm_corpus_read(&model.corpus, model.folder, model.base.config.vocab, &err));
+    check(ttmm_corpus_open(&model.corpus, model.folder, model.base.config.vocab, embeddings, &err));
     model.with.E = model.corpus.dim; /* the centroids', if there are any, take its place */
 }
 
@@ -276,7 +276,7 @@ static ttmm_mix all_experts(void)
 static void load_routing(void)
 {
     static ttmm_model copy;
-    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus(0);
     load_centroids();
     begin_mixture(&model.with, model.base.view ? &copy : &model.base, option.active);
     load_query();
@@ -526,7 +526,7 @@ static void generate_with(const ttmm_mix *mix)
 static void generate_with_ttt(void)
 {
     static tuner ttt; /* static: reachable to the end */
-    load_corpus();
+    load_corpus(1);
     begin_mixture(&model.with, &model.base, 0);
     load_query();
     check(ttmm_query(&model.with, prompt, prompt_tokens, model.query, &err));
@@ -848,7 +848,7 @@ static void load_methods(void)
         [TTMM] = experts,    [ENSEMBLE] = experts,
         [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
     for (eval_method *m = methods; m < methods_end; m++) m->there = there[m->how];
-    if (corpus) load_corpus();
+    if (corpus) load_corpus(there[TTT]);
     if (experts) load_centroids();
     if ((corpus || experts) && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
@@ -1153,9 +1153,9 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     const size_t weights = model.base.n * sizeof(real), lora = ttmm_lora_bytes(c, (int)rank);
     size_t stored; /* the weights in place */
     const size_t tokens = t->n_tokens * sizeof(int) + t->n_sequences * 8 * sizeof(int);
-    const size_t text = tokens + t->n_sequences * t->dim * sizeof(real);
+    const size_t embeddings = t->n_sequences * t->dim * sizeof(real); /* in place, for TTT alone */
     check(ttmm_stored_bytes(&stored, c, model.folder, &err));
-    const size_t base = stored + text + K * model.with.E * sizeof(real);
+    const size_t base = stored + tokens + K * model.with.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
     print_size("generate, experts merged in", base - stored + weights + some * lora +
@@ -1179,9 +1179,9 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     check(ttmm_lora_new(&l, c, (int)rank, 16, &err));
     print_size("train base (batch 8)", weights + tokens + ttmm_trainer_bytes(c, NULL, t, &pretraining));
     const size_t expert = lora + ttmm_trainer_bytes(c, &l, t, &adapting);
-    print_size("train experts, finetune (batch 2)", weights + text + expert);
-    print_size("train experts, 2 at once (--jobs)", weights + text + 2 * expert);
-    print_size("TTT, beside generate or eval", lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
+    print_size("train experts, finetune (batch 2)", stored + tokens + expert);
+    print_size("train experts, 2 at once (--jobs)", stored + tokens + 2 * expert);
+    print_size("TTT, beside generate or eval", embeddings + lora + ttmm_trainer_bytes(c, &l, t, &ttt_recipe));
     ttmm_lora_free(&l);
 }
 
@@ -1194,7 +1194,7 @@ static void verb_export(void)
     size_t bytes;
     int rounded;
     if (option.output == NULL) FAIL(TTMM_BAD_USE, "export needs -o F.h or -o F.bin");
-    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus(0);
     if (has_experts()) load_centroids();
     begin_mixture(x, NULL, 0);
     const ttmm_mix all = all_experts();
@@ -1217,7 +1217,7 @@ static void verb_info(void)
     printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
            c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
            c->tied ? "tied" : "untied");
-    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus();
+    if (ttmm_exists(model.folder, "corpus.safetensors")) load_corpus(0);
     if (has_experts()) load_centroids();
     if (t->n_sequences)
         printf("  text: %zu tokens, %zu documents of %zu files, %zu sequences, embeddings of %zu numbers\n",

@@ -561,8 +561,8 @@ static void load_adapters(adapters *a)
     a->recipe.schedule = (ttmm_schedule){option.expert_lr, 0.1, 0.05, 0};
     a->recipe.batch = option.expert_batch, a->recipe.seed = (uint64_t)option.seed;
     a->alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
-    check(ttmm_model_read(&a->base, model, &err));
-    check(ttmm_corpus_read(&a->text, model, a->base.config.vocab, &err));
+    check(ttmm_model_open(&a->base, model, &err));
+    check(ttmm_corpus_open(&a->text, model, a->base.config.vocab, 0, &err));
     const size_t longest = ttmm_longest_sequence(&a->text);
     const int context = a->base.config.context;
     if (longest > (size_t)context)
@@ -576,7 +576,7 @@ static void load_adapters(adapters *a)
     }
     list_members(a, a->to + 1);
     if (option.only) parse_only(a->to + 1, &a->from, &a->to);
-    a->base_hash = ttmm_hash(a->base.data, a->base.n);
+    a->base_hash = ttmm_model_hash(&a->base);
 }
 
 /* The settings of the adapter of cluster k, and its folder in the model's. */

@@ -218,8 +218,8 @@ static size_t kind_cols(const ttmm_config *c, int kind);
 static ttmm_numbers weight(const ttmm_model *m, int layer, int kind); /* 5: a tensor, as it is stored */
 static ttmm_numbers lora_a(const ttmm_lora_matrix *l);                /* 12: A and B, as they are stored */
 static ttmm_numbers lora_b(const ttmm_lora_matrix *l);
-static int layer_kinds(const ttmm_config *c);                                         /* 12: tensors of a layer */
-static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err); /* 12 */
+static int layer_kinds(const ttmm_config *c); /* 12: tensors of a layer */
+static int allocate_embeddings(ttmm_corpus *c, size_t rows, size_t dim, int idf, ttmm_error *err); /* 12 */
 #ifdef TTMM_NO_FILES
 #define unmap_files(files) ((void)(files))
 #else
@@ -532,7 +532,7 @@ static size_t sequence_length(const ttmm_corpus *c, size_t i) { return c->sequen
 int ttmm_corpus_embed(ttmm_corpus *c, const ttmm_tokenizer *tokenizer, ttmm_error *err)
 {
     const size_t n = c->n_sequences, E = TTMM_EMBED_DIM;
-    const int code = allocate_embeddings(c, E, 1, err);
+    const int code = allocate_embeddings(c, c->n_sequences, E, 1, err);
     if (code) return code;
     c->by_ids = tokenizer == ttmm_tokenizer_of_ids();
     OMP(omp parallel for)
@@ -3350,18 +3350,18 @@ size_t ttmm_longest_sequence(const ttmm_corpus *c)
     return most;
 }
 
-/* Room for embeddings [n, dim] and, if wanted, idf [dim], in place of those there are. */
-static int allocate_embeddings(ttmm_corpus *c, size_t dim, int idf, ttmm_error *err)
+/* Room for `rows` embeddings [rows, dim] and, if wanted, idf [dim], in place of those there are. */
+static int allocate_embeddings(ttmm_corpus *c, size_t rows, size_t dim, int idf, ttmm_error *err)
 {
     arena a = {0};
     TTMM_FREE(c->embedding_block);
     c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
-    size_t numbers = add_size(mul_size(c->n_sequences, dim), idf ? dim : 0);
+    size_t numbers = add_size(mul_size(rows, dim), idf ? dim : 0);
     take_reals(&a, numbers);
     int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
     if (code) return code;
     c->embedding = take_reals(&a, numbers);
-    c->idf = idf ? c->embedding + c->n_sequences * dim : NULL;
+    c->idf = idf ? c->embedding + rows * dim : NULL;
     c->dim = dim;
     return TTMM_OK;
 }
@@ -4573,6 +4573,8 @@ int ttmm_corpus_from_ids(ttmm_corpus *c, int vocab, const char *const *path, siz
 
 void ttmm_corpus_free(ttmm_corpus *c)
 {
+    unmap_files(c->files);
+    TTMM_FREE(c->files);
     TTMM_FREE(c->block);
     TTMM_FREE(c->embedding_block);
     memset(c, 0, sizeof *c);
@@ -4581,7 +4583,7 @@ void ttmm_corpus_free(ttmm_corpus *c)
 /* A row that has no direction leaves the corpus without embeddings. */
 int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttmm_error *err)
 {
-    int code = allocate_embeddings(c, dim, 0, err);
+    int code = allocate_embeddings(c, c->n_sequences, dim, 0, err);
     if (code) return code;
     memcpy(c->embedding, rows, c->n_sequences * dim * sizeof(real));
     for (size_t i = 0; i < c->n_sequences; i++)
@@ -5513,10 +5515,26 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
 static uint64_t hash_word(uint64_t h, uint64_t word) { return mix_bits((h ^ word) * 0x100000001b3); }
 
 /* Of the bits as they are stored, so that it is the same on every machine. */
-uint64_t ttmm_hash(const real *x, size_t n)
+static uint64_t hash_reals(uint64_t h, const real *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, TTMM_REAL));
+    return h;
+}
+
+uint64_t ttmm_hash(const real *x, size_t n) { return hash_reals(0, x, n); }
+
+uint64_t ttmm_model_hash(const ttmm_model *m)
 {
     uint64_t h = 0;
-    for (size_t i = 0; i < n; i++) h = hash_word(h, encode_number(x, i, TTMM_REAL));
+    real part[256];
+    for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
+        const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
+        for (size_t k = 0, n = t.rows * t.cols; k < n; k += 256) {
+            const size_t some = n - k < 256 ? n - k : 256;
+            to_reals(part, weight(m, t.layer, t.kind), k, some);
+            h = hash_reals(h, part, some);
+        }
+    }
     return h;
 }
 
@@ -6355,8 +6373,20 @@ static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes,
     return code;
 }
 
+/* Embeddings of reals in place; *at stays NULL if they cannot be used so. */
+static int map_embeddings(real **at, ttmm_corpus *c, const safetensors *s, const stored *t, ttmm_error *err)
+{
+    ttmm_numbers x = {0};
+    c->files = TTMM_CALLOC(1, sizeof(mapped_files));
+    if (c->files == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of files");
+    const int code = t->dtype == TTMM_REAL ? map_tensor(&x, c->files, s, t, err) : TTMM_OK;
+    if (code == TTMM_OK) *at = (real *)x.data;
+    return code;
+}
+
 /* Sizes, then room, then everything by the list that it was written by, then whether it fits together. */
-int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
+enum { READ, MAP, LEAVE };
+static int read_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedded, ttmm_error *err)
 {
     safetensors s;
     stored tensor[CORPUS_TENSORS];
@@ -6369,6 +6399,8 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
     if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
     const size_t n = c->n_sequences, n_documents = c->n_documents;
     const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
+    real *in_place = NULL;
+    int wanted = 0; /* the embeddings, to be read */
     if (embeddings) {
         const int idf = find_tensor(&s, "idf") != NULL || find_tensor(&s, "idf_of_ids") != NULL;
         c->by_ids = find_tensor(&s, "idf_of_ids") != NULL;
@@ -6376,12 +6408,17 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
         if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
             code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
                           idf ? "2048" : "E");
-        if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
+        if (code == TTMM_OK) code = find_shaped(&embeddings, &s, "embeddings", n, dim, err);
+        if (code == TTMM_OK && embedded == MAP) code = map_embeddings(&in_place, c, &s, embeddings, err);
+        wanted = embedded != LEAVE && in_place == NULL;
+        if (code == TTMM_OK) code = allocate_embeddings(c, wanted ? n : 0, dim, idf, err);
+        if (!wanted) c->embedding = in_place;
     }
     c->clustered = find_tensor(&s, "cluster") != NULL;
     const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
     for (size_t i = 0; i < tensors && code == TTMM_OK; i++) {
         const stored *t = &tensor[i];
+        if (strcmp(t->name, "embeddings") == 0 && !wanted) continue;
         code = read_tensor(&s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
     }
     char *name = c->names;
@@ -6496,6 +6533,16 @@ int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int ty
     put_image(&w, begin, x, lora, type);
     if (w.as_c) fputs("};\n#undef H\n", o.f);
     return output_close(&o, err);
+}
+
+int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
+{
+    return read_corpus(c, folder, vocab, READ, err);
+}
+
+int ttmm_corpus_open(ttmm_corpus *c, const char *folder, int vocab, int embeddings, ttmm_error *err)
+{
+    return read_corpus(c, folder, vocab, embeddings ? MAP : LEAVE, err);
 }
 
 /* The tensors of a trainer's checkpoint; weights is where they are, or where to read them to. */

@@ -700,13 +700,13 @@ struct ttmm_corpus {
     int *sequence_document; /* [n_sequences] */
     char **file;            /* [n_files] their names, without folder and extension */
     size_t dim;             /* E; 0: not embedded yet */
-    ttmm_real *embedding;   /* [n_sequences, E] unit rows */
+    ttmm_real *embedding;   /* [n_sequences, E] unit rows, or NULL: see ttmm_corpus_open */
     ttmm_real *idf;         /* [E] of the built-in embedding; NULL with outside embeddings */
     int by_ids;             /* 1: the built-in embedding is that of ids */
     int clustered;          /* 1: cluster is filled in */
     int *cluster;           /* [n_sequences] */
     char *names;
-    void *block, *embedding_block;
+    void *block, *embedding_block, *files;
 };
 
 /* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated. free(*token)
@@ -745,9 +745,10 @@ int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const
  * are overwritten; a vector has one row. free(*array). */
 int ttmm_array_read(ttmm_real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
 
-/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of the sequences
- * sequence[0 .. n-1] of a corpus (NULL: all). */
+/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model's weights (of one
+ * that is no view: of its data); of the sequences sequence[0 .. n-1] of a corpus (NULL: all). */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
+uint64_t ttmm_model_hash(const ttmm_model *m);
 uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n);
 
 /* ---- 16. config.json, checkpoints, adapters, the corpus's file --------------------------------------------------- */
@@ -795,6 +796,8 @@ int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int ty
 /* corpus.safetensors. TTMM_BAD_INPUT: offsets or numbers do not fit each other, or a token is not below vocab. */
 int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note, ttmm_error *err);
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err);
+/* The same with the embeddings, if they are wanted, in place as by ttmm_model_open: to be read only; else without. */
+int ttmm_corpus_open(ttmm_corpus *c, const char *folder, int vocab, int embeddings, ttmm_error *err);
 
 /* A checkpoint holds weights, moments and the step: a run resumed from it ends with the same bits. `settings` is any
  * text; load, called after ttmm_trainer_start, answers 1 if a checkpoint was there and was taken, 0 if there is none,

@@ -196,6 +196,7 @@ static void mapped(void)
                 must(ttmm_lora_open(&lopened, &m.config, folder, &err));
             CHECK((opened.view != NULL) == little_endian() && (lopened.data == NULL) == little_endian());
             SAME(read.data, m.data, m.n);
+            CHECK(ttmm_model_hash(&opened) == ttmm_hash(m.data, m.n));
             same_answers(&read, &mix, &opened, &vmix);
             ttmm_model_free(&m), ttmm_model_free(&read), ttmm_model_free(&opened);
             ttmm_lora_free(&l), ttmm_lora_free(&lread), ttmm_lora_free(&lopened);
