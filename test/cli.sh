@@ -161,6 +161,11 @@ expect 0 "" ./run merge "$T/m" "Melt the butter" -o "$T/merged"
 same "$T/a" "$T/b" "the merged model written and read back"
 expect 0 "parameters" ./run info "$T/m"
 expect 0 "memory" ./run info "$T/merged"
+expect 0 "a firmware (run export)" ./run info "$T/m"
+expect 0 "RAM:" ./run export "$T/m" -o "$T/m.h"
+expect 0 "rounded to bf16" ./run export "$T/m" -o "$T/m.bin" --dtype bf16
+expect 0 "flash:" ./run export "$T/bare" -o "$T/bare.bin" # a base alone
+[ "$(grep -c "^static const uint32_t ttmm_flash" "$T/m.h")" = 1 ] && ok || fail "export: no array"
 expect 0 "" ./run tokenize "$T/m" --file data/test/c.txt -o "$T/ids"
 [ "$(tr ' ' '\n' < "$T/ids" | grep -c '^256$')" = 2 ] && ok || fail "tokenize: expected 2 documents"
 mkdir -p "$T/ex" && for k in 0 1 2 3 4; do cp -r test/interop/qwen2/adapter "$T/ex/$k"; done # folders from elsewhere
@@ -338,6 +343,9 @@ expect 2 "--only" ./train experts "$T/m" --rank 2 --epochs 1 --only 2-1
 expect 2 "not a verb" ./run bake
 expect 2 "--merge is sum" ./run generate "$T/m" "x" --merge sum
 expect 2 "-o DIR" ./run merge "$T/m" "x"
+expect 2 "-o F.h" ./run export "$T/m"
+expect 2 "--dtype is f16" ./run export "$T/m" -o "$T/x.h" --dtype f16
+expect 4 "cannot be written" ./run export "$T/m" -o "$T/nowhere/x.h"
 expect 2 "would be lost" ./run merge "$T/m" "x" -o "$T/m"
 expect 2 "--temperature" ./run generate "$T/m" "x" --temperature -1
 expect 0 "usage" ./run -h
