@@ -5890,7 +5890,7 @@ static int read_adapter_matrix(ttmm_lora *l, int *in_place, int i, const adapter
         code = find_shaped(&found, s, half.name, half.rows, half.cols, err);
         if (code == TTMM_OK && *in_place) code = map_tensor(view, l->files, s, found, err);
         else if (code == TTMM_OK) code = read_numbers(s, found, (real *)half.data, TTMM_REAL, err);
-        if (code == TTMM_OK && *in_place && view->data == NULL) *in_place = 0;
+        if (code == TTMM_OK && *in_place && view->data == NULL) return *in_place = 0, TTMM_OK;
     }
     return code;
 }
