@@ -3,14 +3,14 @@
  *
  *     test/build/fuzz TARGET [libFuzzer's options] [folders of inputs, or a file that made it stop]
  *
- * Files are in memory: ttmm.c is included with the calls that open, read and map files replaced, so that an input takes
- * microseconds. An input is the files of one call, each after MARK and a letter, which says (by the target's list) which
- * one; of a safetensors file a capital letter says that what follows are header, byte 0xfe and numbers: the length
- * before the header is filled in here. Other targets take text.
+ * Files are in memory: ttmm.c is included with the calls that open, read and map files replaced, so that an input
+ * takes microseconds. An input is the files of one call, each after MARKS and a letter, which says (by the target's
+ * list) which one; of a safetensors file a capital letter says that what follows are header, byte 0xfe and numbers: the
+ * length before the header is filled in here. Other targets take text.
  *
  * What must hold beside what the sanitizers look for: a failure has one of the codes and a sentence; all that was
- * allocated is freed and all files are closed; no more memory is in use at a time than MEMORY times the input's bytes;
- * what is said in each target below. */
+ * allocated is freed and all files are closed; memory is a MEMORY-fold of the input at most; what is said in each
+ * target below. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
@@ -31,7 +31,7 @@
 enum { FILES = 16, READERS = 4 };
 static struct {
     char path[64];
-    unsigned char *data; /* allocated, of just this size: what is read beyond it is noticed */
+    unsigned char *data;
     size_t size;
 } memory[FILES];
 static int n_memory;
@@ -105,7 +105,7 @@ static void *count_up(void *block)
 static void count_down(void *block) { in_use -= malloc_usable_size(block); }
 static int fuzz_refuses(size_t n, size_t size)
 {
-    if (size == 0 || n <= (most_in_use - in_use) / size) return 0;
+    if (size == 0 || (in_use < most_in_use && n <= (most_in_use - in_use) / size)) return 0;
     return too_much = 1;
 }
 static void *fuzz_malloc(size_t n) { return fuzz_refuses(n, 1) ? NULL : count_up(malloc(n)); }
@@ -154,15 +154,15 @@ static int fine(int code)
     return code >= TTMM_OK;
 }
 
-static void put_file(const char *path, const unsigned char *first, size_t n_first, const unsigned char *data, size_t n)
+/* header: 0, or of a safetensors file the bytes before the one that stands between header and numbers. */
+static void put_file(const char *path, const unsigned char *body, size_t n, size_t header)
 {
-    if (file_of(path) >= 0 || n_memory == FILES) return; /* the first of that name counts */
+    if (file_of(path) >= 0 || n_memory == FILES) return;                      /* the first of that name counts */
+    unsigned char *data = memory[n_memory].data = malloc(header ? n + 7 : n); /* just so much */
     snprintf(memory[n_memory].path, sizeof memory->path, "%s", path);
-    memory[n_memory].data = malloc(n_first + n);
-    memory[n_memory].size = n_first + n;
-    if (n_first) memcpy(memory[n_memory].data, first, n_first);
-    if (n) memcpy(memory[n_memory].data + n_first, data, n);
-    n_memory++;
+    memory[n_memory++].size = header ? n + 7 : n;
+    if (n) memcpy(header ? data + 7 : data, body, n);
+    if (header) memmove(data + 8, body, header), store_bytes(data, header, 8);
 }
 
 static const unsigned char MARKS[] = {0xff, 0xff, 0xfe};
@@ -183,14 +183,7 @@ static void put_files(const char *names, const unsigned char *data, size_t size)
         if (name == NULL) continue;
         snprintf(path, sizeof path, "%.*s", (int)strcspn(name, " "), name);
         const unsigned char *cut = n && !(body[-1] & 0x20) ? memchr(body, 0xfe, n) : NULL;
-        if (cut) {
-            unsigned char *all = malloc(n + 7);
-            store_bytes(all, (uint64_t)(cut - body), 8);
-            memcpy(all + 8, body, (size_t)(cut - body));
-            memcpy(all + 8 + (cut - body), cut + 1, n - (size_t)(cut + 1 - body));
-            put_file(path, NULL, 0, all, n + 7);
-            free(all);
-        } else put_file(path, NULL, 0, body, n);
+        put_file(path, body, n, cut ? (size_t)(cut - body) : 0);
     }
 }
 
@@ -293,7 +286,7 @@ static void fuzz_text(const unsigned char *s, size_t n)
     ttmm_corpus c;
     int *token;
     size_t n_tokens;
-    put_file(path[0], NULL, 0, s, n / 2), put_file(path[1], NULL, 0, s + n / 2, n - n / 2);
+    put_file(path[0], s, n / 2, 0), put_file(path[1], s + n / 2, n - n / 2, 0);
     check_utf8(s, n);
     if (fine(ttmm_tokenize(&token, &n_tokens, NULL, (const char *)s, n, &err))) MUST(n_tokens <= n), fuzz_free(token);
     if (fine(ttmm_corpus_from_files(&c, NULL, path, 2, 5, &err))) {
@@ -309,7 +302,7 @@ static void fuzz_ids(const unsigned char *s, size_t n)
     ttmm_corpus c;
     int *token;
     size_t n_tokens;
-    put_file(path, NULL, 0, s, n);
+    put_file(path, s, n, 0);
     const int read = fine(ttmm_read_ids(&token, &n_tokens, (const char *)s, n, 300, "ids", &err));
     if (read) {
         for (size_t i = 0; i < n_tokens; i++) MUST(token[i] >= 0 && token[i] < 300);
@@ -486,7 +479,7 @@ static void load(const char *path, const char *from)
     static unsigned char data[1 << 16];
     FILE *f = fopen(from, "rb");
     MUST(f != NULL);
-    put_file(path, NULL, 0, data, fread(data, 1, sizeof data, f));
+    put_file(path, data, fread(data, 1, sizeof data, f), 0);
     fclose(f);
 }
 
@@ -513,7 +506,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     }
     load("m/config.json", "test/build/vectors/model/config.json");
     MUST(ttmm_config_read(&adapted, "m", &err) == TTMM_OK);
-    put_file(ids, NULL, 0, (const unsigned char *)"0 1 2 3 4 0 2", 13);
+    put_file(ids, (const unsigned char *)"0 1 2 3 4 0 2", 13, 0);
     MUST(ttmm_model_new(&model, &tiny, &err) == TTMM_OK);
     ttmm_model_init(&model, 1);
     MUST(ttmm_corpus_from_ids(&corpus, tiny.vocab, &ids, 1, 16, &err) == TTMM_OK);
