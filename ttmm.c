@@ -5034,7 +5034,7 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
     return code;
 }
 
-/* The tensor of that name and shape. */
+/* The tensor of that name and shape, of a type that can be read: so that it is no larger than the file. */
 static int find_shaped(const stored **tensor, safetensors *s, const char *name, size_t rows, size_t cols,
                        ttmm_error *err)
 {
@@ -5044,6 +5044,8 @@ static int find_shaped(const stored **tensor, safetensors *s, const char *name, 
     if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
         return refuse(err, s->j.path, "tensor %s is %s, expected [%zu, %zu]", name,
                       strchr(describe(shown, &s->j, t), '['), rows, cols);
+    if (t->dtype == DTYPES)
+        return refuse(err, s->j.path, "tensor %s is %s, a type that is not supported", name, describe(shown, &s->j, t));
     return TTMM_OK;
 }
 
@@ -5169,6 +5171,7 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     if (t == NULL && s.n == 1) t = &s.tensor[0];
     if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
         code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
+    else if (t->dtype == DTYPES) code = read_numbers(&s, t, NULL, TTMM_REAL, err); /* which says so */
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
         *array = malloc(mul_size(count_of(t), sizeof(real)));
@@ -5809,8 +5812,9 @@ static void rename_default(safetensors *s)
 
 /* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0.
  * Every tensor must be of one of the matrices.    rank [matrices] is zeroed */
-static int read_ranks(int *rank, const safetensors *s, const json *j, int matrices, ttmm_error *err)
+static int read_ranks(int *rank, safetensors *s, const json *j, const ttmm_config *c, ttmm_error *err)
 {
+    const int matrices = c->n_layers * TTMM_MATRICES;
     const int init = json_key(j, 0, "init_lora_weights"),
               drawn = json_type(j, init) == 'f' || json_type(j, init) == 'n';
     char name[2][160], module[96];
@@ -5834,6 +5838,10 @@ static int read_ranks(int *rank, const safetensors *s, const json *j, int matric
         if (R < 1 || R > MOST_RANK || cols != R)
             return refuse(err, s->j.path, "tensor %s has %zu columns, its lora_A %zu rows: expected 1 to %d", name[1],
                           cols, R, MOST_RANK);
+        const size_t in = kind_cols(c, i % TTMM_MATRICES), out = kind_rows(c, i % TTMM_MATRICES);
+        int code = find_shaped(&half[0], s, name[0], R, in, err);
+        if (code == TTMM_OK) code = find_shaped(&half[1], s, name[1], out, R, err);
+        if (code) return code;
         rank[i] = (int)R, used++;
     }
     for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
@@ -5977,7 +5985,7 @@ static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const ch
     if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
     if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) rename_default(&s);
-    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, matrices, err);
+    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, c, err);
     if (code == TTMM_OK)
         code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : allocate_lora(l, c, rank, 0, a.alpha, err);
     for (int i = 0; i < matrices && code == TTMM_OK && wanted == *in_place; i++)
@@ -6058,7 +6066,7 @@ static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes,
     size_t count[4] = {0};
     for (size_t i = 0; i < 4; i++) {
         const stored *t = find_tensor(s, needed[i]);
-        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
+        if (t == NULL || t->dtype == DTYPES || t->dim[0] < 1 || t->n_dims != 1)
             return refuse(err, s->j.path, "tensor %s is missing or not a list", needed[i]);
         count[i] = t->dim[0];
     }
@@ -6095,6 +6103,7 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
         if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
             code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
                           idf ? "2048" : "E");
+        if (code == TTMM_OK) code = find_shaped(&embeddings, &s, "embeddings", n, dim, err);
         if (code == TTMM_OK) code = allocate_embeddings(c, dim, idf, err);
     }
     c->clustered = find_tensor(&s, "cluster") != NULL;
