@@ -168,6 +168,13 @@ tolerances: $(B)/vectors
 bits:
 	@sh test/bits.sh $(MODE)
 
+# Every reader on inputs that clang's libFuzzer thinks out: test/fuzz.sh. SECONDS=10 for each of TARGET= (all of them);
+# COVERAGE=1: what they reach instead. Debian: clang, libclang-rt-14-dev, llvm.
+fuzz: $(B)/vectors
+	clang $(WARN) -O2 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	    $(if $(COVERAGE),-fprofile-instr-generate -fcoverage-mapping) test/fuzz.c -o $(B)/fuzz $(LIBS)
+	@sh test/fuzz.sh "$(SECONDS)" "$(TARGET)" "$(COVERAGE)"
+
 # exp, log, sin and cos of all 2^32 floats, against long double and 128-bit arithmetic. Needs gcc on x86; 6 minutes.
 exhaustive:
 	@mkdir -p $(B)
@@ -257,6 +264,7 @@ help:
 	@echo "make oracle     make data/vectors.tar anew with PyTorch and scikit-learn (PYTHON=python3), and compare: minutes"
 	@echo "make tolerances 10,000 right backends of each precision against the vectors' tolerances: PyTorch, minutes"
 	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
+	@echo "make fuzz       the readers on inputs that libFuzzer thinks out, ten seconds each (SECONDS=600 TARGET=model; COVERAGE=1)"
 	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (from PyPI; PEERS_DATA=folder: more text)"
@@ -273,4 +281,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits exhaustive errors peers smollm bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits fuzz exhaustive errors peers smollm bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help

@@ -3812,7 +3812,8 @@ int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int j
  *
  * Longer than the other two together: a file that would change an answer is either read as transformers, PEFT and
  * tokenizers read it or refused by name, and each way to be refused is a line here. More than half is sections 16 and
- * 17: models, adapters and tokenizers as others write them. Nothing of the method is hidden among it.
+ * 17: models, adapters and tokenizers as others write them. Nothing of the method is hidden among it. To read takes
+ * time and memory in proportion to a file's size, whatever is in it (make fuzz; test/files.c, linear).
  * ================================================================================================================== */
 
 /* ==== 13. Platform and files =========================================================================================
@@ -4598,9 +4599,9 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
  *
  * JSON (RFC 8259, and as Python writes it: NaN, Infinity) is parsed into a flat array of nodes, the escapes of its
  * strings resolved where they stand: a key is the text that it spells. Refused: what is no object at its root, more
- * than DEEPEST levels, an object with a key twice (Python takes the last, others the first), a byte-order mark, control
- * characters in strings, anything after the end. What is not looked at is not judged: numbers are checked where they
- * are read, and the text need not be UTF-8.
+ * than DEEPEST levels, an object with a key twice (Python takes the last, others the first) or with many keys made to
+ * have one hash, a byte-order mark, control characters in strings, anything after the end. What is not looked at is not
+ * judged: numbers are checked where they are read, and the text need not be UTF-8.
  *
  * safetensors (https://github.com/huggingface/safetensors, "Format") is a header and numbers:
  *
@@ -4622,6 +4623,7 @@ int ttmm_corpus_set_embeddings(ttmm_corpus *c, const real *rows, size_t dim, ttm
 /* An object's children are key, value, key, value ... */
 typedef struct {
     char type;         /* { [ " 0 (a number) t f n */
+    int object;        /* of a key: whose it is */
     size_t start, end; /* in the text; a string's with its quotes */
     int next, child;   /* the next sibling and the first child, -1: none */
 } json_node;
@@ -4633,21 +4635,31 @@ typedef struct {
     json_node *node;       /* [n], room for more; the root is node 0, an object */
     size_t room;
     int n;
+    int *key; /* [key_room] hash table of all keys by object and text; 0: empty */
+    size_t key_room;
 } json;
 
 static void json_close(json *j)
 {
     free(j->text);
     free(j->node);
-    j->text = NULL, j->node = NULL;
+    free(j->key);
+    j->text = NULL, j->node = NULL, j->key = NULL;
 }
 
 static void json_blank(json *j) { j->at += strspn(j->text + j->at, " \t\r\n"); }
 
-/* Four hexadecimal digits. 0: they are not there. */
+/* Four hexadecimal digits. 0: they are not there. (sscanf may look for the end of the whole text first.) */
 static int json_hex(const char *p, unsigned *code)
 {
-    return strspn(p, "0123456789abcdefABCDEF") >= 4 && sscanf(p, "%4x", code) == 1;
+    static const char digits[] = "0123456789abcdefABCDEF";
+    *code = 0;
+    for (int i = 0; i < 4; i++) {
+        const char *digit = memchr(digits, p[i], sizeof digits - 1);
+        if (digit == NULL) return 0;
+        *code = 16 * *code + (unsigned)(digit - digits) - (digit - digits < 16 ? 0 : 6);
+    }
+    return 1;
 }
 
 /* At the opening quote; leaves j->at after the closing one. Escapes become what they stand for (half a surrogate pair
@@ -4693,7 +4705,7 @@ static int json_value(json *j, int depth)
     j->node = nodes;
     const int self = j->n++;
     const char first = j->text[j->at];
-    nodes[self] = (json_node){first, j->at, 0, -1, -1};
+    nodes[self] = (json_node){first, 0, j->at, 0, -1, -1};
     if (first == '{' || first == '[') {
         const char close = first == '{' ? '}' : ']';
         int last = -1;
@@ -4704,6 +4716,7 @@ static int json_value(json *j, int depth)
             if (key && j->text[j->at] != '"') return -1;
             const int child = json_value(j, depth + 1);
             if (child < 0) return child;
+            if (key) j->node[child].object = self;
             if (last < 0) j->node[self].child = child;
             else j->node[last].next = child;
             last = child;
@@ -4769,41 +4782,49 @@ static size_t table_room(size_t n)
     return room;
 }
 
-/* Whether two strings are the same. */
-static int json_same(const json *j, int a, int b)
+/* FNV-1's multiplier; h: of what stands before s [n]. To be mixed, as the tables here take the lowest bits. */
+static uint64_t hash_bytes(uint64_t h, const char *s, size_t n)
 {
-    const size_t n = j->node[a].end - j->node[a].start;
-    return j->node[b].end - j->node[b].start == n &&
-           memcmp(j->text + j->node[a].start, j->text + j->node[b].start, n) == 0;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
+    return h;
 }
 
-/* No object may have a key twice: its readers differ in which one counts. seen: a hash table of keys, room for those of
- * the largest object. */
-static int json_keys(const json *j, ttmm_error *err)
+/* The place in the table of the object's key of that text, or the empty one where it belongs. With half of the places
+ * empty it is not far from where it is looked for first; where somebody chose keys for which it is, reading would take
+ * time in proportion to the square of their number: NULL. */
+enum { FARTHEST = 1000 };
+static int *json_place(const json *j, int object, const char *text, size_t n)
 {
-    size_t most = 0;
-    int twice = -1;
-    for (int i = 0; i < j->n; i++)
-        if (json_type(j, i) == '{' && json_count(j, i) > most) most = json_count(j, i);
-    int *seen = malloc(table_room(most) * sizeof *seen);
-    if (seen == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its keys", j->path);
-    for (int i = 0; i < j->n && twice < 0; i++) {
-        const size_t room = table_room(json_count(j, i));
-        if (json_type(j, i) != '{') continue;
-        memset(seen, 0, room * sizeof *seen); /* 0, the root, is no key */
-        for (int key = json_child(j, i); key >= 0; key = json_next_key(j, key)) {
-            uint64_t h = 0;
-            for (size_t c = j->node[key].start; c < j->node[key].end; c++) h = 31 * h + (unsigned char)j->text[c];
-            size_t at = (size_t)mix_bits(h) & (room - 1);
-            while (seen[at] && !json_same(j, seen[at], key)) at = (at + 1) & (room - 1);
-            if (seen[at]) twice = key;
-            seen[at] = key;
-        }
+    const size_t first = (size_t)mix_bits(hash_bytes((uint64_t)object + n, text, n));
+    for (size_t i = 0; i < FARTHEST; i++) {
+        int *place = &j->key[(first + i) & (j->key_room - 1)];
+        const json_node *key = &j->node[*place];
+        if (*place == 0 ||
+            (key->object == object && key->end - key->start - 2 == n && memcmp(j->text + key->start + 1, text, n) == 0))
+            return place;
     }
-    free(seen);
+    return NULL;
+}
+
+/* The table. No object may have a key twice: its readers differ in which one counts. */
+static int json_keys(json *j, ttmm_error *err)
+{
+    size_t keys = 0;
     char shown[64];
-    return twice < 0 ? TTMM_OK
-                     : refuse(err, j->path, "has the key %s twice in one object", json_shown(shown, j, twice));
+    for (int i = 0; i < j->n; i++) keys += json_type(j, i) == '{' ? json_count(j, i) : 0;
+    j->key_room = table_room(keys);
+    j->key = calloc(j->key_room, sizeof *j->key);
+    if (j->key == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its keys", j->path);
+    for (int i = 0; i < j->n; i++)
+        for (int key = json_type(j, i) == '{' ? json_child(j, i) : -1; key >= 0; key = json_next_key(j, key)) {
+            const json_node *k = &j->node[key];
+            int *place = json_place(j, i, j->text + k->start + 1, k->end - k->start - 2);
+            if (place == NULL || *place)
+                return refuse(err, j->path, place ? "has the key %s twice in one object" : "has too many keys like %s",
+                              json_shown(shown, j, key));
+            *place = key;
+        }
+    return TTMM_OK;
 }
 
 /* path, text and bytes are there, all else is zero. */
@@ -4839,9 +4860,8 @@ static int json_equal(const json *j, int node, const char *word)
 /* The value of a key, or -1. */
 static int json_key(const json *j, int object, const char *name)
 {
-    for (int key = json_type(j, object) == '{' ? json_child(j, object) : -1; key >= 0; key = json_next_key(j, key))
-        if (json_equal(j, key, name)) return j->node[key].next;
-    return -1;
+    const int *place = json_type(j, object) == '{' ? json_place(j, object, name, strlen(name)) : NULL;
+    return place && *place ? j->node[*place].next : -1;
 }
 
 /* The same; null counts as absent. */
@@ -5365,7 +5385,7 @@ static int read_numbers(safetensors *s, const stored *t, void *data, int as, ttm
     return code;
 }
 
-/* The tensor of that name and shape. */
+/* The tensor of that name and shape, of a type that can be read: so that it is no larger than the file. */
 static int find_shaped(const stored **tensor, safetensors *s, const char *name, size_t rows, size_t cols,
                        ttmm_error *err)
 {
@@ -5375,6 +5395,8 @@ static int find_shaped(const stored **tensor, safetensors *s, const char *name, 
     if (t->dim[0] != rows || t->dim[1] != cols || t->n_dims > 2)
         return refuse(err, s->j.path, "tensor %s is %s, expected [%zu, %zu]", name,
                       strchr(describe(shown, &s->j, t), '['), rows, cols);
+    if (t->dtype == DTYPES)
+        return refuse(err, s->j.path, "tensor %s is %s, a type that is not supported", name, describe(shown, &s->j, t));
     return TTMM_OK;
 }
 
@@ -5500,6 +5522,7 @@ int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, 
     if (t == NULL && s.n == 1) t = &s.tensor[0];
     if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
         code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
+    else if (t->dtype == DTYPES) code = read_numbers(&s, t, NULL, TTMM_REAL, err); /* which says so */
     else {
         *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
         *array = malloc(mul_size(count_of(t), sizeof(real)));
@@ -5740,7 +5763,8 @@ static const char whole_file[] = "model.safetensors", index_file[] = "model.safe
 typedef struct {
     const char *folder;
     json index;
-    int sharded, shard; /* 1; the node of the open file's name, -1: none is */
+    int sharded;
+    const char *file; /* the one that is open in s, of several; NULL: none is */
     safetensors s;
 } checkpoint;
 
@@ -5753,7 +5777,7 @@ static void close_checkpoint(checkpoint *k)
 /* k is to be closed even if this fails. */
 static int open_checkpoint(checkpoint *k, const char *folder, ttmm_error *err)
 {
-    *k = (checkpoint){.folder = folder, .shard = -1};
+    *k = (checkpoint){.folder = folder};
     k->sharded = !ttmm_exists(folder, whole_file) && ttmm_exists(folder, index_file);
     return k->sharded ? json_open(&k->index, folder, index_file, err)
                       : open_safetensors(&k->s, folder, whole_file, err);
@@ -5761,30 +5785,69 @@ static int open_checkpoint(checkpoint *k, const char *folder, ttmm_error *err)
 
 static int has_tensor(const checkpoint *k, const char *name)
 {
-    return k->sharded ? json_find(&k->index, json_find(&k->index, 0, "weight_map"), name) >= 0
+    return k->sharded ? json_type(&k->index, json_find(&k->index, json_find(&k->index, 0, "weight_map"), name)) == '"'
                       : find_tensor(&k->s, name) != NULL;
 }
 
-/* Opens the file of a tensor in k->s, if it is not the one that is open. */
-static int open_shard(checkpoint *k, const char *tensor, ttmm_error *err)
+/* Opens a file of several in k->s, if it is not the one that is open. */
+static int open_shard(checkpoint *k, const char *file, ttmm_error *err)
 {
-    char name[256];
-    const json *index = &k->index;
-    if (!k->sharded) return TTMM_OK;
-    const int node = json_find(index, json_find(index, 0, "weight_map"), tensor);
-    if (json_type(index, node) != '"') return refuse(err, index->path, "weight_map has no file for %s", tensor);
-    if (json_text(name, sizeof name, index, node) >= sizeof name || strpbrk(name, "/\\") != NULL)
-        return refuse(err, index->path, "%s is in %s, expected the name of a file in this folder", tensor, name);
-    if (k->shard >= 0 && json_equal(index, k->shard, name)) return TTMM_OK;
+    if (!k->sharded || (k->file && strcmp(k->file, file) == 0)) return TTMM_OK;
+    if (strpbrk(file, "/\\") != NULL)
+        return refuse(err, k->index.path, "weight_map has %s, expected the name of a file in this folder", file);
     close_safetensors(&k->s);
-    k->shard = node;
-    return open_safetensors(&k->s, k->folder, name, err);
+    k->file = file;
+    return open_safetensors(&k->s, k->folder, file, err);
+}
+
+/* The name that tensor i of a model is stored by: of a tied head and embedding one may stand for both. */
+static const char *stored_name(ttmm_tensor *t, const checkpoint *k, const ttmm_config *c, size_t i)
+{
+    const char *head = tensor_table[TTMM_HEAD].name;
+    *t = ttmm_tensor_at(c, i);
+    return c->tied && t->kind == TTMM_EMBED && !has_tensor(k, t->name) && has_tensor(k, head) ? head : t->name;
+}
+
+/* The tensors of a model in the order in which they are read: file by file, as to open a file again for each of its
+ * tensors would take the square of their number.    *order [n_tensors] is allocated */
+typedef struct {
+    const char *file;
+    size_t tensor;
+} reading;
+
+static int by_file(const void *a, const void *b)
+{
+    const reading *x = a, *y = b;
+    const int order = strcmp(x->file, y->file);
+    return order ? order : (x->tensor > y->tensor) - (x->tensor < y->tensor);
+}
+
+static int reading_order(reading **order, const checkpoint *k, const ttmm_config *c, ttmm_error *err)
+{
+    const size_t n = ttmm_n_tensors(c);
+    const json *index = &k->index;
+    ttmm_tensor t;
+    for (size_t i = 0; i < n; i++) { /* all are there, before there is room for so many */
+        const char *name = stored_name(&t, k, c, i);
+        if (!has_tensor(k, name))
+            return refuse(err, k->sharded ? index->path : k->s.j.path,
+                          k->sharded ? "weight_map has no file for %s" : "tensor %s is missing", name);
+    }
+    if ((*order = malloc(n * sizeof **order)) == NULL)
+        return fail(err, TTMM_NO_ROOM, "out of memory for %zu tensors", n);
+    for (size_t i = 0; i < n; i++) {
+        const char *name = stored_name(&t, k, c, i);
+        const int map = k->sharded ? json_find(index, 0, "weight_map") : -1;
+        (*order)[i] = (reading){map >= 0 ? json_name(index, json_find(index, map, name)) : "", i};
+    }
+    qsort(*order, n, sizeof **order, by_file);
+    return TTMM_OK;
 }
 
 /* *both: whether a folder's checkpoint, if there is one, has both an embedding and a head. */
 static int find_head(int *both, const char *folder, ttmm_error *err)
 {
-    checkpoint k = {.shard = -1};
+    checkpoint k = {0};
     if (!ttmm_exists(folder, whole_file) && !ttmm_exists(folder, index_file)) return *both = 0, TTMM_OK;
     const int code = open_checkpoint(&k, folder, err);
     *both = code == TTMM_OK && has_tensor(&k, tensor_table[TTMM_EMBED].name) &&
@@ -5915,28 +5978,32 @@ static int equal_numbers(ttmm_numbers x, ttmm_numbers y, size_t n)
     return 1;
 }
 
-/* Every tensor of config.json's shape; others are passed over, but not a further layer. Of a tied head and embedding
- * one may stand for both; two that are the same are tied, and two that are not are not, as in transformers'
- * tie_weights. */
-static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, const char *folder, ttmm_error *err)
+/* Every tensor of config.json's shape; others are passed over, but not a further layer. The shapes of all come first,
+ * so that there is room for no more than the files hold. Of a tied head and embedding two that are the same are tied,
+ * and two that are not are not, as in transformers' tie_weights.    *order is to be freed even if this fails */
+static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, reading **order, const char *folder,
+                        ttmm_error *err)
 {
-    const char *embed = tensor_table[TTMM_EMBED].name, *head = tensor_table[TTMM_HEAD].name;
     ttmm_config c;
     ttmm_numbers *view = NULL;
     int says_tied, code = read_config(&c, &says_tied, folder, err);
     if (code) return code;
     code = open_checkpoint(k, folder, err);
-    if (code == TTMM_OK) code = *in_place ? new_mapped_model(m, &view, &c, err) : ttmm_model_new(m, &c, err);
-    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++) {
-        const ttmm_tensor t = ttmm_tensor_at(&c, i);
-        const int swapped = c.tied && t.kind == TTMM_EMBED && !has_tensor(k, embed) && has_tensor(k, head);
-        const char *name = swapped ? head : t.name;
-        const stored *found;
-        code = open_shard(k, name, err);
-        if (code == TTMM_OK) code = find_shaped(&found, &k->s, name, t.rows, t.cols, err);
-        if (code == TTMM_OK && view) code = map_tensor(&view[i], m->files, &k->s, found, err);
-        else if (code == TTMM_OK) code = read_numbers(&k->s, found, m->data + t.offset, TTMM_REAL, err);
-        if (code == TTMM_OK && view && view[i].data == NULL) return *in_place = 0, TTMM_OK;
+    if (code == TTMM_OK) code = reading_order(order, k, &c, err);
+    for (int read = 0; read < 2 && code == TTMM_OK; read++) {
+        if (read) code = *in_place ? new_mapped_model(m, &view, &c, err) : ttmm_model_new(m, &c, err);
+        for (size_t n = 0; code == TTMM_OK && n < ttmm_n_tensors(&c); n++) {
+            const size_t i = (*order)[n].tensor;
+            ttmm_tensor t;
+            const char *name = stored_name(&t, k, &c, i);
+            const stored *found;
+            code = open_shard(k, (*order)[n].file, err);
+            if (code == TTMM_OK) code = find_shaped(&found, &k->s, name, t.rows, t.cols, err);
+            if (code || !read) continue;
+            code = view ? map_tensor(&view[i], m->files, &k->s, found, err)
+                        : read_numbers(&k->s, found, m->data + t.offset, TTMM_REAL, err);
+            if (code == TTMM_OK && view && view[i].data == NULL) return *in_place = 0, TTMM_OK;
+        }
     }
     if (code) return code;
     const size_t n = kind_size(&c, TTMM_HEAD); /* the last tensor: to tie it is to leave it out */
@@ -5953,9 +6020,11 @@ static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, const char 
 static int open_model(ttmm_model *m, int *in_place, const char *folder, ttmm_error *err)
 {
     const int wanted = *in_place;
-    checkpoint k = {.shard = -1};
+    checkpoint k = {0};
     memset(m, 0, sizeof *m);
-    const int code = read_weights(m, in_place, &k, folder, err);
+    reading *order = NULL;
+    const int code = read_weights(m, in_place, &k, &order, folder, err);
+    free(order);
     close_checkpoint(&k);
     if (code || wanted != *in_place) ttmm_model_free(m);
     return code;
@@ -5969,16 +6038,18 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err)
 
 int ttmm_stored_bytes(size_t *bytes, const ttmm_config *c, const char *folder, ttmm_error *err)
 {
-    checkpoint k = {.shard = -1};
+    checkpoint k = {0};
+    reading *order = NULL;
+    ttmm_tensor t;
     *bytes = 0;
     int code = open_checkpoint(&k, folder, err);
+    if (code == TTMM_OK) code = reading_order(&order, &k, c, err);
     for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(c); i++) {
-        const ttmm_tensor t = ttmm_tensor_at(c, i);
-        if (!has_tensor(&k, t.name)) continue; /* an embedding that is stored as the head */
-        code = open_shard(&k, t.name, err);
-        const stored *found = code ? NULL : find_tensor(&k.s, t.name);
+        code = open_shard(&k, order[i].file, err);
+        const stored *found = code ? NULL : find_tensor(&k.s, stored_name(&t, &k, c, order[i].tensor));
         if (found) *bytes = add_size(*bytes, (size_t)(found->end - found->begin));
     }
+    free(order);
     close_checkpoint(&k);
     return code;
 }
@@ -6108,8 +6179,9 @@ static void rename_default(safetensors *s)
 
 /* The ranks of an adapter's matrices that PEFT would use, by the shapes of its tensors; a matrix may have none: 0.
  * Every tensor must be of one of the matrices.    rank [matrices] is zeroed */
-static int read_ranks(int *rank, const safetensors *s, const json *j, int matrices, ttmm_error *err)
+static int read_ranks(int *rank, safetensors *s, const json *j, const ttmm_config *c, ttmm_error *err)
 {
+    const int matrices = c->n_layers * TTMM_MATRICES;
     const int init = json_key(j, 0, "init_lora_weights"),
               drawn = json_type(j, init) == 'f' || json_type(j, init) == 'n';
     char name[2][160], module[96];
@@ -6133,17 +6205,21 @@ static int read_ranks(int *rank, const safetensors *s, const json *j, int matric
         if (R < 1 || R > MOST_RANK || cols != R)
             return refuse(err, s->j.path, "tensor %s has %zu columns, its lora_A %zu rows: expected 1 to %d", name[1],
                           cols, R, MOST_RANK);
+        const size_t in = kind_cols(c, i % TTMM_MATRICES), out = kind_rows(c, i % TTMM_MATRICES);
+        int code = find_shaped(&half[0], s, name[0], R, in, err);
+        if (code == TTMM_OK) code = find_shaped(&half[1], s, name[1], out, R, err);
+        if (code) return code;
         rank[i] = (int)R, used++;
     }
     for (size_t t = 0; t < s->n && known < s->n; t++) { /* one too many: which? */
-        int i = 0, layer = -1;
-        for (; i < 2 * matrices; i++) {
-            adapter_name(name[0], i / 2, i % 2);
+        int layer = -1, of_layer = 2 * TTMM_MATRICES;
+        sscanf(s->tensor[t].name, "base_model.model.model.layers.%9d.", &layer);
+        while (layer >= 0 && layer < matrices / TTMM_MATRICES && --of_layer >= 0) {
+            adapter_name(name[0], layer * TTMM_MATRICES + of_layer / 2, of_layer % 2);
             if (strcmp(s->tensor[t].name, name[0]) == 0) break;
         }
-        if (i < 2 * matrices) continue;
-        if (sscanf(s->tensor[t].name, "base_model.model.model.layers.%9d.", &layer) == 1 &&
-            layer >= matrices / TTMM_MATRICES)
+        if (of_layer >= 0 && of_layer < 2 * TTMM_MATRICES) continue;
+        if (layer >= matrices / TTMM_MATRICES)
             return refuse(err, s->j.path, "tensor %s is of layer %d, the model has layers 0 to %d", s->tensor[t].name,
                           layer, matrices / TTMM_MATRICES - 1);
         return refuse(err, s->j.path, "tensor %s is not a LoRA matrix of q, k, v, o, gate, up or down",
@@ -6257,7 +6333,7 @@ static int read_adapter_matrix(ttmm_lora *l, int *in_place, int i, const adapter
         code = find_shaped(&found, s, half.name, half.rows, half.cols, err);
         if (code == TTMM_OK && *in_place) code = map_tensor(view, l->files, s, found, err);
         else if (code == TTMM_OK) code = read_numbers(s, found, (real *)half.data, TTMM_REAL, err);
-        if (code == TTMM_OK && *in_place && view->data == NULL) *in_place = 0;
+        if (code == TTMM_OK && *in_place && view->data == NULL) return *in_place = 0, TTMM_OK;
     }
     return code;
 }
@@ -6276,7 +6352,7 @@ static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const ch
     if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
     if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
     if (code == TTMM_OK) rename_default(&s);
-    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, matrices, err);
+    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, c, err);
     if (code == TTMM_OK)
         code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : place_lora(l, c, rank, 0, a.alpha, NULL, 0, err);
     for (int i = 0; i < matrices && code == TTMM_OK && wanted == *in_place; i++)
@@ -6357,7 +6433,7 @@ static int read_corpus_sizes(ttmm_corpus *c, safetensors *s, size_t *name_bytes,
     size_t count[4] = {0};
     for (size_t i = 0; i < 4; i++) {
         const stored *t = find_tensor(s, needed[i]);
-        if (t == NULL || t->dim[0] < 1 || t->n_dims != 1)
+        if (t == NULL || t->dtype == DTYPES || t->dim[0] < 1 || t->n_dims != 1)
             return refuse(err, s->j.path, "tensor %s is missing or not a list", needed[i]);
         count[i] = t->dim[0];
     }
@@ -6386,7 +6462,7 @@ static int map_embeddings(real **at, ttmm_corpus *c, const safetensors *s, const
 
 /* Sizes, then room, then everything by the list that it was written by, then whether it fits together. */
 enum { READ, MAP, LEAVE };
-static int read_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedded, ttmm_error *err)
+static int open_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedded, ttmm_error *err)
 {
     safetensors s;
     stored tensor[CORPUS_TENSORS];
@@ -6537,12 +6613,12 @@ int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int ty
 
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
 {
-    return read_corpus(c, folder, vocab, READ, err);
+    return open_corpus(c, folder, vocab, READ, err);
 }
 
 int ttmm_corpus_open(ttmm_corpus *c, const char *folder, int vocab, int embeddings, ttmm_error *err)
 {
-    return read_corpus(c, folder, vocab, embeddings ? MAP : LEAVE, err);
+    return open_corpus(c, folder, vocab, embeddings ? MAP : LEAVE, err);
 }
 
 /* The tensors of a trainer's checkpoint; weights is where they are, or where to read them to. */
@@ -6777,6 +6853,22 @@ static uint32_t compose(const unicode *u, uint32_t first, uint32_t second)
     return found ? found->code : 0;
 }
 
+/* Put marks code[0 .. n - 1] in order of their class, those of one class as they came: class by class, of which there
+ * are some 50, so that the time grows with n and not its square.    spare [n] */
+static void sort_marks(const unicode *u, uint32_t *code, size_t n, uint32_t *spare)
+{
+    size_t sorted = 0;
+    for (uint32_t order = 0, after; sorted < n; order = after) {
+        after = UINT32_MAX;
+        for (size_t i = 0; i < n; i++) {
+            const uint32_t class = combining_class(u, code[i]);
+            if (class == order) spare[sorted++] = code[i];
+            else if (class > order && class < after) after = class;
+        }
+    }
+    memcpy(code, spare, n * sizeof *code);
+}
+
 /* Normalisation form C (Unicode Standard Annex 15): decompose, put combining marks in order of their class, compose
  * what can be. A text with nothing from U+0300 on is in it already: then *out [*length] is the text itself, else
  * allocated; NULL: no memory. */
@@ -6787,19 +6879,18 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
     while (i < n && s[i] < 0xcc) i++; /* U+0300 and all after it begin with this byte or a higher one */
     *out = (char *)text, *length = n;
     if (i == n) return;
-    uint32_t *code = malloc(mul_size(mul_size(2, n) + 4, sizeof *code)); /* 2 bytes give up to 3, 3 bytes up to 4 */
+    uint32_t *code = malloc(mul_size(mul_size(3, n) + 4, sizeof *code)); /* 2 bytes give up to 3; and spare */
     if ((*out = (char *)code) == NULL) return;
     for (i = 0; i < n; i += bytes) {
         const uint32_t c = utf8_get(s + i, n - i, &bytes);
         codes = (size_t)(decompose(u, code + codes, c) - code);
     }
     size_t starter = SIZE_MAX, kept = 0;
-    for (i = 1; i < codes; i++) { /* insertion sort among the marks after a starter */
-        const uint32_t c = code[i], order = combining_class(u, c);
-        size_t j = i;
-        for (; order > 0 && j > 0 && combining_class(u, code[j - 1]) > order; j--) code[j] = code[j - 1];
-        code[j] = c;
+    for (size_t marks; (i = starter + 1) < codes; starter += marks + 1) { /* those after each starter */
+        for (marks = 0; i + marks < codes && combining_class(u, code[i + marks]) > 0;) marks++;
+        if (marks > 1) sort_marks(u, code + i, marks, code + codes);
     }
+    starter = SIZE_MAX;
     uint32_t last = 0; /* order of the last mark kept after the starter; 0: none */
     for (i = 0; i < codes; i++) {
         const uint32_t order = combining_class(u, code[i]);
@@ -6846,11 +6937,14 @@ struct ttmm_tokenizer {
     size_t *length;                         /* [n]; 0: there is no such token */
     char *special;                          /* [n] SPECIAL: is no text; RAW: its name stands for no bytes */
     int byte[256], unknown, fuse;           /* the token of each byte; of those without one, -1: none; fuse_unk */
-    int *word;                              /* [word_room] hash table of tokens by their text, -1: empty */
+    int *word;                              /* [word_room] hash table of tokens by RAW and text, -1: empty */
     merge_rule *merge;                      /* [merge_room] hash table by left and right */
     size_t word_room, merge_room, n_merges; /* rooms are powers of 2 */
+    size_t n_words;                         /* in the vocabulary, without added tokens */
     added_token *added;
-    size_t n_added;
+    size_t n_added, longest; /* bytes */
+    int *place;              /* [place_room] hash table: of those of one text and `normalised` the first, plus 1 */
+    size_t place_room;
     unsigned char begins[256];                                      /* whether an added token begins with that byte */
     int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
     unicode unicode;
@@ -6861,23 +6955,16 @@ void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer)
     if (tokenizer) TTMM_FREE(tokenizer->block);
 }
 
-/* FNV-1's multiplier, mixed at the end: the tables below take the lowest bits. */
-static uint64_t hash_bytes(const char *s, size_t n)
+/* The place in the table of the token with that text, or the empty one where it belongs. raw: RAW or 0. */
+static int *find_token(const ttmm_tokenizer *tok, const char *s, size_t n, int raw)
 {
-    uint64_t h = n;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
-    return mix_bits(h);
-}
-
-/* The place in the table of the token with that text, or the empty one where it belongs. */
-static int *find_word(const ttmm_tokenizer *tok, const char *s, size_t n)
-{
-    size_t i = (size_t)hash_bytes(s, n) & (tok->word_room - 1);
-    while (tok->word[i] >= 0 &&
-           !(tok->length[tok->word[i]] == n && memcmp(tok->text + tok->at[tok->word[i]], s, n) == 0))
-        i = (i + 1) & (tok->word_room - 1);
+    size_t i = (size_t)mix_bits(hash_bytes(n, s, n)) & (tok->word_room - 1);
+    for (int t; (t = tok->word[i]) >= 0; i = (i + 1) & (tok->word_room - 1))
+        if (tok->length[t] == n && (tok->special[t] & RAW) == raw && memcmp(tok->text + tok->at[t], s, n) == 0) break;
     return &tok->word[i];
 }
+
+static int *find_word(const ttmm_tokenizer *tok, const char *s, size_t n) { return find_token(tok, s, n, 0); }
 
 /* The same of the merge of two tokens. */
 static merge_rule *find_merge(const ttmm_tokenizer *tok, int left, int right)
@@ -7068,15 +7155,28 @@ static void encode_words(encoder *e, int step, const char *text, size_t n)
         }
 }
 
+/* The place in the table of the added token that is looked for as s [n], with that hash, or the empty one where it
+ * belongs. */
+static int *find_added(const ttmm_tokenizer *tok, uint64_t hash, const char *s, size_t n, int normalised)
+{
+    size_t i = (size_t)mix_bits(hash + (uint64_t)normalised) & (tok->place_room - 1);
+    for (const added_token *a; tok->place[i]; i = (i + 1) & (tok->place_room - 1)) {
+        a = &tok->added[tok->place[i] - 1];
+        if (a->length == n && a->normalised == normalised && memcmp(a->text, s, n) == 0) break;
+    }
+    return &tok->place[i];
+}
+
 /* The longest added token that text [n], n > 0, begins with, or NULL. */
 static const added_token *added_at(const ttmm_tokenizer *tok, const char *text, size_t n, int normalised)
 {
     const added_token *found = NULL;
-    if (!tok->begins[(unsigned char)*text]) return NULL;
-    for (const added_token *a = tok->added; a < tok->added + tok->n_added; a++)
-        if (a->normalised == normalised && a->length <= n && (found == NULL || a->length > found->length) &&
-            memcmp(a->text, text, a->length) == 0)
-            found = a;
+    uint64_t hash = 0;
+    for (size_t i = 0; i < n && i < tok->longest && tok->begins[(unsigned char)*text]; i++) {
+        hash = hash_bytes(hash, text + i, 1);
+        const int place = *find_added(tok, hash, text, i + 1, normalised);
+        if (place) found = &tok->added[place - 1];
+    }
     return found;
 }
 
@@ -7371,6 +7471,7 @@ static void lay_out_tokenizer(ttmm_tokenizer *tok, size_t text_bytes, arena *a)
     tok->word = take(a, tok->word_room, sizeof *tok->word);
     tok->merge = take(a, tok->merge_room, sizeof *tok->merge);
     tok->added = take(a, tok->n_added, sizeof *tok->added);
+    tok->place = take(a, tok->place_room, sizeof *tok->place);
     lay_out_unicode(&tok->unicode, a);
 }
 
@@ -7396,8 +7497,8 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
         if (id < 0) return id;
         char *text = tok->text + *used;
         tok->at[id] = *used, tok->length[id] = json_text(text, j->bytes, j, i);
-        if (name_to_bytes(text, &tok->length[id])) *find_word(tok, text, tok->length[id]) = id;
-        else tok->special[id] = RAW;
+        if (!name_to_bytes(text, &tok->length[id])) tok->special[id] = RAW;
+        *find_token(tok, text, tok->length[id], tok->special[id]) = id;
         *used += tok->length[id];
     }
     for (int b = 0; b < 256; b++) {
@@ -7417,10 +7518,8 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
 static int find_name(const ttmm_tokenizer *tok, const char *name, size_t n, char *scratch)
 {
     size_t length = n;
-    if (name_to_bytes(memcpy(scratch, name, n), &length)) return *find_word(tok, scratch, length);
-    for (size_t t = 0; t < tok->n; t++)
-        if (tok->special[t] & RAW && tok->length[t] == n && memcmp(tok->text + tok->at[t], name, n) == 0) return (int)t;
-    return -1;
+    const int raw = name_to_bytes(memcpy(scratch, name, n), &length) ? 0 : RAW;
+    return *find_token(tok, scratch, length, raw);
 }
 
 /* Whether it takes more than its own characters from a text, or not every time: not supported. */
@@ -7429,13 +7528,14 @@ static int is_unusual(const json *j, int node)
     return json_true(j, node, "lstrip") || json_true(j, node, "rstrip") || json_true(j, node, "single_word");
 }
 
-/* What is looked for in a text from now on; it stands in tok->text. */
-static added_token *add_token(ttmm_tokenizer *tok, const char *text, size_t n, int normalised, const char *why)
+/* What is looked for in a text from now on; it stands in tok->text. token -1: a text with it is refused. */
+static void add_token(ttmm_tokenizer *tok, added_token a)
 {
-    added_token *a = &tok->added[tok->n_added++];
-    *a = (added_token){text, n, -1, normalised, why};
-    tok->begins[(unsigned char)text[0]] = 1;
-    return a;
+    tok->added[tok->n_added++] = a;
+    int *place = find_added(tok, hash_bytes(0, a.text, a.length), a.text, a.length, a.normalised);
+    if (*place == 0) *place = (int)tok->n_added;
+    if (a.length > tok->longest) tok->longest = a.length;
+    tok->begins[(unsigned char)a.text[0]] = 1;
 }
 
 /* An added token stands for its content as it is spelled; what is looked for in a text may be its NFC. Its id is what
@@ -7443,31 +7543,33 @@ static added_token *add_token(ttmm_tokenizer *tok, const char *text, size_t n, i
  * there are. *next: the largest id of an added token so far, plus 1. */
 static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const json *j, int node, ttmm_error *err)
 {
-    const int content = json_find(j, node, "content");
-    const size_t size = json_count(j, json_find(j, json_find(j, 0, "model"), "vocab"));
+    const int content = json_find(j, node, "content"), normalised = json_true(j, node, "normalized");
     if (json_type(j, content) != '"') return json_refuse(j, "the content of an added token", content, "a text", err);
     char *text = tok->text + *used;
     const size_t n = json_text(text, j->bytes, j, content);
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
-    added_token *a = add_token(tok, form, n, json_true(j, node, "normalized"), NULL);
-    if (is_unusual(j, node)) a->why = "tokenizer.json sets lstrip, rstrip or single_word for it";
+    added_token a = {form, n, -1, normalised, NULL};
+    if (is_unusual(j, node)) a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
     const int known = find_name(tok, text, n, text + 2 * n);
-    const size_t id = known >= 0 ? (size_t)known : *next > size ? *next : size;
+    const size_t id = known >= 0 ? (size_t)known : *next > tok->n_words ? *next : tok->n_words;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
     *next = id + 1 > *next ? id + 1 : *next;
-    a->token = (int)id;
-    if (a->normalised && tok->nfc) normalise_text(&form, &a->length, &tok->unicode, a->text, n);
+    a.token = (int)id;
+    if (normalised && tok->nfc) normalise_text(&form, &a.length, &tok->unicode, a.text, n);
     if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
-    if (form != a->text) {
-        memcpy(text + n, form, a->length);
+    if (form != a.text) {
+        memcpy(text + n, form, a.length);
         free(form);
     }
-    tok->begins[(unsigned char)a->text[0]] = 1;
+    add_token(tok, a);
     tok->at[id] = *used, tok->length[id] = n;
     tok->special[id] = (char)(json_true(j, node, "special") ? SPECIAL : 0);
-    if (!name_to_bytes(text, &tok->length[id])) tok->special[id] |= RAW;
-    *used += n + a->length;
+    if (!name_to_bytes(text, &tok->length[id])) {
+        tok->special[id] |= RAW;
+        *find_token(tok, text, n, RAW) = (int)id;
+    }
+    *used += n + a.length;
     return TTMM_OK;
 }
 
@@ -7479,8 +7581,11 @@ static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int con
     const size_t n = json_text(text, j->bytes, j, content);
     const int special = json_true(j, flags, "special"), normalised = json_find(j, flags, "normalized");
     if (n == 0) return;
-    for (added_token *a = tok->added; a < tok->added + tok->n_added; a++) {
-        if (a->length != n || memcmp(a->text, text, n) != 0) continue;
+    const uint64_t hash = hash_bytes(0, text, n);
+    const int place[2] = {*find_added(tok, hash, text, n, 0), *find_added(tok, hash, text, n, 1)};
+    const int first = place[0] && (place[1] == 0 || place[0] < place[1]) ? place[0] : place[1];
+    if (first) {
+        added_token *a = &tok->added[first - 1];
         if (flags < 0 || a->token < 0) return;
         if (special) tok->special[a->token] |= SPECIAL;
         if (is_unusual(j, flags) || (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
@@ -7490,7 +7595,8 @@ static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int con
     const int known = find_name(tok, text, n, text + n);
     if (known >= 0) tok->special[known] |= SPECIAL;
     for (int normal = 0; normal < 2; normal++)
-        add_token(tok, text, n, normal, "tokenizer.json has no such added token, but a file beside it");
+        add_token(tok,
+                  (added_token){text, n, -1, normal, "tokenizer.json has no such added token, but a file beside it"});
     *used += n;
 }
 
@@ -7597,12 +7703,18 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
 {
     const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
     const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
-    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .vocab = c->vocab, .n = (size_t)c->vocab};
+    ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .vocab = c->vocab};
     int code = check_tokenizer(j, err);
     if (code) return code;
-    like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
-    if (like.n < json_count(j, vocab) + like.n_added) like.n = json_count(j, vocab) + like.n_added;
-    like.word_room = table_room(json_count(j, vocab)), like.merge_room = table_room(like.n_merges);
+    like.n_words = json_count(j, vocab), like.n_added = json_count(j, added), like.n_merges = json_count(j, merges);
+    const size_t least = like.n_words + like.n_added, most = (size_t)c->vocab > least ? (size_t)c->vocab : least;
+    like.n = least; /* there may be more, if their ids are larger: as many as these need */
+    for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
+        uint64_t id;
+        if (json_integer(j, j->node[i].next, &id) && id < most && id + 1 + like.n_added > like.n)
+            like.n = (size_t)id + 1 + like.n_added < most ? (size_t)id + 1 + like.n_added : most;
+    }
+    like.word_room = table_room(least), like.merge_room = table_room(like.n_merges);
     like.ignore_merges = json_true(j, model, "ignore_merges");
     /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
     size_t text_bytes = mul_size(4, j->bytes), used = 0, next = 0;
@@ -7612,6 +7724,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     }
     arena a = {0};
     take(&a, 1, sizeof like);
+    like.place_room = table_room(like.n_added);
     lay_out_tokenizer(&like, text_bytes, &a);
     if ((code = allocate(&a, &like.block, "the tokenizer", err)) != TTMM_OK) return code;
     ttmm_tokenizer *tok = *tokenizer = take(&a, 1, sizeof *tok);
@@ -7735,7 +7848,7 @@ static ttmm_difference tensors_of(const safetensors *sa, const stored *a, const 
     d.name = a ? a->name : b->name;
     if (a) describe(d.shape[0], &sa->j, a);
     if (b) describe(d.shape[1], &sb->j, b);
-    if (a && a->n_dims > 1) d.cols = a->dim[a->n_dims - 1];
+    if (a && a->n_dims > 1 && a->n_dims <= MOST_DIMS) d.cols = a->dim[a->n_dims - 1];
     d.integers = a && sort_of(a);
     if (a == NULL) d.verdict = TTMM_EXTRA;
     else if (b == NULL) d.verdict = TTMM_MISSING;

@@ -9,16 +9,18 @@
 #     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
 #
 # What it can use (Debian): apt-get install --no-install-recommends gcc clang libc6-dev libomp-dev libclang-rt-14-dev \
-#     tcc pcc musl-tools gcc-i686-linux-gnu gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf gcc-riscv64-linux-gnu \
-#     gcc-s390x-linux-gnu gcc-powerpc64-linux-gnu libc6-dev-i386-cross libc6-dev-arm64-cross libc6-dev-armhf-cross \
-#     libc6-dev-riscv64-cross libc6-dev-s390x-cross libc6-dev-ppc64-cross qemu-user-static \
-#     gcc-mingw-w64-x86-64-win32 gcc-mingw-w64-i686-win32 wine wine64 lld wasi-libc libclang-rt-14-dev-wasm32 nodejs
+#     gcc-11 clang-19 tcc pcc musl-tools qemu-user-static gcc-mingw-w64-x86-64-win32 gcc-mingw-w64-i686-win32 wine \
+#     wine64 lld wasi-libc libclang-rt-14-dev-wasm32 nodejs \
+#     gcc-{i686,aarch64,riscv64,s390x,powerpc64,powerpc,sparc64,mips,mipsel,hppa}-linux-gnu gcc-mips64-linux-gnuabi64 \
+#     gcc-arm-linux-gnueabihf gcc-arm-linux-gnueabi \
+#     libc6-dev-{i386,arm64,riscv64,s390x,ppc64,powerpc,sparc64,mips,mipsel,hppa,mips64,armhf,armel}-cross
 mode=${1:-all}
 B=test/build/bits
 passed=0
 failed=0
 skipped=0
 mkdir -p $B
+rm -f "$B/same in "*
 printf '#include <stdlib.h>\nint main(void) { return 3; }\n' > $B/probe.c
 export WINEPREFIX="${WINEPREFIX:-$(pwd)/$B/wine}" WINEDEBUG=-all
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMP_DYNAMIC=false
@@ -32,10 +34,13 @@ package() { # what to install for a compiler or an emulator
     case $1 in
     i686-linux-*) echo gcc-i686-linux-gnu libc6-dev-i386-cross ;;
     aarch64-*) echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
-    arm-*) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
+    arm-*hf-*) echo gcc-arm-linux-gnueabihf libc6-dev-armhf-cross ;;
+    arm-*) echo gcc-arm-linux-gnueabi libc6-dev-armel-cross ;;
     riscv64-*) echo gcc-riscv64-linux-gnu libc6-dev-riscv64-cross ;;
     s390x-*) echo gcc-s390x-linux-gnu libc6-dev-s390x-cross ;;
     powerpc64-*) echo gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross ;;
+    mips64-*) echo gcc-mips64-linux-gnuabi64 libc6-dev-mips64-cross ;;
+    powerpc-* | sparc64-* | mips-* | mipsel-* | hppa-*) echo gcc-"${1%%-*}"-linux-gnu libc6-dev-"${1%%-*}"-cross ;;
     x86_64-w64-*) echo gcc-mingw-w64-x86-64-win32 ;;
     i686-w64-*) echo gcc-mingw-w64-i686-win32 ;;
     wine) echo wine wine64 ;;
@@ -116,6 +121,7 @@ same() {
     threads=$3
     emulator=$4
     shift 4
+    before=$failed
     there "$name" "$emulator" "$@" || return
     for precision in $precisions; do
         seconds=-
@@ -132,6 +138,8 @@ same() {
             line "$name" "$precision" "$(version "$1")" - "$verdict"
         fi
     done
+    [ $failed = $before ] || return
+    case $name in "$1"*) echo "$1 $(version "$1")" ;; *) echo "$name" ;; esac >> "$B/same in $precisions"
 }
 
 # refused NAME COMPILER FLAGS: must not compile, with a sentence that says why
@@ -201,6 +209,9 @@ else
         same "$cc -O3 -march=native, OpenMP" "f32 f64" "1 2 3 8" "" $cc -O3 -march=native -fopenmp $GNU
         same "$cc -O1, sanitizers" "f32 f64" 1 "" $cc -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all $GNU
     done
+    for cc in gcc-11 clang-19; do
+        for level in -O2 "-O3 -march=native"; do same "$cc $level" "f32 f64" 1 "" $cc $level $GNU; done
+    done
     same "musl-gcc -static -O2" "f32 f64" 1 "" musl-gcc $CROSS
     same "tcc" "f32 f64" 1 "" tcc -std=c99
     same "pcc -O2" "f32 f64" 1 "" pcc -O2 -std=c99
@@ -210,6 +221,13 @@ else
     same "riscv64" f32 1 qemu-riscv64-static riscv64-linux-gnu-gcc $CROSS
     same "s390x, big endian" "f32 f64" 1 qemu-s390x-static s390x-linux-gnu-gcc -fexcess-precision=fast $CROSS
     same "ppc64, big endian" f32 1 qemu-ppc64-static powerpc64-linux-gnu-gcc $CROSS
+    same "ppc, 32 bits, big endian" f32 1 qemu-ppc-static powerpc-linux-gnu-gcc $CROSS
+    same "sparc64, big endian" f32 1 qemu-sparc64-static sparc64-linux-gnu-gcc $CROSS
+    same "mips, 32 bits, big endian" f32 1 qemu-mips-static mips-linux-gnu-gcc $CROSS
+    same "mipsel, 32 bits" f32 1 qemu-mipsel-static mipsel-linux-gnu-gcc $CROSS
+    same "mips64, big endian" f32 1 qemu-mips64-static mips64-linux-gnuabi64-gcc $CROSS
+    same "hppa, 32 bits, big endian" f32 1 qemu-hppa-static hppa-linux-gnu-gcc $CROSS
+    same "armel, soft float" f32 1 qemu-arm-static arm-linux-gnueabi-gcc $CROSS
     same "Windows x64, OpenMP" "f32 f64" "1 3" wine x86_64-w64-mingw32-gcc -fopenmp $CROSS
     same "Windows x86, SSE2" "f32 f64" 1 wine i686-w64-mingw32-gcc -msse2 -mfpmath=sse $CROSS
     same "wasm32" "f32 f64" 1 test/wasi.mjs clang $WASM
@@ -253,6 +271,9 @@ make -n CC=$B/refuses CONTRACT= run > $B/log 2>&1 || verdict="FAILED: CONTRACT= 
 case $verdict in refused*) pass ;; *) failed=$((failed + 1)) ;; esac
 line "$name" - - - "$verdict"
 
+for p in f32 "f32 f64"; do # what README.md and RESULTS.md list
+    [ ! -f "$B/same in $p" ] || echo "the same bits in $p: $(sort -u "$B/same in $p" | paste -sd '|' - | sed 's/|/; /g')"
+done
 echo "$skipped skipped"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed != 0 ]

@@ -471,6 +471,39 @@ if wait $other && grep -q "^expert 0 of 0-2: another train is at work on it, wai
 else fail "who waits for one that is killed does not go on: $(tail -n 1 "$T/err")"; fi
 if diff -r "$T/alone" "$T/ten"; then ok; else fail "after a killed one the folder is another"; fi
 
+# Killed at any moment, a folder that nobody may write in, one that disappears.
+if [ -z "$ELSEWHERE" ]; then
+for pause in 0.02 0.05 0.1 0.15 0.2 0.3 0.4 0.6 0.8 1; do
+    ./train all "$T/killed" "$T/cookbook.txt" "$T/c.txt" $SMALL --quiet &
+    pid=$!
+    sleep $pause
+    kill -KILL $pid 2> "$T/log"
+    wait $pid 2> "$T/log"
+done
+expect 0 "" ./train all "$T/killed" "$T/cookbook.txt" "$T/c.txt" $SMALL
+if diff -r "$T/m" "$T/killed"; then ok; else fail "killed and gone on with left another folder"; fi
+nobody= # the superuser may write everywhere
+[ "$(id -u)" != 0 ] || nobody="setpriv --reuid 65534 --regid 65534 --clear-groups"
+if $nobody test -x train -a -r "$T/killed/config.json" 2> "$T/log"; then
+    rm "$T/killed/train.lock" && chmod -R a+rX,a-w "$T/killed"
+    expect 0 "done before" $nobody ./train all "$T/killed" "$T/cookbook.txt" "$T/c.txt" $SMALL
+    expect 4 "cannot be" $nobody ./train all "$T/killed/m" "$T/c.txt" --steps 1
+    chmod u+w "$T/killed" && mv "$T/killed/experts" "$T/experts" && chmod a-w "$T/killed"
+    expect 4 "cannot be" $nobody ./train experts "$T/killed" --rank 2 --epochs 1
+    chmod u+w "$T/killed" "$T/experts" && mv "$T/experts" "$T/killed/experts" && touch "$T/killed/train.lock"
+    if diff -r "$T/m" "$T/killed"; then ok; else fail "a folder that is only read is another afterwards"; fi
+    chmod -R u+w "$T/killed"
+fi
+./train all "$T/gone" "$T/cookbook.txt" "$T/c.txt" $SMALL --epochs 20 2> "$T/log" &
+pid=$!
+while kill -0 $pid 2> /dev/null && ! grep -q "^experts" "$T/log"; do sleep 0.02; done
+rm -rf "$T/gone" 2> "$T/err"
+wait $pid
+code=$?
+if [ $code -ge 3 ] && [ $code -le 4 ] && tail -n 1 "$T/log" | grep -q "cannot be"; then ok
+else fail "a folder that disappears: expected exit code 3 or 4, found $code: $(tail -n 1 "$T/log")"; fi
+fi
+
 # a corpus of ids: the same as that of its text, where a tokenizer tells the text; else routed by the ids alone
 mkdir -p "$T/as-text" "$T/as-ids"
 for f in cookbook c; do expect 0 "" ./run tokenize "$T/bare" --file "$T/$f.txt" -o "$T/as-ids/$f.ids"; done
@@ -528,10 +561,6 @@ if [ -z "$ELSEWHERE" ]; then
 fi
 expect 4 "nowhere/table.tsv: cannot be written" ./train all "$T/x" "$T/c.txt" --tsv "$T/nowhere/table.tsv"
 expect 4 "nowhere/table.tsv: cannot be written" ./run eval "$T/m" "$T/c.txt" --tsv "$T/nowhere/table.tsv"
-if [ "$(id -u)" != 0 ]; then
-    mkdir -p "$T/locked" && chmod 500 "$T/locked"
-    expect 4 "cannot be" ./train all "$T/locked/m" "$T/c.txt" --steps 1
-fi
 expect 4 "cannot be made" ./train base "$T/c.txt/m" "$T/c.txt" --steps 1
 expect 4 "out of memory" ./train base "$T/x" "$T/c.txt" --dim 65536 --heads 1024 --layers 1024 --intermediate 1048576 --steps 1
 

@@ -304,7 +304,7 @@ static uint64_t contents(const char *path) /* a fingerprint; 0: no such file */
     size_t n;
     ttmm_error none;
     if (read_whole_file(&text, &n, path, &none) != TTMM_OK) return 0;
-    const uint64_t h = hash_bytes(text, n);
+    const uint64_t h = hash_bytes(n, text, n);
     free(text);
     return h;
 }

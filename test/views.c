@@ -203,29 +203,35 @@ static void mapped(void)
         }
 }
 
+/* A file's header becomes one blank longer: no number lies as it needs to. */
+static void shift(const char *name)
+{
+    static char all[400000];
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    const size_t n = f ? fread(all, 1, sizeof all, f) : 0, length = n ? (size_t)load_bytes((unsigned char *)all, 8) : 0;
+    if (f) fclose(f);
+    store_bytes((unsigned char *)all, length + 1, 8);
+    f = fopen(path, "wb");
+    CHECK(f && fwrite(all, 1, 8 + length, f) == 8 + length && fputc(' ', f) == ' ' &&
+          fwrite(all + 8 + length, 1, n - 8 - length, f) == n - 8 - length && fclose(f) == 0);
+}
+
 /* Where tensors do not lie as their numbers need it, they are read instead. */
 static void misaligned(void)
 {
-    char path[100], bytes[20000];
-    ttmm_model m, read, opened;
+    ttmm_model m, opened;
+    ttmm_lora l, lopened;
     draw(&m, &shapes[1], TTMM_F32);
-    must(ttmm_model_write(&m, folder, TTMM_F32, "", &err));
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    FILE *f = fopen(path, "rb"), *to;
-    static char all[400000];
-    const size_t n = fread(all, 1, sizeof all, f);
-    fclose(f);
-    size_t length = 0;
-    for (int i = 7; i >= 0; i--) length = length << 8 | (unsigned char)all[i];
-    snprintf(bytes, sizeof bytes, "%.*s ", (int)length, all + 8); /* one blank more */
-    all[0] = (char)(all[0] + 1);
-    to = fopen(path, "wb");
-    fwrite(all, 1, 8, to), fwrite(bytes, 1, length + 1, to), fwrite(all + 8 + length, 1, n - 8 - length, to);
-    fclose(to);
-    must(ttmm_model_read(&read, folder, &err)), must(ttmm_model_open(&opened, folder, &err));
-    CHECK(opened.view == NULL);
-    SAME(read.data, opened.data, m.n);
-    ttmm_model_free(&m), ttmm_model_free(&read), ttmm_model_free(&opened);
+    must(ttmm_lora_new(&l, &m.config, 3, 6, &err)), test_fill(l.data, l.n, "adapter", 1);
+    must(ttmm_model_write(&m, folder, TTMM_REAL, "", &err)), must(ttmm_lora_write(&l, folder, "", &err));
+    shift("model.safetensors"), shift("adapter_model.safetensors");
+    must(ttmm_model_open(&opened, folder, &err)), must(ttmm_lora_open(&lopened, &m.config, folder, &err));
+    CHECK(opened.view == NULL && lopened.n == l.n);
+    SAME(m.data, opened.data, m.n);
+    SAME(l.data, lopened.data, l.n);
+    ttmm_model_free(&m), ttmm_model_free(&opened), ttmm_lora_free(&l), ttmm_lora_free(&lopened);
 }
 
 static void refused(void)
