@@ -4849,6 +4849,19 @@ static int json_open(json *j, const char *folder, const char *name, ttmm_error *
     return code ? code : json_parse(j, err);
 }
 
+/* The same of a file in memory: of a copy, as escapes are resolved in it. */
+static int json_of(json *j, const ttmm_file *file, ttmm_error *err)
+{
+    memset(j, 0, sizeof *j);
+    const int code = join_path(j->path, NULL, file->name, err);
+    if (code) return code;
+    j->text = file->bytes < SIZE_MAX ? malloc(file->bytes + 1) : NULL;
+    if (j->text == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for a copy", j->path);
+    memcpy(j->text, file->data, file->bytes);
+    j->text[j->bytes = file->bytes] = 0;
+    return json_parse(j, err);
+}
+
 /* Whether a node is that string. */
 static int json_equal(const json *j, int node, const char *word)
 {
@@ -5158,8 +5171,10 @@ static int write_safetensors(const char *folder, const char *name, const stored 
 
 /* A safetensors file open for reading. */
 typedef struct {
-    json j; /* the header, and the file's path */
-    FILE *f;
+    json j;                 /* the header, and the file's path */
+    FILE *f;                /* or NULL: it is in memory, */
+    const char *data;       /* there, */
+    uint64_t bytes, at;     /* read up to `at` */
     stored *tensor;         /* [n] in the header's order */
     const stored **by_name; /* [n] for find_tensor */
     size_t n;
@@ -5234,28 +5249,52 @@ static int read_entry(json *j, int key, stored *t, ttmm_error *err)
     return TTMM_OK;
 }
 
-/* Open the file of that path and parse its header. *data: how many bytes are after it. */
+/* The next n bytes; 0: they are not there, or cannot be read. */
+static int next_bytes(safetensors *s, void *to, size_t n)
+{
+    if (s->f) return fread(to, 1, n, s->f) == n;
+    if (s->at > s->bytes || n > s->bytes - s->at) return 0;
+    memcpy(to, s->data + s->at, n);
+    s->at += n;
+    return 1;
+}
+
+static int seek_to(safetensors *s, uint64_t at)
+{
+    return s->at = at, s->f == NULL || seek_file(s->f, at, SEEK_SET) == 0;
+}
+
+/* Open the file of that path: its size. */
+static int open_sized(safetensors *s, ttmm_error *err)
+{
+    const char *path = s->j.path;
+    s->f = ttmm_open(path, "rb");
+    if (s->f == NULL) return refuse(err, path, "cannot be opened: %s", reason(errno));
+    const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
+    if (size < 0 || size == INT64_MAX || !seek_to(s, 0))
+        return refuse(err, path, "is not a regular file"); /* a folder */
+    s->bytes = (uint64_t)size;
+    return TTMM_OK;
+}
+
+/* Parse its header. *data: how many bytes are after it. */
 enum { MOST_HEADER = 100000000 }; /* as the safetensors library has it */
 static int read_header(safetensors *s, uint64_t *data, ttmm_error *err)
 {
     unsigned char first[8];
     json *j = &s->j;
     const char *path = j->path;
-    s->f = ttmm_open(path, "rb");
-    if (s->f == NULL) return refuse(err, path, "cannot be opened: %s", reason(errno));
-    const int64_t size = seek_file(s->f, 0, SEEK_END) == 0 ? tell_file(s->f) : -1;
-    if (size == INT64_MAX) return refuse(err, path, "is not a regular file"); /* a folder */
-    if (size < 8 || seek_file(s->f, 0, SEEK_SET) != 0 || fread(first, 1, 8, s->f) != 8)
-        return refuse(err, path, "is not a safetensors file: it has %lld bytes", (long long)size);
+    const unsigned long long bytes = s->bytes;
+    if (!next_bytes(s, first, 8)) return refuse(err, path, "is not a safetensors file: it has %llu bytes", bytes);
     const uint64_t length = load_bytes(first, 8);
-    if (length > (uint64_t)size - 8 || length > MOST_HEADER)
-        return refuse(err, path, "is not a safetensors file, or cut short: a header of %llu bytes in %lld",
-                      (unsigned long long)length, (long long)size);
-    *data = (uint64_t)size - 8 - length;
+    if (length > s->bytes - 8 || length > MOST_HEADER)
+        return refuse(err, path, "is not a safetensors file, or cut short: a header of %llu bytes in %llu",
+                      (unsigned long long)length, bytes);
+    *data = s->bytes - 8 - length;
     j->bytes = (size_t)length;
     j->text = calloc(j->bytes + 1, 1);
     if (j->text == NULL) return fail(err, TTMM_NO_ROOM, "%s: out of memory for its header", path);
-    if (fread(j->text, 1, j->bytes, s->f) != j->bytes) return refuse(err, path, "its header cannot be read");
+    if (!next_bytes(s, j->text, j->bytes)) return refuse(err, path, "its header cannot be read");
     return json_parse(j, err);
 }
 
@@ -5303,17 +5342,32 @@ static int check_entries(safetensors *s, uint64_t data, ttmm_error *err)
     return code;
 }
 
-/* Open a file and check all that its header says. s is to be closed if that succeeds, and may be if it fails. */
-static int open_safetensors(safetensors *s, const char *folder, const char *name, ttmm_error *err)
+/* Check all that its header says. If that fails s is closed. */
+static int check_header(safetensors *s, ttmm_error *err)
 {
     uint64_t data = 0;
-    memset(s, 0, sizeof *s);
-    int code = join_path(s->j.path, folder, name, err);
-    if (code == TTMM_OK) code = read_header(s, &data, err);
+    int code = read_header(s, &data, err);
     if (code == TTMM_OK) code = read_entries(s, data, err);
     if (code == TTMM_OK) code = check_entries(s, data, err);
     if (code) close_safetensors(s);
     return code;
+}
+
+/* Open a file. s is to be closed if that succeeds, and may be if it fails. */
+static int open_safetensors(safetensors *s, const char *folder, const char *name, ttmm_error *err)
+{
+    memset(s, 0, sizeof *s);
+    int code = join_path(s->j.path, folder, name, err);
+    if (code == TTMM_OK) code = open_sized(s, err);
+    if (code) close_safetensors(s);
+    return code ? code : check_header(s, err);
+}
+
+static int safetensors_of(safetensors *s, const ttmm_file *file, ttmm_error *err)
+{
+    *s = (safetensors){.data = file->data, .bytes = file->bytes};
+    const int code = join_path(s->j.path, NULL, file->name, err);
+    return code ? code : check_header(s, err);
 }
 
 /* The first of that name, by halving. */
@@ -5335,7 +5389,7 @@ static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, tt
 {
     unsigned char buffer[8 * CHUNK];
     const size_t width = dtype_table[t->dtype].bytes;
-    if (fread(buffer, width, n, s->f) != n) return refuse(err, s->j.path, "tensor %s cannot be read", t->name);
+    if (!next_bytes(s, buffer, width * n)) return refuse(err, s->j.path, "tensor %s cannot be read", t->name);
     if (width == 4) /* a width that is known is one load to a compiler */
         for (size_t i = 0; i < n; i++) raw[i] = load_bytes(buffer + i * 4, 4);
     else if (width == 2)
@@ -5348,7 +5402,7 @@ static int read_raw(safetensors *s, const stored *t, uint64_t *raw, size_t n, tt
 /* To its first number; read_raw goes on from there. */
 static int seek_tensor(safetensors *s, const stored *t, ttmm_error *err)
 {
-    return seek_file(s->f, t->begin, SEEK_SET) == 0 ? TTMM_OK : refuse(err, s->j.path, "cannot be read");
+    return seek_to(s, t->begin) ? TTMM_OK : refuse(err, s->j.path, "cannot be read");
 }
 
 /* Read all of t into data, as reals (finite ones), ints or size_t: `as` is TTMM_REAL, I32, I64 or U8. Floating-point
@@ -5452,7 +5506,7 @@ static int map_tensor(ttmm_numbers *x, mapped_files *m, const safetensors *s, co
     const char *path = s->j.path;
     *x = (ttmm_numbers){NULL, t->dtype};
     if (!is_known(t) || t->dtype >= I64 || *(const unsigned char *)&one != 1) return TTMM_OK;
-    if (m->n == 0 || strcmp(m->path, path) != 0) {
+    if (s->f && (m->n == 0 || strcmp(m->path, path) != 0)) {
         mapped_file next = {0}, *file = grow(m->file, &m->room, m->n + 1, sizeof *file);
         if (file == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of files");
         m->file = file;
@@ -5460,9 +5514,9 @@ static int map_tensor(ttmm_numbers *x, mapped_files *m, const safetensors *s, co
         m->file[m->n++] = next;
         snprintf(m->path, sizeof m->path, "%s", path);
     }
-    const mapped_file *last = &m->file[m->n - 1];
-    const char *data = last->data;
-    if (t->end > last->bytes) return refuse(err, path, "tensor %s ends past the file: cut short?", t->name);
+    const char *data = s->f ? m->file[m->n - 1].data : s->data;
+    if (t->end > (s->f ? m->file[m->n - 1].bytes : s->bytes))
+        return refuse(err, path, "tensor %s ends past the file: cut short?", t->name);
     if ((uintptr_t)(data + t->begin) % dtype_table[t->dtype].bytes != 0) return TTMM_OK;
     x->data = data + t->begin;
     return all_finite(*x, count_of(t)) ? TTMM_OK
@@ -5512,25 +5566,44 @@ int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const
 }
 
 /* The shape is the file's, so the room is found here and not by the caller. */
+static int read_array(real **array, size_t *rows, size_t *cols, safetensors *s, const char *name, ttmm_error *err)
+{
+    const char *path = s->j.path;
+    int code = TTMM_OK;
+    const stored *t = find_tensor(s, name);
+    if (t == NULL && s->n == 1) t = &s->tensor[0];
+    if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
+        code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
+    else if (t->dtype == DTYPES) code = read_numbers(s, t, NULL, TTMM_REAL, err); /* which says so */
+    else {
+        *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
+        *array = malloc(mul_size(count_of(t), sizeof(real)));
+        code = *array ? read_numbers(s, t, *array, TTMM_REAL, err)
+                      : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
+    }
+    if (code) free(*array), *array = NULL;
+    return code;
+}
+
 int ttmm_array_read(real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err)
 {
     safetensors s;
     *array = NULL;
     int code = open_safetensors(&s, NULL, path, err);
     if (code) return code;
-    const stored *t = find_tensor(&s, name);
-    if (t == NULL && s.n == 1) t = &s.tensor[0];
-    if (t == NULL || t->n_dims < 1 || t->n_dims > 2 || count_of(t) == 0)
-        code = refuse(err, path, "tensor %s is missing, empty, or not a vector or matrix", name);
-    else if (t->dtype == DTYPES) code = read_numbers(&s, t, NULL, TTMM_REAL, err); /* which says so */
-    else {
-        *rows = t->n_dims == 2 ? t->dim[0] : 1, *cols = t->n_dims == 2 ? t->dim[1] : t->dim[0];
-        *array = malloc(mul_size(count_of(t), sizeof(real)));
-        code = *array ? read_numbers(&s, t, *array, TTMM_REAL, err)
-                      : fail(err, TTMM_NO_ROOM, "out of memory for %s", path);
-    }
+    code = read_array(array, rows, cols, &s, name, err);
     close_safetensors(&s);
-    if (code) free(*array), *array = NULL;
+    return code;
+}
+
+int ttmm_array_of(real **array, size_t *rows, size_t *cols, const ttmm_file *file, const char *name, ttmm_error *err)
+{
+    safetensors s;
+    *array = NULL;
+    int code = safetensors_of(&s, file, err);
+    if (code) return code;
+    code = read_array(array, rows, cols, &s, name, err);
+    close_safetensors(&s);
     return code;
 }
 
@@ -5876,6 +5949,16 @@ static int read_config(ttmm_config *c, int *says_tied, const char *folder, ttmm_
     return code;
 }
 
+int ttmm_config_of(ttmm_config *c, const ttmm_file *file, ttmm_error *err)
+{
+    json j;
+    memset(c, 0, sizeof *c);
+    int code = json_of(&j, file, err);
+    if (code == TTMM_OK) code = read_config_json(c, &j, err);
+    json_close(&j);
+    return code;
+}
+
 /* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
 int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
 {
@@ -5981,15 +6064,12 @@ static int equal_numbers(ttmm_numbers x, ttmm_numbers y, size_t n)
 /* Every tensor of config.json's shape; others are passed over, but not a further layer. The shapes of all come first,
  * so that there is room for no more than the files hold. Of a tied head and embedding two that are the same are tied,
  * and two that are not are not, as in transformers' tie_weights.    *order is to be freed even if this fails */
-static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, reading **order, const char *folder,
-                        ttmm_error *err)
+static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, reading **order, const ttmm_config *config,
+                        int says_tied, ttmm_error *err)
 {
-    ttmm_config c;
+    const ttmm_config c = *config;
     ttmm_numbers *view = NULL;
-    int says_tied, code = read_config(&c, &says_tied, folder, err);
-    if (code) return code;
-    code = open_checkpoint(k, folder, err);
-    if (code == TTMM_OK) code = reading_order(order, k, &c, err);
+    int code = reading_order(order, k, &c, err);
     for (int read = 0; read < 2 && code == TTMM_OK; read++) {
         if (read) code = *in_place ? new_mapped_model(m, &view, &c, err) : ttmm_model_new(m, &c, err);
         for (size_t n = 0; code == TTMM_OK && n < ttmm_n_tensors(&c); n++) {
@@ -6012,7 +6092,8 @@ static int read_weights(ttmm_model *m, int *in_place, checkpoint *k, reading **o
     char name[80]; /* of a layer that should not be there */
     snprintf(name, sizeof name, tensor_table[TTMM_Q].name, c.n_layers);
     if (has_tensor(k, name))
-        return refuse(err, folder, "holds %s, expected %d layers as config.json says", name, c.n_layers);
+        return refuse(err, k->sharded ? k->index.path : k->s.j.path, "holds %s, expected %d layers as config.json says",
+                      name, c.n_layers);
     return TTMM_OK;
 }
 
@@ -6021,12 +6102,36 @@ static int open_model(ttmm_model *m, int *in_place, const char *folder, ttmm_err
 {
     const int wanted = *in_place;
     checkpoint k = {0};
-    memset(m, 0, sizeof *m);
+    ttmm_config c;
     reading *order = NULL;
-    const int code = read_weights(m, in_place, &k, &order, folder, err);
+    int says_tied;
+    memset(m, 0, sizeof *m);
+    int code = read_config(&c, &says_tied, folder, err);
+    if (code == TTMM_OK) code = open_checkpoint(&k, folder, err);
+    if (code == TTMM_OK) code = read_weights(m, in_place, &k, &order, &c, says_tied, err);
     free(order);
     close_checkpoint(&k);
     if (code || wanted != *in_place) ttmm_model_free(m);
+    return code;
+}
+
+int ttmm_model_of(ttmm_model *m, const ttmm_config *config, const ttmm_file *file, ttmm_error *err)
+{
+    checkpoint k = {0};
+    ttmm_config c = *config;
+    reading *order = NULL;
+    memset(m, 0, sizeof *m);
+    int in_place = 1, code = safetensors_of(&k.s, file, err);
+    if (code) return code;
+    if (has_tensor(&k, tensor_table[TTMM_EMBED].name) && has_tensor(&k, tensor_table[TTMM_HEAD].name)) c.tied = 0;
+    code = read_weights(m, &in_place, &k, &order, &c, config->tied, err);
+    if (code == TTMM_OK && !in_place) { /* misaligned, or of another byte order */
+        ttmm_model_free(m), free(order), order = NULL;
+        code = read_weights(m, &in_place, &k, &order, &c, config->tied, err);
+    }
+    free(order);
+    close_checkpoint(&k);
+    if (code) ttmm_model_free(m);
     return code;
 }
 
@@ -6339,28 +6444,49 @@ static int read_adapter_matrix(ttmm_lora *l, int *in_place, int i, const adapter
 }
 
 /* Settings, then the ranks by the tensors' shapes, then room for just those, then the numbers; in_place as above. */
-static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const char *folder, ttmm_error *err)
+static int read_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const json *j, safetensors *s, ttmm_error *err)
 {
     const int matrices = c->n_layers * TTMM_MATRICES, wanted = *in_place;
     adapter_settings a = {0};
-    json j;
-    safetensors s = {0};
     memset(l, 0, sizeof *l);
     int *rank = calloc((size_t)matrices, sizeof *rank);
     if (rank == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for a list of %d ranks", matrices);
-    int code = json_open(&j, folder, "adapter_config.json", err);
-    if (code == TTMM_OK) code = read_adapter_settings(&a, &j, err);
-    if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
-    if (code == TTMM_OK) rename_default(&s);
-    if (code == TTMM_OK) code = read_ranks(rank, &s, &j, c, err);
+    int code = read_adapter_settings(&a, j, err);
+    if (code == TTMM_OK) rename_default(s);
+    if (code == TTMM_OK) code = read_ranks(rank, s, j, c, err);
     if (code == TTMM_OK)
         code = wanted ? new_mapped_lora(l, c, rank, a.alpha, err) : place_lora(l, c, rank, 0, a.alpha, NULL, 0, err);
     for (int i = 0; i < matrices && code == TTMM_OK && wanted == *in_place; i++)
-        if (rank[i]) code = read_adapter_matrix(l, in_place, i, &a, &j, &s, err);
-    close_safetensors(&s);
-    json_close(&j);
+        if (rank[i]) code = read_adapter_matrix(l, in_place, i, &a, j, s, err);
     free(rank);
     if (code || wanted != *in_place) ttmm_lora_free(l);
+    return code;
+}
+
+static int open_lora(ttmm_lora *l, int *in_place, const ttmm_config *c, const char *folder, ttmm_error *err)
+{
+    json j;
+    safetensors s = {0};
+    memset(l, 0, sizeof *l);
+    int code = json_open(&j, folder, "adapter_config.json", err);
+    if (code == TTMM_OK) code = open_safetensors(&s, folder, "adapter_model.safetensors", err);
+    if (code == TTMM_OK) code = read_lora(l, in_place, c, &j, &s, err);
+    close_safetensors(&s);
+    json_close(&j);
+    return code;
+}
+
+int ttmm_lora_of(ttmm_lora *l, const ttmm_config *c, const ttmm_file *config, const ttmm_file *file, ttmm_error *err)
+{
+    json j;
+    safetensors s = {0};
+    memset(l, 0, sizeof *l);
+    int in_place = 1, code = json_of(&j, config, err);
+    if (code == TTMM_OK) code = safetensors_of(&s, file, err);
+    if (code == TTMM_OK) code = read_lora(l, &in_place, c, &j, &s, err);
+    if (code == TTMM_OK && !in_place) code = read_lora(l, &in_place, c, &j, &s, err);
+    close_safetensors(&s);
+    json_close(&j);
     return code;
 }
 
@@ -6462,40 +6588,37 @@ static int map_embeddings(real **at, ttmm_corpus *c, const safetensors *s, const
 
 /* Sizes, then room, then everything by the list that it was written by, then whether it fits together. */
 enum { READ, MAP, LEAVE };
-static int open_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedded, ttmm_error *err)
+static int read_corpus_file(ttmm_corpus *c, safetensors *s, int vocab, int embedded, ttmm_error *err)
 {
-    safetensors s;
     stored tensor[CORPUS_TENSORS];
     size_t name_bytes = 0;
     memset(c, 0, sizeof *c);
-    int code = open_safetensors(&s, folder, "corpus.safetensors", err);
-    if (code) return code;
-    const char *path = s.j.path;
-    code = read_corpus_sizes(c, &s, &name_bytes, err);
+    const char *path = s->j.path;
+    int code = read_corpus_sizes(c, s, &name_bytes, err);
     if (code == TTMM_OK) code = allocate_corpus(c, name_bytes, err);
     const size_t n = c->n_sequences, n_documents = c->n_documents;
-    const stored *embeddings = code ? NULL : find_tensor(&s, "embeddings");
+    const stored *embeddings = code ? NULL : find_tensor(s, "embeddings");
     real *in_place = NULL;
     int wanted = 0; /* the embeddings, to be read */
     if (embeddings) {
-        const int idf = find_tensor(&s, "idf") != NULL || find_tensor(&s, "idf_of_ids") != NULL;
-        c->by_ids = find_tensor(&s, "idf_of_ids") != NULL;
+        const int idf = find_tensor(s, "idf") != NULL || find_tensor(s, "idf_of_ids") != NULL;
+        c->by_ids = find_tensor(s, "idf_of_ids") != NULL;
         const size_t dim = embeddings->dim[1];
         if (embeddings->dim[0] != n || dim == 0 || (idf && dim != TTMM_EMBED_DIM))
             code = refuse(err, path, "tensor embeddings is [%zu, %zu], expected [%zu, %s]", embeddings->dim[0], dim, n,
                           idf ? "2048" : "E");
-        if (code == TTMM_OK) code = find_shaped(&embeddings, &s, "embeddings", n, dim, err);
-        if (code == TTMM_OK && embedded == MAP) code = map_embeddings(&in_place, c, &s, embeddings, err);
+        if (code == TTMM_OK) code = find_shaped(&embeddings, s, "embeddings", n, dim, err);
+        if (code == TTMM_OK && embedded == MAP) code = map_embeddings(&in_place, c, s, embeddings, err);
         wanted = embedded != LEAVE && in_place == NULL;
         if (code == TTMM_OK) code = allocate_embeddings(c, wanted ? n : 0, dim, idf, err);
         if (!wanted) c->embedding = in_place;
     }
-    c->clustered = find_tensor(&s, "cluster") != NULL;
+    c->clustered = find_tensor(s, "cluster") != NULL;
     const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
     for (size_t i = 0; i < tensors && code == TTMM_OK; i++) {
         const stored *t = &tensor[i];
         if (strcmp(t->name, "embeddings") == 0 && !wanted) continue;
-        code = read_tensor(&s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
+        code = read_tensor(s, t->name, (void *)t->data, t->dtype, t->dim[0], t->dim[1], err);
     }
     char *name = c->names;
     for (size_t i = 0; i < c->n_files && code == TTMM_OK; i++, name += strlen(name) + 1) c->file[i] = name;
@@ -6505,7 +6628,6 @@ static int open_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedd
     if (code == TTMM_OK) code = check_below(c->document_file, n_documents, c->n_files, path, "document_file", err);
     if (code == TTMM_OK) code = check_below(c->sequence_document, n, n_documents, path, "sequence_document", err);
     if (code == TTMM_OK && c->clustered) code = check_below(c->cluster, n, n, path, "cluster", err);
-    close_safetensors(&s);
     if (code) ttmm_corpus_free(c);
     return code;
 }
@@ -6611,6 +6733,17 @@ int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int ty
     return output_close(&o, err);
 }
 
+static int open_corpus(ttmm_corpus *c, const char *folder, int vocab, int embedded, ttmm_error *err)
+{
+    safetensors s;
+    memset(c, 0, sizeof *c);
+    int code = open_safetensors(&s, folder, "corpus.safetensors", err);
+    if (code) return code;
+    code = read_corpus_file(c, &s, vocab, embedded, err);
+    close_safetensors(&s);
+    return code;
+}
+
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err)
 {
     return open_corpus(c, folder, vocab, READ, err);
@@ -6619,6 +6752,17 @@ int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *
 int ttmm_corpus_open(ttmm_corpus *c, const char *folder, int vocab, int embeddings, ttmm_error *err)
 {
     return open_corpus(c, folder, vocab, embeddings ? MAP : LEAVE, err);
+}
+
+int ttmm_corpus_of(ttmm_corpus *c, const ttmm_file *file, int vocab, ttmm_error *err)
+{
+    safetensors s;
+    memset(c, 0, sizeof *c);
+    int code = safetensors_of(&s, file, err);
+    if (code) return code;
+    code = read_corpus_file(c, &s, vocab, MAP, err);
+    close_safetensors(&s);
+    return code;
 }
 
 /* The tensors of a trainer's checkpoint; weights is where they are, or where to read them to. */
@@ -7744,6 +7888,17 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
 }
 
 /* config.json gives the size of the vocabulary and the token after a document. */
+int ttmm_tokenizer_of(ttmm_tokenizer **tokenizer, const ttmm_config *c, const ttmm_file *file, ttmm_error *err)
+{
+    json j, beside[BESIDE] = {0};
+    *tokenizer = NULL;
+    int code = json_of(&j, file, err);
+    if (code == TTMM_OK) code = read_tokenizer_json(tokenizer, &j, beside, c, err);
+    json_close(&j);
+    if (code) ttmm_tokenizer_free(*tokenizer), *tokenizer = NULL;
+    return code;
+}
+
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err)
 {
     ttmm_config c = {.vocab = TTMM_BYTES};
@@ -7946,7 +8101,7 @@ static int helper_tensor(const stored **t, checking *c, int tensor, const char *
 /* Numbers at .. at + n - 1 of t. */
 static int read_at(safetensors *s, const stored *t, size_t at, uint64_t *raw, size_t n, ttmm_error *err)
 {
-    if (seek_file(s->f, t->begin + (uint64_t)at * dtype_table[t->dtype].bytes, SEEK_SET) != 0)
+    if (!seek_to(s, t->begin + (uint64_t)at * dtype_table[t->dtype].bytes))
         return refuse(err, s->j.path, "cannot be read");
     return read_raw(s, t, raw, n, err);
 }

@@ -51,21 +51,25 @@ typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
  * come from or go to have other names here. (A program that needs both: test/hosts/twice.c.) */
 #define ttmm_adamw_step ttmm_adamw_step_f64
 #define ttmm_argmax ttmm_argmax_f64
+#define ttmm_array_of ttmm_array_of_f64
 #define ttmm_array_read ttmm_array_read_f64
 #define ttmm_arrays_write ttmm_arrays_write_f64
 #define ttmm_cluster ttmm_cluster_f64
 #define ttmm_corpus_embed ttmm_corpus_embed_f64
+#define ttmm_corpus_of ttmm_corpus_of_f64
 #define ttmm_corpus_read ttmm_corpus_read_f64
 #define ttmm_corpus_set_embeddings ttmm_corpus_set_embeddings_f64
 #define ttmm_embed ttmm_embed_f64
 #define ttmm_hash ttmm_hash_f64
 #define ttmm_image_view ttmm_image_view_f64
 #define ttmm_lora_new ttmm_lora_new_f64
+#define ttmm_lora_of ttmm_lora_of_f64
 #define ttmm_lora_place ttmm_lora_place_f64
 #define ttmm_lora_read ttmm_lora_read_f64
 #define ttmm_mixture_new ttmm_mixture_new_f64
 #define ttmm_mixture_place ttmm_mixture_place_f64
 #define ttmm_model_new ttmm_model_new_f64
+#define ttmm_model_of ttmm_model_of_f64
 #define ttmm_model_place ttmm_model_place_f64
 #define ttmm_model_read ttmm_model_read_f64
 #define ttmm_nearest ttmm_nearest_f64
@@ -745,6 +749,18 @@ int ttmm_arrays_write(const ttmm_array *array, size_t n, const char *path, const
  * are overwritten; a vector has one row. free(*array). */
 int ttmm_array_read(ttmm_real **array, size_t *rows, size_t *cols, const char *path, const char *name, ttmm_error *err);
 
+/* The readers called *_of take files that are in memory, which somebody else owns, aligned to 8 bytes. What they make
+ * uses the numbers of a model, an adapter or embeddings where they lie, so the memory stays; where they cannot be used
+ * (another byte order, misaligned), they are copied. */
+typedef struct {
+    const char *name; /* for sentences */
+    const void *data;
+    size_t bytes;
+} ttmm_file;
+
+int ttmm_array_of(ttmm_real **array, size_t *rows, size_t *cols, const ttmm_file *file, const char *name,
+                  ttmm_error *err); /* a copy */
+
 /* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model's weights (of one
  * that is no view: of its data); of the sequences sequence[0 .. n-1] of a corpus (NULL: all). */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
@@ -756,6 +772,7 @@ uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n
 /* config.json; where a text ends by generation_config.json, if that says so. A head that is stored beside the embedding
  * makes it untied, whatever config.json says. */
 int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err);
+int ttmm_config_of(ttmm_config *c, const ttmm_file *file, ttmm_error *err); /* by that alone */
 
 /* What generation_config.json (without one, config.json) asks for and nothing here does, as a note for people: settings
  * that transformers' generate would follow, where sampling here goes by ttmm_sampler; end tokens past the vocabulary.
@@ -772,6 +789,7 @@ int ttmm_model_read(ttmm_model *m, const char *folder, ttmm_error *err);
  * with other processes, weights as they are stored. The files must stay as they are while they are in use: what a
  * system does with a mapped file that becomes shorter is its own (POSIX: SIGBUS). */
 int ttmm_model_open(ttmm_model *m, const char *folder, ttmm_error *err);
+int ttmm_model_of(ttmm_model *m, const ttmm_config *c, const ttmm_file *file, ttmm_error *err); /* safetensors */
 int ttmm_stored_bytes(size_t *bytes, const ttmm_config *c, const char *folder,
                       ttmm_error *err); /* of its files' weights */
 
@@ -786,6 +804,7 @@ int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, tt
  * would alter the result (DoRA, biases, saved modules, initialisations that alter the base ...) is refused by name. */
 int ttmm_lora_read(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err);
 int ttmm_lora_open(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_error *err); /* as ttmm_model_open */
+int ttmm_lora_of(ttmm_lora *l, const ttmm_config *c, const ttmm_file *config, const ttmm_file *file, ttmm_error *err);
 
 /* x's base, the experts lora [x->K], centroids and idf (or NULL) as an image: as C if the path ends in .h, a header
  * with the array ttmm_flash; else its bytes, little-endian. The weights are stored as type, TTMM_F32 or TTMM_BF16.
@@ -798,6 +817,7 @@ int ttmm_corpus_write(const ttmm_corpus *c, const char *folder, const char *note
 int ttmm_corpus_read(ttmm_corpus *c, const char *folder, int vocab, ttmm_error *err);
 /* The same with the embeddings, if they are wanted, in place as by ttmm_model_open: to be read only; else without. */
 int ttmm_corpus_open(ttmm_corpus *c, const char *folder, int vocab, int embeddings, ttmm_error *err);
+int ttmm_corpus_of(ttmm_corpus *c, const ttmm_file *file, int vocab, ttmm_error *err);
 
 /* A checkpoint holds weights, moments and the step: a run resumed from it ends with the same bits. `settings` is any
  * text; load, called after ttmm_trainer_start, answers 1 if a checkpoint was there and was taken, 0 if there is none,
@@ -813,6 +833,8 @@ void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
  * which is the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary.
  * */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
+int ttmm_tokenizer_of(ttmm_tokenizer **tokenizer, const ttmm_config *c, const ttmm_file *file,
+                      ttmm_error *err); /* by that file alone */
 
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 

@@ -457,8 +457,94 @@ static void images(void)
         }
 }
 
+/* A file in memory of just its size, `shift` bytes past an aligned place. */
+static ttmm_file in_a_buffer(const char *name, size_t shift)
+{
+    char path[100], *p;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *f = fopen(path, "rb");
+    fseek(f, 0, SEEK_END);
+    const size_t n = (size_t)ftell(f);
+    rewind(f);
+    p = stores[n_stores++] = malloc(n + shift);
+    CHECK(n_stores < sizeof stores / sizeof *stores && fread(p + shift, 1, n, f) == n);
+    fclose(f);
+    return (ttmm_file){name, p + shift, n};
+}
+
+static void files_in_memory(void)
+{
+    for (size_t s = 0; s < 2; s++)
+        for (size_t shift = 0; shift < 2; shift++) { /* misaligned: copied */
+            ttmm_model m, read, of;
+            ttmm_lora l, lread, lof;
+            ttmm_corpus text, tread, tof;
+            ttmm_config c;
+            ttmm_tokenizer *tokenizer;
+            const char *const path[] = {"README.md"};
+            const real one = 1;
+            const ttmm_lora *some[] = {&lread}, *views[] = {&lof};
+            const ttmm_mix mix = {1, some, &one}, vmix = {1, views, &one};
+            draw(&m, &shapes[s], TTMM_BF16);
+            must(ttmm_lora_new(&l, &shapes[s], 3, 6, &err)), test_fill(l.data, l.n, "adapter", 1);
+            must(ttmm_corpus_from_files(&text, NULL, path, 1, 64, &err)), must(ttmm_corpus_embed(&text, NULL, &err));
+            must(ttmm_model_write(&m, folder, TTMM_BF16, "", &err)), must(ttmm_lora_write(&l, folder, "", &err));
+            must(ttmm_corpus_write(&text, folder, "", &err));
+            const ttmm_file config = in_a_buffer("config.json", shift), safe = in_a_buffer("model.safetensors", shift);
+            const ttmm_file adapter = in_a_buffer("adapter_config.json", shift),
+                            matrices = in_a_buffer("adapter_model.safetensors", shift),
+                            corpus = in_a_buffer("corpus.safetensors", shift);
+            DONE(ttmm_config_of(&c, &config, &err));
+            must(ttmm_model_read(&read, folder, &err)), must(ttmm_lora_read(&lread, &c, folder, &err));
+            must(ttmm_corpus_read(&tread, folder, TTMM_BYTES, &err));
+            CHECK(memcmp(&c, &read.config, sizeof c) == 0);
+            DONE(ttmm_model_of(&of, &c, &safe, &err));
+            DONE(ttmm_lora_of(&lof, &c, &adapter, &matrices, &err));
+            DONE(ttmm_corpus_of(&tof, &corpus, TTMM_BYTES, &err));
+            CHECK((of.view != NULL) == (little_endian() && !shift) && (lof.data == NULL) == (of.view != NULL));
+            const int in_place = (const char *)tof.embedding > (const char *)corpus.data &&
+                                 (const char *)tof.embedding < (const char *)corpus.data + corpus.bytes;
+            CHECK(in_place == (of.view != NULL && sizeof(real) == 4)); /* doubles do not lie at multiples of 8 there */
+            same_answers(&read, &mix, &of, &vmix);
+            SAME(tread.embedding, tof.embedding, tread.n_sequences * tread.dim);
+            CHECK(tread.n_tokens == tof.n_tokens && memcmp(tread.token, tof.token, tof.n_tokens * sizeof(int)) == 0);
+
+            ttmm_model_free(&read);
+            ttmm_file cut = safe;
+            cut.bytes--;
+            REFUSED(ttmm_model_of(&read, &c, &cut, &err), "model.safetensors", "cut short?");
+            cut.bytes = 7;
+            REFUSED(ttmm_model_of(&read, &c, &cut, &err), "model.safetensors", "7 bytes");
+            cut = config, cut.bytes -= 3;
+            REFUSED(ttmm_config_of(&c, &cut, &err), "config.json", "not a JSON object");
+            real *array;
+            size_t rows, cols;
+            DONE(ttmm_array_of(&array, &rows, &cols, &corpus, "idf", &err));
+            CHECK(rows == 1 && cols == TTMM_EMBED_DIM && memcmp(array, tread.idf, cols * sizeof *array) == 0);
+            free(array);
+            if (s == 0) {
+                const ttmm_file none = {"tokenizer.json", "{}", 2};
+                REFUSED(ttmm_tokenizer_of(&tokenizer, &c, &none, &err), "tokenizer.json", "");
+            }
+            ttmm_model_free(&m), ttmm_model_free(&of), ttmm_lora_free(&l), ttmm_lora_free(&lread), ttmm_lora_free(&lof);
+            ttmm_corpus_free(&text), ttmm_corpus_free(&tread), ttmm_corpus_free(&tof), release();
+        }
+    ttmm_config c; /* a tokenizer, by its file alone and by its folder */
+    ttmm_tokenizer *t, *of;
+    folder = "test/interop/bpe-gpt2";
+    const ttmm_file config = in_a_buffer("config.json", 0), words = in_a_buffer("tokenizer.json", 0);
+    int *token[2];
+    size_t n[2];
+    DONE(ttmm_config_of(&c, &config, &err)), must(ttmm_tokenizer_read(&t, folder, &err));
+    DONE(ttmm_tokenizer_of(&of, &c, &words, &err));
+    must(ttmm_tokenize(&token[0], &n[0], t, "Readers of memory, 1 and all.", 29, &err));
+    must(ttmm_tokenize(&token[1], &n[1], of, "Readers of memory, 1 and all.", 29, &err));
+    CHECK(n[0] == n[1] && memcmp(token[0], token[1], n[0] * sizeof(int)) == 0);
+    free(token[0]), free(token[1]), ttmm_tokenizer_free(t), ttmm_tokenizer_free(of), release();
+}
+
 int main(void)
 {
-    RUN(in_memory), RUN(mapped), RUN(misaligned), RUN(refused), RUN(placed), RUN(images);
+    RUN(in_memory), RUN(mapped), RUN(misaligned), RUN(refused), RUN(placed), RUN(images), RUN(files_in_memory);
     return test_end("views");
 }
