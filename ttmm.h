@@ -30,13 +30,13 @@
 #ifndef TTMM_H
 #define TTMM_H
 
-/* For what has no operating system:
- *   -DTTMM_NO_FILES       all of Part III is left out, which reads and writes files, and what needs a clock. Tokens are
- *                         bytes or ids. What is left calls nothing but memcpy, memset, memcmp and sqrt, and compiles
- *                         without a library's headers for files. There is no allocator: *_place takes your memory.
- *   -DTTMM_NO_SENTENCES   a ttmm_error has a code, and an empty text
- * and anywhere   -DTTMM_CALLOC=f -DTTMM_FREE=g   what *_new and *_free call in place of calloc and free; they are
- * declared by -include. (What is documented as free(...) is malloc's all the same.) */
+/* Where there is no operating system:
+ *   -DTTMM_NO_FILES       leaves out Part III, which reads and writes files, and what needs a clock. Tokens are bytes or
+ *                         ids. There is no allocator: objects are placed (section 12).
+ *   -DTTMM_NO_SENTENCES   a ttmm_error has a code and an empty text
+ * With both, what is left calls nothing but memcpy, memset, memcmp, sqrt and sqrtf. And anywhere: -DTTMM_CALLOC=f
+ * -DTTMM_FREE=g, declared by -include, are what *_new and *_free call in place of calloc and free. (What is to be freed
+ * by free(...) is malloc's all the same.) */
 #include <stddef.h>
 #include <stdint.h>
 #ifndef TTMM_NO_FILES
@@ -415,11 +415,12 @@ typedef struct {
 /* Decode from a prompt, with the weights of m and the adapters of mix (or NULL) beside them or (how: TTMM_ENSEMBLE)
  * each alone.
  *   n: overwritten with how many tokens were decoded, the last perhaps an end token;   prompt [T], T < the context
- * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary.
- *   rank: the largest of the adapters beside the weights     members: of the ensemble, else 1 */
-size_t ttmm_decoding_bytes(const ttmm_config *c, size_t T, size_t rank, size_t members, const ttmm_decoding *d);
+ * TTMM_BAD_INPUT: the prompt is empty or too long, or (d->tokens > 0) has a token outside the vocabulary. */
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
                 const ttmm_decoding *d, ttmm_error *err);
+
+/* The memory that this takes.    rank: the largest of the adapters beside the weights; members: of an ensemble, else 1 */
+size_t ttmm_decoding_bytes(const ttmm_config *c, size_t T, size_t rank, size_t members, const ttmm_decoding *d);
 
 /* A base model with its experts: what answers prompts. The caller sets the first part, which stays its own, and calls
  * ttmm_mixture_new (section 12) for the rest. */
@@ -493,6 +494,10 @@ double ttmm_peak_bandwidth(void);
 /* Stack: 64 KiB are enough for every call here, on each thread (test/hosts/stack.c: gcc 12 on x86-64 takes 28 KiB with
  * SSE2, 49 with AVX-512, 52 in double with it, 9 with PLAIN=1; reading and comparing files 48). A firmware that decodes
  * takes 1.3 KiB, training by TTT 2 (make firmware). */
+
+/* Every object can be placed: *_place is *_new in memory of the caller's, [bytes], of which *_bytes says how much is
+ * needed. It is aligned to 8 bytes (to 64 it is faster), zeroed here, and stays while the object is in use; *_free is
+ * not needed then. TTMM_NO_ROOM: it is too little, TTMM_BAD_USE: not aligned. With memory NULL it is *_new. */
 
 typedef struct {
     int kind, layer;   /* layer is 0 for the three kinds outside layers */
