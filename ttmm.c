@@ -1517,8 +1517,7 @@ static double power(double x, long n) /* x^n by squaring, n >= 0 */
  * the weights that they have given so far. Decay is apart from the gradient, so v does not scale it.
  *
  * Example: w = 1, lr = 0.1, b1 = 0.9, b2 = 0.999, eps = 0. The first step is lr against g != 0, whatever its size,
- * since
- * m / (1 - b1) = g and sqrt(v / (1 - b2)) = |g|:   g = 0.5 and g = 0.005 both lead to w = 0.9, and with decay 0.2 to
+ * since m / (1 - b1) = g, sqrt(v / (1 - b2)) = |g|:   g = 0.5 and g = 0.005 both lead to w = 0.9, and with decay 0.2 to
  * 1 - 0.1 * 0.2 - 0.1 = 0.88. After g = 0.5 a second step
  *   with g = 0.5    goes as far again: w = 0.8
  *   with g = -0.5   hardly moves: m = 0.9 * 0.05 - 0.1 * 0.5 = -0.005,   m / (1 - 0.81) = -0.0263,
@@ -1613,8 +1612,7 @@ static void begin_epoch(ttmm_trainer *t, long epoch)
 /* Clipping (torch.nn.utils.clip_grad_norm_): gradients times min(1, clip / (|g| + 1e-6)), |g| the norm over all tensors
  * together, have a norm of at most clip. With clip 0 they stay as they are.
  *
- * Example: the gradient (3, 4) has norm 5. clip = 1: factor 0.2, (0.6, 0.8), the same direction. clip = 10: factor 1.
- * */
+ * Example: the gradient (3, 4) has norm 5. clip = 1: factor 0.2, (0.6, 0.8), the same direction; clip = 10: 1. */
 static double clip_factor(const real *grad, const span *spans, size_t n_spans, double clip)
 {
     double square = 0;
@@ -1959,8 +1957,7 @@ int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const real *given, 
 
 /* Merge the experts, or leave them beside the weights? For every rank and matrix merging takes out in multiply-adds,
  * once; a token beside the weights takes out + in. So beside is faster if
- *   prompt + 16 tokens < sum(out in) / sum(out + in), over the matrices: 61 for the default shape of train base, 1,381
- *   for
+ *   prompt + 16 tokens < sum(out in) / sum(out + in), over the matrices: 61 for train base's default shape, 1,381 for
  * Llama-3.2-1B. The 16 is measured (run bench): a prompt's tokens are computed as fast as merging, while those that are
  * decoded wait for memory. */
 static int faster_beside(const ttmm_config *c, size_t prompt, size_t tokens)
@@ -1994,9 +1991,8 @@ int ttmm_answer(size_t *n, ttmm_mixture *x, int how, const int *prompt, size_t T
     return code ? code : ttmm_decode(n, x->answering, &x->beside, how, prompt, T, d, err); /* 5 */
 }
 
-/* Scoring: how well the tokens from `from` >= 1 on are predicted, each from those before it: the sum of -log
- * p(token_t),
- * nll. From it   perplexity = exp(nll / tokens),   bits per byte = nll / (ln 2 bytes).
+/* Scoring: how well the tokens from `from` >= 1 on are predicted, each from those before it: nll, the sum of
+ * -log p(token_t). From it   perplexity = exp(nll / tokens),   bits per byte = nll / (ln 2 bytes).
  *
  * Example: two tokens with p = 1/2 and 1/8:   sum = ln 2 + ln 8 = 2.7726,   perplexity exp(2.7726 / 2) = 4, as if each
  * were one of four equally likely ones. If they stand for three bytes: 4 bits / 3 = 1.3333 bits per byte, which can be
@@ -3040,8 +3036,8 @@ void ttmm_lora_free(ttmm_lora *l)
  *          6-8   K, E, and 1 if there is idf
  *          9-    the config's whole numbers (image_int); its others (image_double), of two words, the lower first
  *          then  of each expert: alpha, two words; of each of its matrices: rank; scale, two words
- *          then  the model's tensors in the order of ttmm_tensor_at; each expert's A and B, matrix by matrix; in F32 the
- *                centroids [K, E] and idf [E]. Each begins at a multiple of 4 words; between them are zeros.
+ *          then  the model's tensors in the order of ttmm_tensor_at; each expert's A and B, matrix by matrix; the
+ *                centroids [K, E] and idf [E], in F32. Each begins at a multiple of 4 words; between them are zeros.
  *
  * Words are numbers, so that an array of words in C serves in either byte order. Two numbers of 16 bits make a word as
  * they lie in memory. */
@@ -7927,8 +7923,8 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
  * --flag] ..., where -- ends the options and -o is --output. Refused: verbs and options that are not in the program's
  * tables, or not of the verb; values that are not read whole or out of range; a wrong number of arguments. */
 
-/* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double has 53.
- * */
+/* How far two stored whole numbers are apart: exactly 0 only if they are equal, also of 64 bits, where a double
+ * has 53. */
 static double apart(uint64_t a, int type_a, uint64_t b, int type_b)
 {
     const int below_a = type_a <= I8 && signed_number(a, type_a) < 0,

@@ -31,8 +31,8 @@
 #define TTMM_H
 
 /* Where there is no operating system:
- *   -DTTMM_NO_FILES       leaves out Part III, which reads and writes files, and what needs a clock. Tokens are bytes or
- *                         ids. There is no allocator: objects are placed (section 12).
+ *   -DTTMM_NO_FILES       leaves out Part III, which reads and writes files, and what needs a clock. Tokens are bytes
+ *                         or ids. There is no allocator: objects are placed (section 12).
  *   -DTTMM_NO_SENTENCES   a ttmm_error has a code and an empty text
  * With both, what is left calls nothing but memcpy, memset, memcmp, sqrt and sqrtf. And anywhere: -DTTMM_CALLOC=f
  * -DTTMM_FREE=g, declared by -include, are what *_new and *_free call in place of calloc and free. (What is to be freed
@@ -419,7 +419,7 @@ typedef struct {
 int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, const int *prompt, size_t T,
                 const ttmm_decoding *d, ttmm_error *err);
 
-/* The memory that this takes.    rank: the largest of the adapters beside the weights; members: of an ensemble, else 1 */
+/* The memory that this takes.    rank: the largest of the adapters beside the weights; members: of an ensemble, or 1 */
 size_t ttmm_decoding_bytes(const ttmm_config *c, size_t T, size_t rank, size_t members, const ttmm_decoding *d);
 
 /* A base model with its experts: what answers prompts. The caller sets the first part, which stays its own, and calls
@@ -483,8 +483,8 @@ double ttmm_cos(double x);
 
 #ifndef TTMM_NO_FILES
 /* Measured in about a second: multiplications and additions a second, in vectors of its width, without memory (one
- * rounding each; FAST=1: fused; PLAIN=1: one number at a time), and bytes read from memory a second. With all threads.
- * */
+ * rounding each; FAST=1: fused; PLAIN=1: one number at a time), and bytes read from memory a second. With all
+ * threads. */
 double ttmm_peak_flops(void);
 double ttmm_peak_bandwidth(void);
 #endif
@@ -718,8 +718,8 @@ struct ttmm_corpus {
     void *block, *embedding_block, *files;
 };
 
-/* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated. free(*token)
- * */
+/* The ids of one text; line ends are blanks. name: of the text, for sentences. *token [*n] is allocated, to be
+ * freed by free. */
 int ttmm_read_ids(int **token, size_t *n, const char *text, size_t bytes, int vocab, const char *name, ttmm_error *err);
 size_t ttmm_byte_order_mark(const char *text, size_t bytes); /* the bytes of the one that a text begins with, or 0 */
 
@@ -835,8 +835,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
 void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
 
 /* tokenizer.json: byte-level BPE in the forms of GPT-2, Llama 3, Qwen2.5 and SmolLM2; others are refused by name. NULL,
- * which is the byte vocabulary, if there is no such file and the folder's model, if there is one, has that vocabulary.
- * */
+ * which is the byte vocabulary, if there is no such file and the folder's model, if there is one, has that
+ * vocabulary. */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
 int ttmm_tokenizer_of(ttmm_tokenizer **tokenizer, const ttmm_config *c, const ttmm_file *file,
                       ttmm_error *err); /* by that file alone */

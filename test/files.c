@@ -974,8 +974,8 @@ static void beyond_32_bits(void)
 #endif
 }
 
-/* Much of one thing takes no longer for each: what would take minutes, if every one were compared with every other, takes
- * a part of a second. */
+/* Much of one thing takes no longer for each: what would take minutes, if every one were compared with every other,
+ * takes a part of a second. */
 static char *large, *large_end;
 static void say(const char *format, ...)
 {

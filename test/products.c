@@ -1,5 +1,5 @@
-/* products.c - the speed of the three products of a linear layer on one thread, in GFLOP/s, beside what this machine can do
- * without memory: forward y = x W', backward dx = dy W and dW = dy' x. Part of `make scaling`. */
+/* products.c - the speed of the three products of a linear layer on one thread, in GFLOP/s, beside what this machine
+ * can do without memory: forward y = x W', backward dx = dy W and dW = dy' x. Part of `make scaling`. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "../ttmm.c"
 

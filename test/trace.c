@@ -550,7 +550,8 @@ static void compare_tolerances(void)
     }
 }
 
-/* By rows each row has its own largest |a|, the worst is where max_rel is. Rows may be longer than what is read at once. */
+/* By rows each row has its own largest |a|, the worst is where max_rel is. Rows may be longer than what is read at
+ * once. */
 static void compare_by_row(void)
 {
     static const pair list[] = {
