@@ -11,11 +11,11 @@
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
-    size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, batch, bench_experts;
+    size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, prompts, batch, bench_experts;
     int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank;
     int context, bench_context;
     const char *shape, *only;
-    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv, *precision;
+    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv, *each, *precision;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
@@ -65,6 +65,7 @@ static const ttmm_option options[] = {
     {"passes", 'i', &option.epochs, 1, 1e4, TIMED, "epochs over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
+    {"prompts", 'n', &option.prompts, 1, 1e9, " eval ", "so many prompts, evenly spaced among all (all)"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
@@ -98,6 +99,8 @@ static const ttmm_option options[] = {
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, and no more); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare check bench ", "write the table to a file, tab-separated"},
+    {"each", 's', &option.each, 0, 0, " eval ",
+     "a line for each prompt and method, as they are done; what is in the file already is not done again"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
@@ -784,6 +787,7 @@ typedef struct {
     const int *token; /* in eval.text */
     size_t scored;    /* tokens after the prefix */
     const char *file; /* it is from */
+    size_t row;       /* its number among all prompts, of which --prompts leaves some */
 } eval_prompt;
 
 typedef struct {
@@ -830,7 +834,8 @@ static struct {
     seat *seat, *last; /* [jobs]; where the last prompt was answered */
     ttmm_corpus text;  /* the held-out files */
     eval_prompt *prompt;
-    size_t n, bytes;            /* prompts: the text's sequences longer than the prefix; bytes that are scored */
+    size_t all, n, bytes;       /* the text's sequences longer than the prefix; those that are prompts; bytes scored */
+    FILE *each;                 /* of --each */
     real *query;                /* [n, E] of --query, or NULL */
     real *count;                /* [training files] scratch of count_origins */
     size_t mostly, partly;      /* prompts whose nearest expert was trained mostly, or at all, on their file */
@@ -871,23 +876,31 @@ static void list_prompts(void)
         const int *token = c->token + c->sequence[i];
         const size_t T = c->sequence[i + 1] - c->sequence[i], scored = T - smaller(T, option.prefix);
         if (scored == 0) continue;
-        eval.prompt[eval.n++] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]]};
-        for (size_t t = option.prefix, bytes; t < T && !model.no_tokenizer; t++) {
-            ttmm_token_bytes(model.tokenizer, token[t], &bytes);
+        eval.prompt[eval.all] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]],
+                                              eval.all};
+        eval.all++;
+    }
+    if (eval.all == 0)
+        FAIL(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", option.prefix);
+    const size_t wanted = option.prompts ? smaller(option.prompts, eval.all) : eval.all;
+    for (size_t i = 0; i < eval.all; i++) {
+        if (i * wanted / eval.all == (i + 1) * wanted / eval.all) continue;
+        const eval_prompt *p = &eval.prompt[eval.n++];
+        eval.prompt[eval.n - 1] = eval.prompt[i];
+        for (size_t t = 0, bytes; t < p->scored && !model.no_tokenizer; t++) {
+            ttmm_token_bytes(model.tokenizer, p->token[option.prefix + t], &bytes);
             eval.bytes += bytes;
         }
     }
-    if (eval.n == 0)
-        FAIL(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", option.prefix);
 }
 
 static void load_queries(void)
 {
     size_t rows, cols;
     check(ttmm_array_read(&eval.query, &rows, &cols, option.query, "embeddings", &err));
-    if (rows != eval.n || cols != model.with.E)
+    if (rows != eval.all || cols != model.with.E)
         FAIL(TTMM_BAD_INPUT, "%s: is [%zu, %zu], expected [%zu, %zu]: one row a prompt", option.query, rows, cols,
-             eval.n, model.with.E);
+             eval.all, model.with.E);
 }
 
 static void load_eval(const char *const *file, size_t n_files)
@@ -917,7 +930,65 @@ static void load_eval(const char *const *file, size_t n_files)
     if (quiet) return;
     fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
             option.prefix, model.with.K, model.corpus.n_sequences);
-    if (eval.n < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.n);
+    if (eval.all < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.all);
+}
+
+/* All that the lines of --each depend on, but times. */
+static uint64_t fingerprint(void)
+{
+    const double settings[] = {model.with.router.beta, model.with.router.tau,     (double)model.with.router.max,
+                               (double)option.active,  (double)option.prefix,     (double)how_to_merge(TTMM_DENSE),
+                               (double)eval.n,         (double)option.neighbours, option.epochs,
+                               option.ttt_lr,          (double)option.select[0],  option.seed};
+    uint64_t h = ttmm_corpus_hash(&eval.text, NULL, 0);
+    uint64_t part[6] = {ttmm_model_hash(&model.base),
+                        adapter.matrix ? ttmm_lora_hash(&adapter) : 0,
+                        model.centroid ? ttmm_hash(model.centroid, model.with.K * model.with.E) : 0,
+                        model.corpus.n_sequences ? ttmm_corpus_hash(&model.corpus, NULL, 0) : 0,
+                        eval.query ? ttmm_hash(eval.query, eval.all * model.with.E) : 0,
+                        0};
+    for (size_t k = 0; k < model.with.K; k++) part[5] = part[5] * 31 + ttmm_lora_hash(load_expert(k));
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) h = (h ^ part[i]) * 0x9e3779b97f4a7c15;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        uint64_t bits;
+        memcpy(&bits, &settings[i], sizeof bits);
+        h = (h ^ bits) * 0x9e3779b97f4a7c15;
+    }
+    return h;
+}
+
+/* What --each has from a run that was interrupted is taken; what follows is added to it. A last line that is not whole
+ * counts for nothing. */
+static void open_each(void)
+{
+    static const char columns[] = "prompt\tfile\tmethod\tactive\tfirst\ttokens\tnll\tseconds\n";
+    char first[80], name[32];
+    size_t n = 0, taken = 0;
+    snprintf(first, sizeof first, "# run eval %016llx\n", (unsigned long long)fingerprint());
+    FILE *f = ttmm_open(option.each, "rb");
+    char *text = f ? read_stream(&n, f, option.each) : NULL;
+    if (f) fclose(f);
+    if (n > 0 && strncmp(text, first, strlen(first)) != 0)
+        FAIL(TTMM_BAD_INPUT,
+             "%s: is no list of this evaluation's results: the model, the text or the settings were others",
+             option.each);
+    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+        size_t i, active, tokens;
+        int expert;
+        double nll, seconds;
+        if (sscanf(line, "%zu\t%*[^\t\n]\t%31[^\t\n]\t%zu\t%d\t%zu\t%lf\t%lf", &i, name, &active, &expert, &tokens,
+                   &nll, &seconds) != 7 ||
+            i >= eval.n || tokens != eval.prompt[i].scored)
+            continue;
+        for (eval_method *m = methods; m < methods_end; m++)
+            if (strcmp(m->name, name) == 0) m->score[i] = (eval_score){1, expert, active, nll, seconds}, taken++;
+    }
+    if (taken && !quiet) fprintf(stderr, "%s: %zu results are there already\n", option.each, taken);
+    eval.each = ttmm_open(option.each, "ab");
+    if (eval.each == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.each);
+    if (n == 0) fprintf(eval.each, "%s%s", first, columns);
+    else if (text[n - 1] != '\n') fputc('\n', eval.each);
+    free(text);
 }
 
 /* Whether the chosen expert was trained on the file of the prompt's name: mostly, or in part. */
@@ -958,7 +1029,7 @@ static double decode_rate(size_t members, const ttmm_model *m, const ttmm_mix *m
 static int prepare(const eval_method *m, seat *s, size_t i, int how, ttmm_error *e)
 {
     ttmm_mixture *x = &s->with;
-    const real *query = eval.query ? eval.query + i * x->E : NULL;
+    const real *query = eval.query ? eval.query + eval.prompt[i].row * x->E : NULL;
     x->router.active = m->experts ? m->experts : option.active;
     if (m->how != TTT) {
         const int code = ttmm_choose(x, eval.prompt[i].token, option.prefix, query, e);
@@ -975,11 +1046,24 @@ static int prepare(const eval_method *m, seat *s, size_t i, int how, ttmm_error 
 typedef struct {
     eval_method *method;
     int for_each, how;
-    size_t sample;
-    double shown; /* the clock, when progress was */
+    size_t sample, tenth; /* tenth: of the prompts, shown last where lines stay */
+    double began, shown;  /* the clock */
 } eval_run;
 
-/* Prompt i: prepare (that is timed), then score what follows the prefix. */
+static void show_progress(eval_run *run, size_t done)
+{
+    const int terminal = ttmm_is_terminal(stderr);
+    const double now = ttmm_seconds(), left = (now - run->began) / (double)done * (double)(eval.n - done);
+    const size_t tenth = 10 * done / eval.n;
+    if (quiet || (terminal ? now - run->shown < 0.3 : tenth == run->tenth || now - run->began < 1)) return;
+    run->shown = now, run->tenth = tenth;
+    fprintf(stderr, "%s%s: prompt %zu of %zu, %d:%02d left%s", terminal ? "\r\033[K" : "", run->method->name, done,
+            eval.n, (int)left / 60, (int)left % 60, terminal ? "" : "\n");
+    fflush(stderr);
+}
+
+/* Prompt i: prepare (that is timed), then score what follows the prefix. The last is computed in any case: decoding is
+ * timed with what answered it. */
 static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
 {
     eval_run *run = context;
@@ -989,6 +1073,7 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
     const eval_prompt *p = &eval.prompt[i];
     const size_t prefix = option.prefix, T = prefix + p->scored, n = eval.n;
     if (i * run->sample / n == (i + 1) * run->sample / n) return TTMM_OK; /* `sample` of them, evenly spaced */
+    if (m->score[i].ran && i + 1 < n) return TTMM_OK;
     const double began = ttmm_seconds();
     const int code = run->for_each ? prepare(m, s, i, run->how, e) : TTMM_OK;
     if (code) return code;
@@ -999,10 +1084,12 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
         score->nll = ttmm_score_ensemble(s->pass, x->answering, &x->mix, p->token, T, prefix, s->probability);
     else score->nll = ttmm_score(s->pass, x->answering, &x->beside, p->token, T, prefix);
     if (i + 1 == n) eval.last = s; /* the last is in every sample */
-    if (job == 0 && !quiet && ttmm_is_terminal(stderr) && ttmm_seconds() - run->shown > 0.3) {
-        fprintf(stderr, "\r\033[K%s: prompt %zu of %zu", m->name, i + 1, n);
-        run->shown = ttmm_seconds();
+    if (eval.each) {
+        fprintf(eval.each, "%zu\t%s\t%s\t%zu\t%d\t%zu\t%.17g\t%.6g\n", i, p->file, m->name, score->active, score->first,
+                p->scored, score->nll, score->seconds);
+        if (fflush(eval.each) != 0) return ttmm_fail(e, TTMM_NO_ROOM, "%s: cannot be written", option.each);
     }
+    if (job == 0) show_progress(run, i + 1);
     return TTMM_OK;
 }
 
@@ -1011,7 +1098,7 @@ static void run_method(eval_method *m)
 {
     ttmm_mixture *x = &model.with;
     const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT;
-    eval_run run = {m, for_each, TTMM_DENSE, eval.n, ttmm_seconds()};
+    eval_run run = {m, for_each, TTMM_DENSE, eval.n, 0, ttmm_seconds(), 0};
     if (m->how == ENSEMBLE) run.how = TTMM_ENSEMBLE;
     if (m->how == TTMM) run.how = how_to_merge(TTMM_DENSE);
     if (m->how == TTT) run.sample = smaller(option.ttt_prompts, eval.n);
@@ -1088,9 +1175,11 @@ static void verb_eval(void)
 {
     size_t tokens;
     load_eval(argument + 1, n_arguments - 1);
+    if (option.each) open_each();
     open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
     for (eval_method *m = methods; m < methods_end; m++)
         if (m->there) run_method(m);
+    if (eval.each) close_output(eval.each, option.each);
     clear_line();
     print_table();
     if (eval.partly > 0)

@@ -5615,17 +5615,35 @@ static uint64_t hash_reals(uint64_t h, const real *x, size_t n)
 
 uint64_t ttmm_hash(const real *x, size_t n) { return hash_reals(0, x, n); }
 
+static uint64_t hash_numbers(uint64_t h, ttmm_numbers x, size_t n)
+{
+    real part[256];
+    for (size_t k = 0; k < n; k += 256) {
+        const size_t some = n - k < 256 ? n - k : 256;
+        to_reals(part, x, k, some);
+        h = hash_reals(h, part, some);
+    }
+    return h;
+}
+
 uint64_t ttmm_model_hash(const ttmm_model *m)
 {
     uint64_t h = 0;
-    real part[256];
     for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
-        for (size_t k = 0, n = t.rows * t.cols; k < n; k += 256) {
-            const size_t some = n - k < 256 ? n - k : 256;
-            to_reals(part, weight(m, t.layer, t.kind), k, some);
-            h = hash_reals(h, part, some);
-        }
+        h = hash_numbers(h, weight(m, t.layer, t.kind), t.rows * t.cols);
+    }
+    return h;
+}
+
+uint64_t ttmm_lora_hash(const ttmm_lora *l)
+{
+    uint64_t h = 0;
+    for (int i = 0; i < l->n_layers * TTMM_MATRICES; i++) {
+        const ttmm_lora_matrix *x = &l->matrix[i];
+        h = hash_reals(h, &x->scale, 1);
+        h = hash_numbers(h, lora_a(x), (size_t)x->rank * x->in);
+        h = hash_numbers(h, lora_b(x), (size_t)x->rank * x->out);
     }
     return h;
 }

@@ -151,6 +151,20 @@ for how in dense lowrank ensemble; do # several prompts at once: other times, al
     done
     same "$T/table.1" "$T/table.3" "eval --merge $how, 3 jobs"
 done
+# --each: a line for each prompt and method; an interrupted run goes on, to the same lines
+each="./run eval $T/m data/test/cookbook.txt data/test/c.txt --prefix 20 --prompts 9 --ttt-prompts 3 --neighbours 4"
+rm -f "$T/each" "$T/again"
+expect 0 "9 prompts" $each --each "$T/each"
+cut -f 1-7 "$T/each" | sort > "$T/a"
+[ "$(wc -l < "$T/each")" = 77 ] && ok || fail "eval --each: $(wc -l < "$T/each") lines, expected 2, 8 methods of 9 prompts, TTT of 3"
+head -n 40 "$T/each" > "$T/again" && printf '7\tcookbook\ttt' >> "$T/again"
+expect 0 "38 results are there already" $each --each "$T/again" --jobs 2
+cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt$' | sort -u > "$T/b"
+same "$T/a" "$T/b" "eval --each, interrupted"
+expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
+echo a > "$T/other"
+expect 3 "no list of this evaluation's results" $each --each "$T/other"
+expect 4 "cannot be written" $each --each "$T/nowhere/each"
 mkdir -p "$T/bare" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/bare" # a base alone, then with text
 expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
 ./train index "$T/bare" "$T/cookbook.txt" --context 64 --quiet
