@@ -28,6 +28,13 @@ host threads.c $B/threads
 host fork.c $CC $FLAGS test/hosts/fork.c $B/ttmm-f32.o -o $B/fork -lm
 host fork.c $B/fork
 
+# without an operating system: all that is left calls is this
+no_os="-std=c99 -pedantic -Wall -Wextra -Werror -O2 -ffp-contract=off -DTTMM_NO_FILES -DTTMM_NO_SENTENCES"
+for plain in "" -DTTMM_PLAIN; do
+    host "TTMM_NO_FILES $plain" $CC $no_os $plain -c ttmm.c -o $B/no-os.o
+    host "TTMM_NO_FILES $plain" sh -c "! nm -u $B/no-os.o | grep -vE ' _?(memcpy|memset|memcmp|sqrtf?|_GLOBAL_OFFSET_TABLE_)\$'"
+done
+
 rm -rf $B/deep
 case $FLAGS in *-fsanitize*) echo "test/hosts/stack.c: skipped: sanitizers have larger frames" ;;
 *)

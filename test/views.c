@@ -1,6 +1,19 @@
 /* views.c - models and adapters over memory that somebody else owns, and over mapped files, give the bits of those that
  * are read: weights of 16, 32 and 64 bits, batches, single tokens, adapters beside and merged, training an adapter. */
+#include <stddef.h>
+static void *counted_calloc(size_t n, size_t size);
+static void counted_free(void *p);
+#define TTMM_CALLOC counted_calloc /* in place of calloc and free, in the library */
+#define TTMM_FREE counted_free
 #include "test.h"
+
+static size_t allocations, frees;
+static void *counted_calloc(size_t n, size_t size) { return allocations++, calloc(n, size); }
+static void counted_free(void *p)
+{
+    frees += p != NULL;
+    free(p);
+}
 
 static ttmm_error err;
 static void must(int code)
@@ -282,12 +295,12 @@ static void *room_of(size_t bytes)
 }
 #define PLACED(bytes, place, ...)                                                                             \
     do {                                                                                                      \
-        const size_t need = (bytes);                                                                          \
+        const size_t need = (bytes), before = allocations;                                                    \
         char *room = room_of(need);                                                                           \
         GIVES(#place, place(__VA_ARGS__, room, need - 1, &err), TTMM_NO_ROOM, "bytes of memory", "expected"); \
         GIVES(#place, place(__VA_ARGS__, room + 1, need, &err), TTMM_BAD_USE, "not aligned", "8 bytes");      \
         DONE(place(__VA_ARGS__, room, need, &err));                                                           \
-        CHECK(room[need] == 0x55);                                                                            \
+        CHECK(room[need] == 0x55 && allocations == before);                                                   \
     } while (0)
 
 static int tokens_seen[4][8];
@@ -340,7 +353,9 @@ static void placed(void)
     must(ttmm_trainer_new(&t, &m, &l[0], &corpus, &r, &err));
     PLACED(ttmm_trainer_bytes(c, &lp, &corpus, &r), ttmm_trainer_place, &tp, &mp, &lp, &corpus, &r);
     ttmm_trainer_start(t, NULL, 0, 4, 0, 0), ttmm_trainer_start(tp, NULL, 0, 4, 0, 0);
+    const size_t trained = allocations;
     while (ttmm_trainer_step(t, &loss)) CHECK(ttmm_trainer_step(tp, &lossp) && loss == lossp);
+    CHECK(allocations == trained);
     SAME(l[0].data, lp.data, lp.n);
     ttmm_trainer_free(t), ttmm_trainer_free(tp);
 
@@ -361,8 +376,9 @@ static void placed(void)
                   TTMM_NO_ROOM, "for decoding", "expected");
             d.bytes++;
         }
+        const size_t allocated = allocations;
         DONE(ttmm_answer(&n, &x, i == 3 ? TTMM_ENSEMBLE : TTMM_LOWRANK, token, N, query, &d, &err));
-        CHECK(n > 0 && at == tokens_seen[i] + n);
+        CHECK(n > 0 && at == tokens_seen[i] + n && (i == 0 || allocations == allocated));
         ttmm_mixture_free(&x);
     }
     CHECK(memcmp(tokens_seen[0], tokens_seen[1], sizeof tokens_seen[0]) == 0);
@@ -546,5 +562,6 @@ static void files_in_memory(void)
 int main(void)
 {
     RUN(in_memory), RUN(mapped), RUN(misaligned), RUN(refused), RUN(placed), RUN(images), RUN(files_in_memory);
+    CHECK(allocations > 0 && allocations == frees);
     return test_end("views");
 }
