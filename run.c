@@ -1223,6 +1223,19 @@ static size_t firmware_ram(size_t K, size_t E, size_t matrices, size_t rank, siz
            ttmm_mixture_bytes(K, E) + ttmm_decoding_bytes(c, 1, rank, 1, &d);
 }
 
+/* Of models that fit one: no microcontroller has 64 MiB of flash. */
+static void print_firmware(size_t K, size_t expert, size_t rank, size_t positions)
+{
+    const size_t matrices = (size_t)model.base.config.n_layers * TTMM_MATRICES, E = K ? model.with.E : 0;
+    const double numbers = (double)model.base.n + (double)K * (double)expert;
+    const double others = 4.0 * (double)(K + (model.corpus.idf ? 1 : 0)) * (double)E; /* centroids and idf */
+    if (2 * numbers + others > 64 * 1048576.0) return;
+    printf(
+        "  a firmware (run export): flash %.1f KiB in f32, %.1f in bf16; RAM %.1f KiB for those tokens, one by one\n",
+        (4 * numbers + others) / 1024, (2 * numbers + others) / 1024,
+        (double)firmware_ram(K, E, matrices, K ? rank : 0, positions) / 1024);
+}
+
 /* With what the program takes itself: 2.3 MiB for ./run -h on Linux, and a little for headers and the tokenizer. */
 static void print_size(const char *what, size_t bytes)
 {
@@ -1255,13 +1268,7 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     const size_t eval_all = base + (K + 1) * lora + MEMBERS * ttmm_pass_bytes(c, &step);
     print_size("eval", eval_all + job);
     print_size("eval, 2 prompts at once (--jobs)", eval_all + 2 * job);
-    const size_t matrices = (size_t)c->n_layers * TTMM_MATRICES, E = K ? model.with.E : 0;
-    const size_t numbers = model.base.n + (K ? K * list[0]->n : 0);
-    const double flash = 4.0 * (double)(K * E + (model.corpus.idf ? E : 0));
-    printf(
-        "  a firmware (run export): flash %.1f KiB in f32, %.1f in bf16; RAM %.1f KiB for those tokens, one by one\n",
-        (4 * (double)numbers + flash) / 1024, (2 * (double)numbers + flash) / 1024,
-        (double)firmware_ram(K, E, matrices, K ? rank : 0, T) / 1024);
+    print_firmware(K, K ? list[0]->n : 0, rank, T);
     if (t->n_sequences == 0) return;
     const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
     ttmm_lora l;
