@@ -42,6 +42,6 @@ build "test/bits.c ttmm.c" test/build/plain-bits "$@" -DTTMM_PLAIN
 echo "left out: test/faults.c and allocations and disks that fail (they stand in for POSIX functions); devices; library hosts"
 case $name in
 windows*) echo "left out: sin and cos against long double's, which mingw has inexact; SIGTERM (SIGINT, Ctrl-C, takes its place)" ;;
-wasm) echo "left out: all functions against long double's, which wasi-libc has inexact; signals and threads, which WASI has not" ;;
+wasm) echo "left out: all functions against long double's, which wasi-libc has inexact; signals, threads, locks and mapped files, which WASI has not" ;;
 esac
 cd "$B" && sh test/all.sh

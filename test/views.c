@@ -186,10 +186,14 @@ static void in_memory(void)
         }
 }
 
-static int little_endian(void)
+static int can_map(void) /* little-endian files, by a system that maps */
 {
+#ifdef __wasi__
+    return 0;
+#else
     const uint16_t one = 1;
     return *(const unsigned char *)&one == 1;
+#endif
 }
 
 static void mapped(void)
@@ -207,7 +211,7 @@ static void mapped(void)
             must(ttmm_model_read(&read, folder, &err)), must(ttmm_model_open(&opened, folder, &err));
             must(ttmm_lora_read(&lread, &m.config, folder, &err)),
                 must(ttmm_lora_open(&lopened, &m.config, folder, &err));
-            CHECK((opened.view != NULL) == little_endian() && (lopened.data == NULL) == little_endian());
+            CHECK((opened.view != NULL) == can_map() && (lopened.data == NULL) == can_map());
             SAME(read.data, m.data, m.n);
             CHECK(ttmm_model_hash(&opened) == ttmm_hash(m.data, m.n));
             same_answers(&read, &mix, &opened, &vmix);
