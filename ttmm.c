@@ -4,8 +4,8 @@
  *   Part I, the method               1 errors, memory, random numbers; sums and products       2 embedding
  *                                    3 clusters       4 routing and merging       5 the transformer's layers
  *                                    6 LoRA; the whole passes       7 optimiser, trainer       8 test-time training
- *                                    9 answering a prompt; scoring, sampling
- *   Part II, exact and fast          10 exp, log, sin, cos       11 kernels       12 memory; tracing
+ *                                    9 answering a prompt; scoring, sampling       9a a sentence encoder
+ *   Part II, exact and fast          10 exp, log, erf, sin, cos       11 kernels       12 memory; tracing
  *   Part III, the outside world      13 platform and files       14 text, documents, corpus       15 JSON, safetensors
  *                                    16 config.json, checkpoints, adapters       17 tokenizers and Unicode
  *                                    18 comparing; the command line
@@ -92,6 +92,7 @@
  *
  * FROM THE PAPER TO THE CODE
  *
+ *     both times: embeddings, by a sentence encoder (or built in)                                  ttmm_encode
  *     train time: clustering of the embeddings, bisecting k-means; phi_k, the normalised mean      ttmm_cluster
  *                 an expert per cluster: LoRA, AdamW                    linear_forward, _backward, ttmm_trainer_step
  *     test time:  the merging coefficients, sparse cross-attention                                 ttmm_route
@@ -114,8 +115,8 @@
  *
  * WHERE THIS CODE DEVIATES FROM THE PAPER, AND WHY
  *
- *     - Texts are embedded by hashed byte n-grams instead of a sentence encoder (all-mpnet-base-v2): that needs no
- *       model and is a page of code. Embeddings from outside are taken, too.
+ *     - Texts are embedded by hashed byte n-grams, if no sentence encoder is given (all-mpnet-base-v2, section 9a):
+ *       that needs no model and is a page of code. Embeddings from outside are taken, too.
  *     - beta is that of the authors' package ttmerge, the square root of the beta in the paper's cross-attention:
  *       beta^2 divides the similarity. 0.2 is ttmerge's; for the built-in embedding run uses 0.12 (test/choose.sh).
  *     - TTT sees the nearest neighbour last, not first: the last steps count most, and farther neighbours would undo
@@ -127,7 +128,7 @@
  *     - IEEE-754 + - * / and sqrt are correctly rounded: the float nearest to the true result, on every machine. Only
  *       the order of operations is free, so it is fixed here: a sum of reals over a contiguous axis has 16 lanes
  *       (section 1), any other sum goes in ascending order, and no product is fused with a sum (-ffp-contract=off).
- *     - exp, log, sin and cos are written here from these (section 10), because every libm has its own.
+ *     - exp, log, erf, sin and cos are written here from these (section 10), because every libm has its own.
  *     - Threads and blocks decide which outputs are computed when, never the order inside one output.
  *     - `make FAST=1` permits fused products: faster, the same mathematics, other last bits. */
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
@@ -220,6 +221,7 @@ static ttmm_numbers lora_a(const ttmm_lora_matrix *l);                /* 12: A a
 static ttmm_numbers lora_b(const ttmm_lora_matrix *l);
 static int layer_kinds(const ttmm_config *c); /* 12: tensors of a layer */
 static int allocate_embeddings(ttmm_corpus *c, size_t rows, size_t dim, int idf, ttmm_error *err); /* 12 */
+static inline double erf_inline(double x);                                                         /* 10 */
 #ifdef TTMM_NO_FILES
 #define unmap_files(files) ((void)(files))
 #else
@@ -858,6 +860,7 @@ static size_t dimension(const ttmm_config *c, const char *letters) /* their prod
                                  : *letters == 'G' ? c->n_kv_heads
                                  : *letters == 'S' ? c->head_dim
                                  : *letters == 'F' ? c->intermediate
+                                 : *letters == 'C' ? c->context
                                                    : c->vocab));
     return n;
 }
@@ -1050,6 +1053,15 @@ static void rotary(real *x, const real *cosine, const real *sine, size_t past, c
     }
 }
 
+/* p_j = exp(p_j - max_i p_i) / sum_i exp(p_i - max_j p_j) */
+static void softmax_in_place(real *p, size_t n)
+{
+    const real most = largest(p, n);
+    for (size_t j = 0; j < n; j++) p[j] = exp_real(p[j] - most);
+    const real total = sum(p, n);
+    for (size_t j = 0; j < n; j++) p[j] /= total;
+}
+
 /* Attention (Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023). It is causal: the query at position
  * i of a sequence sees the keys 0 .. i of its own sequence:
  *   s_ij = q_i.k_j / sqrt(S),   P_ij = exp(s_ij - max_j s_ij) / sum_j exp(s_ij - max_j s_ij),   o_i = sum_j P_ij v_j,
@@ -1068,10 +1080,7 @@ static void attention_probabilities(real *P, size_t ldp, const real *q, size_t l
         real *p = P + i * ldp;
         const size_t seen = first + i + 1;
         for (size_t j = 0; j < seen; j++) p[j] *= scale;
-        const real most = largest(p, seen);
-        for (size_t j = 0; j < seen; j++) p[j] = exp_real(p[j] - most);
-        const real total = sum(p, seen);
-        for (size_t j = 0; j < seen; j++) p[j] /= total;
+        softmax_in_place(p, seen);
         for (size_t j = seen; j < keys; j++) p[j] = 0;
     }
 }
@@ -1236,13 +1245,17 @@ size_t ttmm_mix_rank(const ttmm_mix *mix)
     return most;
 }
 
-/* A gain or bias, in place or, if it is stored otherwise, as reals in row. */
+/* n numbers in place or, if they are stored otherwise, as reals in row; so a gain or bias. */
+static const real *as_reals(real *row, ttmm_numbers x, size_t n)
+{
+    if (x.type == TTMM_REAL) return x.data;
+    to_reals(row, x, 0, n);
+    return row;
+}
+
 static const real *vector_of(real *row, const ttmm_model *m, int layer, int kind)
 {
-    const ttmm_numbers x = weight(m, layer, kind);
-    if (x.type == TTMM_REAL) return x.data;
-    to_reals(row, x, 0, kind_size(&m->config, kind));
-    return row;
+    return as_reals(row, weight(m, layer, kind), kind_size(&m->config, kind));
 }
 
 /* u = s A x, what an adapter's B sees.    u [N, R]: overwritten;   x [N, in];   s = weight scale */
@@ -1932,10 +1945,19 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
 
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const real *given, ttmm_error *err)
 {
+    const size_t prefix = T < x->prefix ? T : x->prefix;
     if (given) memcpy(x->query, given, x->E * sizeof *x->query);
+#ifndef TTMM_NO_FILES /* without files there are no encoders */
+    else if (x->encoder) {
+        const size_t start[2] = {0, prefix}, E = ttmm_encoder_dim(x->encoder);
+        if (E != x->E)
+            return fail(err, TTMM_BAD_USE, "the centroids have %zu numbers, the encoder's embeddings %zu", x->E, E);
+        return ttmm_encode_tokens(x->query, x->encoder, x->tokenizer, token, start, 1, err);
+    }
+#endif
     else if (x->idf == NULL || x->E != TTMM_EMBED_DIM)
         return fail(err, TTMM_BAD_USE, "there are no embeddings of our own: the query must be given");
-    else ttmm_embed(x->query, x->tokenizer, token, T < x->prefix ? T : x->prefix, x->idf);
+    else ttmm_embed(x->query, x->tokenizer, token, prefix, x->idf);
     return TTMM_OK;
 }
 
@@ -2028,11 +2050,291 @@ double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mi
     return nll;
 }
 
+#ifndef TTMM_NO_FILES
+/* ==== 9a. A sentence encoder ====================================================================================== */
+
+/* The paper's own embedding: a transformer that sees the whole text at once, BERT (Devlin et al. 2019) or MPNet (Song
+ * et al. 2020), and the mean of what it makes of the tokens (Reimers & Gurevych 2019), as sentence-transformers has it
+ * for all-MiniLM-L6-v2 and all-mpnet-base-v2. N tokens of all texts of a batch end to end, as in section 6:
+ *
+ *     x = LayerNorm(words[token] + positions[p])                       BERT: + types[0];  p = 0, 1 ... in each text
+ *     in each layer     y = LayerNorm(x + Wo attention(x) + bo)        [N, D]
+ *                       x = LayerNorm(y + Wdown gelu(Wup y + bup) + bdown)
+ *     phi = m / |m|,    m = the mean over a text's tokens of x         [E], E = D
+ *
+ * Against the layers of section 5: norms come after the sums, not before; every matrix has a bias; no query is kept
+ * from the tokens after it; positions are learned vectors. It is only used, so there are no derivatives. */
+
+/* The modules of an encoder, by Hugging Face's names: those outside of layers, then those of each layer; their weights,
+ * and all but the first three have a bias [rows], too. C: positions; the rows of EXTRA are BERT's types of tokens, and
+ * MPNet's buckets of distances, which has columns H. */
+enum { WORDS, POSITIONS, EXTRA, FIRST_NORM, OUTSIDE };
+enum { QUERY = OUTSIDE, KEY, VALUE, MIXED, MIXED_NORM, UP, DOWN, LAST_NORM, MODULES, INSIDE = MODULES - OUTSIDE };
+static const struct {
+    const char *bert, *mpnet, *rows, *cols;
+} encoder_modules[MODULES] = {
+    {"embeddings.word_embeddings", "embeddings.word_embeddings", "V", "D"},
+    {"embeddings.position_embeddings", "embeddings.position_embeddings", "C", "D"},
+    {"embeddings.token_type_embeddings", "encoder.relative_attention_bias", "", "D"},
+    {"embeddings.LayerNorm", "embeddings.LayerNorm", "D", ""},
+    {"encoder.layer.%d.attention.self.query", "encoder.layer.%d.attention.attn.q", "HS", "D"},
+    {"encoder.layer.%d.attention.self.key", "encoder.layer.%d.attention.attn.k", "HS", "D"},
+    {"encoder.layer.%d.attention.self.value", "encoder.layer.%d.attention.attn.v", "HS", "D"},
+    {"encoder.layer.%d.attention.output.dense", "encoder.layer.%d.attention.attn.o", "D", "HS"},
+    {"encoder.layer.%d.attention.output.LayerNorm", "encoder.layer.%d.attention.LayerNorm", "D", ""},
+    {"encoder.layer.%d.intermediate.dense", "encoder.layer.%d.intermediate.dense", "F", "D"},
+    {"encoder.layer.%d.output.dense", "encoder.layer.%d.output.dense", "D", "F"},
+    {"encoder.layer.%d.output.LayerNorm", "encoder.layer.%d.output.LayerNorm", "D", ""},
+};
+
+struct ttmm_encoder {
+    ttmm_config config; /* context: positions */
+    int mpnet;          /* 0: BERT */
+    size_t extra;       /* rows of EXTRA */
+    size_t longest;     /* a text is cut to so many tokens, with those around it */
+    ttmm_tokenizer *tokenizer;
+    size_t n;             /* modules: OUTSIDE + L * INSIDE */
+    ttmm_numbers *tensor; /* [2 n] the weights and the bias of each, as they are stored */
+    real **own;           /* [2 n] those that could not be mapped */
+    char fingerprint[17];
+    size_t bytes; /* of tokenizer and weights */
+    void *block, *files;
+};
+
+static ttmm_numbers module(const ttmm_encoder *e, size_t layer, int number, int bias)
+{
+    return e->tensor[2 * (size_t)number + (number < OUTSIDE ? 0 : 2 * INSIDE * layer) + (size_t)bias];
+}
+
+/* The activations of one batch, and scratch. */
+typedef struct {
+    real *x, *q, *k, *v, *mixed, *up; /* [N, D], up [N, F]; what is added to x takes q's place */
+    real *row[2];                     /* gains and biases */
+    real *distance;         /* [H, 2 T - 1] MPNet: what is added to a score, by head and key's place - query's */
+    thread_scratch scratch; /* [threads, ATTENTION_ROWS, T], T the longest of the batch */
+    ttmm_trace *trace;      /* or NULL */
+    real *traced;           /* where the next values go */
+} encoder_room;
+
+static void lay_out_encoding(encoder_room *w, const ttmm_encoder *e, size_t N, size_t T, arena *a)
+{
+    const ttmm_config *c = &e->config;
+    const size_t D = (size_t)c->dim, F = (size_t)c->intermediate, ND = mul_size(N, D);
+    w->x = take_reals(a, ND), w->q = take_reals(a, ND), w->k = take_reals(a, ND), w->v = take_reals(a, ND);
+    w->mixed = take_reals(a, ND), w->up = take_reals(a, mul_size(N, F));
+    w->row[0] = take_reals(a, D > F ? D : F), w->row[1] = take_reals(a, D);
+    w->distance = e->mpnet ? take_reals(a, mul_size((size_t)c->n_heads, 2 * T)) : NULL;
+    w->scratch.threads = ttmm_threads(), w->scratch.size = mul_size(ATTENTION_ROWS, T);
+    w->scratch.data = take_reals(a, mul_size((size_t)w->scratch.threads, w->scratch.size));
+}
+
+/* A traced value: its numbers are copied, as the room will be used again.    layer >= L: of none */
+static void note(encoder_room *w, const ttmm_encoder *e, size_t layer, const char *name, const real *x, size_t rows,
+                 size_t cols)
+{
+    if (w->trace == NULL) return;
+    const size_t n = rows * (cols ? cols : 1);
+    ttmm_array *a = &w->trace->array[w->trace->n++];
+    *a = (ttmm_array){{0}, rows, cols, memcpy(w->traced, x, n * sizeof *x), NULL};
+    if (layer < (size_t)e->config.n_layers) snprintf(a->name, sizeof a->name, "layers.%zu.%s", layer, name);
+    else snprintf(a->name, sizeof a->name, "%s", name);
+    w->traced += n;
+}
+
+/* LayerNorm (Ba et al. 2016): y = g (x - m) / s + b,   m = mean(x),   s = sqrt(mean((x - m)^2) + eps).
+ *   x [N, D]: changed in place;   g, b [D]
+ *
+ * Example: x = (1, 3), g = (1, 1), b = (0, 1), eps = 0:   m = 2,   s = sqrt((1 + 1) / 2) = 1,   y = (-1, 2). */
+static void layernorm(real *x, const real *g, const real *b, size_t N, size_t D, double eps)
+{
+    OMP(omp parallel for if (N * D > WORTH_THREADS))
+    for (size_t t = 0; t < N; t++) {
+        real *xt = x + t * D;
+        const real mean = sum(xt, D) / (real)D;
+        for (size_t i = 0; i < D; i++) xt[i] -= mean;
+        const real inv = 1 / sqrt_real(dot(xt, xt, D) / (real)D + (real)eps);
+        for (size_t i = 0; i < D; i++) xt[i] = g[i] * (xt[i] * inv) + b[i];
+    }
+}
+
+/* GELU (Hendrycks & Gimpel 2016): x Phi(x), Phi the normal distribution:   gelu(x) = x (1 + erf(x / sqrt(2))) / 2.
+ * Computed in double, rounded once.                x [n]: changed in place
+ *
+ * Example: gelu(1) = 0.8413, gelu(-1) = -0.1587, their sum: 1 (Phi(x) - Phi(-x)) = 0.6827. */
+static void gelu(real *x, size_t n)
+{
+    OMP(omp parallel for if (n > WORTH_THREADS / 16))
+    for (size_t i = 0; i < n; i++)
+        x[i] = (real)((double)x[i] * (0.5 + 0.5 * erf_inline((double)x[i] * 0x1.6a09e667f3bcdp-1 /* sqrt(1/2) */)));
+}
+
+/* MPNet's scores know the distance d of a key from its query, key's place minus query's, by 32 buckets for both signs
+ * (Raffel et al. 2020): |d| < 8 has one for each; from there to 128 they grow, two for each doubling of |d|, and what
+ * is farther is in the last:    min(15, 8 + floor(2 log2(|d| / 8))) = min(15, 2 + floor(log2(d^2))),   + 16 if d > 0.
+ *
+ * Example: d = -7, -8, -11, -12, -100, -500: 7, 8, 8, 9, 15, 15;   d = 8: 24. */
+static size_t distance_bucket(long d)
+{
+    const size_t side = d > 0 ? 16 : 0, size = (size_t)(d < 0 ? -d : d);
+    size_t bucket = size < 8 ? size : 8;
+    while (size >= 8 && bucket < 15 && size * size >> (bucket - 1)) bucket++; /* 2^(bucket - 1) <= d^2: the next one */
+    return side + bucket;
+}
+
+/* w->distance, for distances below T. */
+static void find_distances(encoder_room *w, const ttmm_encoder *e, size_t T)
+{
+    const size_t H = (size_t)e->config.n_heads;
+    for (size_t h = 0; h < H; h++)
+        for (size_t i = 0; i < 2 * T - 1; i++)
+            to_reals(w->distance + h * (2 * T - 1) + i, module(e, 0, EXTRA, 0),
+                     distance_bucket((long)i - (long)(T - 1)) * H + h, 1);
+}
+
+/* Attention without a mask: of each head, for queries i and keys j of one text,
+ *   s_ij = q_i.k_j / sqrt(S) + distance(j - i),   P_i = softmax(s_i),   o_i = sum_j P_ij v_j.
+ *   mixed [N, H, S]: overwritten;   q, k, v [N, H, S];   T: the longest text's tokens */
+static void attend(encoder_room *w, const ttmm_encoder *e, const size_t *start, size_t B, size_t T)
+{
+    const size_t H = (size_t)e->config.n_heads, S = (size_t)e->config.head_dim, D = H * S;
+    const real scale = (real)(1 / sqrt((double)S));
+    OMP(omp parallel for schedule(dynamic) num_threads(w->scratch.threads) if (start[B] * D > WORTH_THREADS / 16))
+    for (size_t task = 0; task < B * H; task++) {
+        const size_t b = task / H, h = task % H, n = start[b + 1] - start[b], at = start[b] * D + h * S;
+        real *P = w->scratch.data + (size_t)omp_get_thread_num() * w->scratch.size;
+        for (size_t i = 0, rows; i < n; i += rows) {
+            rows = n - i < ATTENTION_ROWS ? n - i : ATTENTION_ROWS;
+            matmul_nt_block(P, n, w->q + at + i * D, D, w->k + at, D, rows, n, S, 0);
+            for (size_t r = 0; r < rows; r++) {
+                const real *distance = w->distance ? w->distance + h * (2 * T - 1) + T - 1 - (i + r) : NULL;
+                real *p = P + r * n, *out = w->mixed + at + (i + r) * D;
+                for (size_t j = 0; j < n; j++) p[j] *= scale;
+                for (size_t j = 0; distance && j < n; j++) p[j] += distance[j];
+                softmax_in_place(p, n);
+                memset(out, 0, S * sizeof *out);
+            }
+            real *out = w->mixed + at + i * D;
+            matmul_nn_block(out, out, D, P, n, 1, w->v + at, D, rows, S, n);
+        }
+    }
+}
+
+/* y = W x + b.    y [N, out]: overwritten;   x [N, in] */
+static void encoder_linear(real *y, encoder_room *w, const real *x, const ttmm_encoder *e, size_t layer, int number,
+                           size_t N)
+{
+    const size_t out = dimension(&e->config, encoder_modules[number].rows);
+    matmul_nt(y, x, module(e, layer, number, 0), N, out, dimension(&e->config, encoder_modules[number].cols), 0);
+    bias_forward(y, as_reals(w->row[0], module(e, layer, number, 1), out), N, out);
+}
+
+static void encoder_norm(real *x, encoder_room *w, const ttmm_encoder *e, size_t layer, int number, size_t N)
+{
+    const size_t D = (size_t)e->config.dim;
+    layernorm(x, as_reals(w->row[0], module(e, layer, number, 0), D),
+              as_reals(w->row[1], module(e, layer, number, 1), D), N, D, e->config.norm_eps);
+}
+
+/* The sums that the first norm sees. MPNet's positions begin at 2, and a token 1, padding, is at 1 and does not count.
+ *   x [N, D]: overwritten */
+static void embed_tokens(real *x, encoder_room *w, const ttmm_encoder *e, const int *token, const size_t *start,
+                         size_t B)
+{
+    const size_t D = (size_t)e->config.dim;
+    for (size_t b = 0; b < B; b++)
+        for (size_t t = start[b], place = 0; t < start[b + 1]; t++) {
+            const int padding = e->mpnet && token[t] == 1;
+            real *xt = x + t * D;
+            to_reals(xt, module(e, 0, WORDS, 0), (size_t)token[t] * D, D);
+            if (!e->mpnet) add_to(xt, xt, as_reals(w->row[0], module(e, 0, EXTRA, 0), D), D);
+            to_reals(w->row[1], module(e, 0, POSITIONS, 0), (padding ? 1 : place + (e->mpnet ? 2 : 0)) * D, D);
+            add_to(xt, xt, w->row[1], D);
+            place += !padding;
+        }
+}
+
+/* The embeddings of a batch.    out [B, D]: overwritten;   token [N];   T: the longest text's tokens
+ * Returns 0 if one has no direction: the weights are too large. */
+static int encode_batch(real *out, encoder_room *w, const ttmm_encoder *e, const int *token, const size_t *start,
+                        size_t B, size_t T)
+{
+    const ttmm_config *c = &e->config;
+    const size_t N = start[B], D = (size_t)c->dim, F = (size_t)c->intermediate, L = (size_t)c->n_layers;
+    int directed = 1;
+    embed_tokens(w->x, w, e, token, start, B);
+    encoder_norm(w->x, w, e, 0, FIRST_NORM, N);
+    note(w, e, L, "embed", w->x, N, D);
+    if (e->mpnet) find_distances(w, e, T);
+    for (size_t l = 0; l < L; l++) {
+        encoder_linear(w->q, w, w->x, e, l, QUERY, N), note(w, e, l, "q", w->q, N, D);
+        encoder_linear(w->k, w, w->x, e, l, KEY, N), note(w, e, l, "k", w->k, N, D);
+        encoder_linear(w->v, w, w->x, e, l, VALUE, N), note(w, e, l, "v", w->v, N, D);
+        attend(w, e, start, B, T), note(w, e, l, "attn", w->mixed, N, D);
+        encoder_linear(w->q, w, w->mixed, e, l, MIXED, N), note(w, e, l, "attn_out", w->q, N, D);
+        add_to(w->x, w->x, w->q, N * D);
+        encoder_norm(w->x, w, e, l, MIXED_NORM, N), note(w, e, l, "attn_norm", w->x, N, D);
+
+        encoder_linear(w->up, w, w->x, e, l, UP, N), note(w, e, l, "up", w->up, N, F);
+        gelu(w->up, N * F), note(w, e, l, "gelu", w->up, N, F);
+        encoder_linear(w->q, w, w->up, e, l, DOWN, N), note(w, e, l, "mlp_out", w->q, N, D);
+        add_to(w->x, w->x, w->q, N * D);
+        encoder_norm(w->x, w, e, l, LAST_NORM, N), note(w, e, l, "out", w->x, N, D);
+    }
+    for (size_t b = 0; b < B; b++) {
+        real *mean = out + b * D;
+        memset(mean, 0, D * sizeof *mean);
+        for (size_t t = start[b]; t < start[b + 1]; t++) add_to(mean, mean, w->x + t * D, D);
+        for (size_t i = 0; i < D; i++) mean[i] /= (real)(start[b + 1] - start[b]);
+        note(w, e, L, "mean", mean, D, 0);
+        directed &= normalise(mean, D);
+        note(w, e, L, "embedding", mean, D, 0);
+    }
+    return directed;
+}
+
+/* How many tokens are encoded at once: enough to fill the kernels. */
+static size_t batch_of(size_t tokens, size_t longest)
+{
+    enum { ENOUGH = 1024 };
+    return tokens < ENOUGH ? tokens : longest > ENOUGH ? longest : ENOUGH;
+}
+
+/* The texts start[i] .. start[i + 1] - 1.
+ *   out [n, D]: overwritten;   traced: where the trace's numbers go, if there is one (then n is 1) */
+static int encode_texts(real *out, const ttmm_encoder *e, const int *token, const size_t *start, size_t n,
+                        ttmm_trace *trace, real *traced, ttmm_error *err)
+{
+    const size_t D = (size_t)e->config.dim;
+    size_t longest = 0, *own = malloc((n + 1) * sizeof *own); /* where the texts of a batch begin in it */
+    encoder_room w = {0};
+    arena a = {0};
+    void *block = NULL;
+    for (size_t i = 0; i < n; i++) longest = start[i + 1] - start[i] > longest ? start[i + 1] - start[i] : longest;
+    const size_t most = batch_of(start[n], longest);
+    lay_out_encoding(&w, e, most, longest, &a);
+    int code = own ? TTMM_OK : fail(err, TTMM_NO_ROOM, "out of memory for %zu texts", n);
+    if (code == TTMM_OK) code = allocate(&a, &block, "the activations of an encoder", err);
+    if (code == TTMM_OK) lay_out_encoding(&w, e, most, longest, &a);
+    w.trace = trace, w.traced = traced;
+    for (size_t i = 0, B; i < n && code == TTMM_OK; i += B) {
+        for (B = 0; i + B < n && start[i + B + 1] - start[i] <= most; B++) own[B] = start[i + B] - start[i];
+        own[B] = start[i + B] - start[i];
+        if (!encode_batch(out + i * D, &w, e, token + start[i], own, B, longest))
+            code = fail(err, TTMM_BAD_INPUT, "an embedding is zero or not finite: the encoder's weights are too large");
+    }
+    TTMM_FREE(block);
+    free(own);
+    return code;
+}
+
+size_t ttmm_encoder_dim(const ttmm_encoder *e) { return (size_t)e->config.dim; }
+#endif
+
 /* ==================================================================================================================
  * PART II: EXACT AND FAST
  * ================================================================================================================== */
 
-/* ==== 10. exp, log, sin, cos ====================================================================================== */
+/* ==== 10. exp, log, erf, sin, cos ================================================================================= */
 
 static inline uint64_t to_bits(double x)
 {
@@ -2123,6 +2425,30 @@ double ttmm_log(double x)
     double half_square = 0.5 * f * f;
     return n * LN2_HIGH + (f - (half_square - (s * (half_square + R) + n * LN2_LOW)));
 }
+
+/* erf(x) = 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x. Where |x| < 1 it is x + x p(x^2 - 5/8), else 1 -
+ * erfc(|x|) with x's sign and erfc(1 + t) = exp(-q(t)); from 6 on that is 1. Of all polynomials of degree 11 and 17 p
+ * and q are those with the smallest largest error of the result (Remez), 0.07 ulp; test/functions.py finds them.
+ * Errors: 1.02 ulp. No float misses. */
+static inline double erf_inline(double x)
+{
+    double size = fabs(x), t = (size > 6 ? 6 : size) - 1, z = x * x - 0.625, p = -0x1.abae4bf126e94p-31,
+           q = 0x1.565c0d29eab84p-38;
+    p = p * z + 0x1.1f562b648ddeap-27, p = p * z - 0x1.8fca12ec01cccp-24, p = p * z + 0x1.fa2720f59ff69p-21;
+    p = p * z - 0x1.2128fde951fbep-17, p = p * z + 0x1.26f9fc847572ap-14, p = p * z - 0x1.0908608843dacp-11;
+    p = p * z + 0x1.9c83eca4c2699p-9, p = p * z - 0x1.1070cb9fee9ebp-6, p = p * z + 0x1.2a78d10016c20p-4;
+    p = p * z - 0x1.0c56e48f1a817p-2, p = p * z - 0x1.1868dcff76633p-4;
+    q = q * t - 0x1.0668e2a3b3d52p-33, q = q * t + 0x1.6a9a707b07203p-30, q = q * t - 0x1.24b5e7caf8fe2p-27;
+    q = q * t + 0x1.1ed606d0dc511p-25, q = q * t - 0x1.f255c7354fd42p-25, q = q * t - 0x1.b7d23782f92c1p-23;
+    q = q * t + 0x1.1e24b2100a0a3p-19, q = q * t - 0x1.448472790fc59p-17, q = q * t + 0x1.c852ae913c71fp-16;
+    q = q * t - 0x1.b92ddb6c6e919p-16, q = q * t - 0x1.f1b04a7e26e05p-13, q = q * t + 0x1.033f5a12d4dcep-9;
+    q = q * t - 0x1.48c9d37fc1d58p-7, q = q * t + 0x1.5477f099b6d10p-5, q = q * t + 0x1.afabc11a2afd8p-1;
+    q = q * t + 0x1.51c9b0006c21ap+1, q = q * t + 0x1.d97fbf27aa2a1p+0;
+    double far = 1 - exp_inline(-q);
+    return size < 1 ? x + x * p : x < 0 ? -far : far;
+}
+
+double ttmm_erf(double x) { return erf_inline(x); }
 
 /* a - b = the result + *low, exactly (Knuth's two-sum). */
 static double subtract(double a, double b, double *low)
@@ -3170,14 +3496,6 @@ static uint64_t hash_image(const image_head *h, size_t weights)
     return hash_words(hash, h->word + weights, h->words - weights, TTMM_F32);
 }
 
-/* In the double build in room of their own. */
-static const real *as_reals(const real *room, ttmm_numbers x, size_t n)
-{
-    if (x.type == TTMM_REAL) return x.data;
-    to_reals((real *)room, x, 0, n);
-    return room;
-}
-
 int ttmm_image_view(ttmm_image *x, const void *data, size_t bytes, void *memory, size_t room, ttmm_error *err)
 {
     image_head h;
@@ -3202,8 +3520,8 @@ int ttmm_image_view(ttmm_image *x, const void *data, size_t bytes, void *memory,
         return code;
     }
     x->K = h.K, x->E = h.E;
-    x->centroid = as_reals(x->centroid, h.centroid, h.K * h.E);
-    x->idf = h.idfs ? as_reals(x->idf, h.idf, h.E) : NULL;
+    x->centroid = as_reals((real *)x->centroid, h.centroid, h.K * h.E); /* in place, but in the double build */
+    x->idf = h.idfs ? as_reals((real *)x->idf, h.idf, h.E) : NULL;
     return TTMM_OK;
 }
 
@@ -3351,7 +3669,7 @@ static int allocate_embeddings(ttmm_corpus *c, size_t rows, size_t dim, int idf,
 {
     arena a = {0};
     TTMM_FREE(c->embedding_block);
-    c->embedding_block = NULL, c->idf = NULL, c->dim = 0;
+    c->embedding_block = NULL, c->idf = NULL, c->dim = 0, c->encoder[0] = 0;
     size_t numbers = add_size(mul_size(rows, dim), idf ? dim : 0);
     take_reals(&a, numbers);
     int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
@@ -4628,7 +4946,8 @@ typedef struct {
     char path[PATH_BYTES]; /* for sentences */
     char *text;            /* [bytes + 1], a zero byte at the end */
     size_t bytes, at;      /* at: where the parser is */
-    json_node *node;       /* [n], room for more; the root is node 0, an object */
+    json_node *node;       /* [n], room for more; the root is node 0, */
+    char root;             /* a list if this is [, else an object */
     size_t room;
     int n;
     int *key; /* [key_room] hash table of all keys by object and text; 0: empty */
@@ -4831,18 +5150,24 @@ static int json_parse(json *j, ttmm_error *err)
     int root = json_value(j, 0);
     json_blank(j);
     if (root == -2) return fail(err, TTMM_NO_ROOM, "%s: out of memory while reading its JSON", j->path);
-    if (root != 0 || j->node[0].type != '{' || j->at < j->bytes)
-        return refuse(err, j->path, "is not a JSON object: stopped at byte %zu", j->at);
+    if (root != 0 || j->node[0].type != (j->root == '[' ? '[' : '{') || j->at < j->bytes)
+        return refuse(err, j->path, "is not a JSON %s: stopped at byte %zu", j->root == '[' ? "list" : "object", j->at);
     return json_keys(j, err);
 }
 
 /* Read and parse a file. j is to be closed, even if that fails. */
-static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
+static int json_open_as(json *j, const char *folder, const char *name, char root, ttmm_error *err)
 {
     memset(j, 0, sizeof *j);
+    j->root = root;
     int code = join_path(j->path, folder, name, err);
     if (code == TTMM_OK) code = read_whole_file(&j->text, &j->bytes, j->path, err);
     return code ? code : json_parse(j, err);
+}
+
+static int json_open(json *j, const char *folder, const char *name, ttmm_error *err)
+{
+    return json_open_as(j, folder, name, '{', err);
 }
 
 /* The same of a file in memory: of a copy, as escapes are resolved in it. */
@@ -5793,6 +6118,16 @@ static int read_token(const json *j, const char *key)
     return node < 0 ? -1 : json_integer(j, node, &id) && id < INT_MAX ? (int)id + 1 : 0;
 }
 
+/* A file of which nothing counts but what the table says: see check_values. */
+static int read_settings(const char *folder, const char *name, const char *const table[][2], size_t n, ttmm_error *err)
+{
+    json j;
+    int code = json_open(&j, folder, name, err);
+    if (code == TTMM_OK) code = check_values(&j, table, n, err);
+    json_close(&j);
+    return code;
+}
+
 /* All of config.json. What is missing has the default of transformers' LlamaConfig, for Qwen2 as well. */
 static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
 {
@@ -6518,7 +6853,7 @@ int ttmm_lora_open(ttmm_lora *l, const ttmm_config *c, const char *folder, ttmm_
 }
 
 /* The tensors of a corpus's file, to be written from c or read into it. Returns how many, at most CORPUS_TENSORS. */
-enum { CORPUS_TENSORS = 9 };
+enum { CORPUS_TENSORS = 10 };
 static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
 {
     size_t n = 0;
@@ -6528,6 +6863,7 @@ static size_t corpus_tensors(stored *t, const ttmm_corpus *c, size_t name_bytes)
     t[n++] = store("document_file", I32, c->n_documents, 0, c->document_file);
     t[n++] = store("sequence_document", I32, c->n_sequences, 0, c->sequence_document);
     if (c->dim) t[n++] = store("embeddings", TTMM_REAL, c->n_sequences, c->dim, c->embedding);
+    if (c->dim && c->encoder[0]) t[n++] = store("encoder", U8, sizeof c->encoder, 0, c->encoder);
     if (c->dim && c->idf) t[n++] = store(c->by_ids ? "idf_of_ids" : "idf", TTMM_REAL, c->dim, 0, c->idf);
     if (c->clustered) t[n++] = store("cluster", I32, c->n_sequences, 0, c->cluster);
     t[n++] = store("file_names", U8, name_bytes, 0, c->names); /* each ends in a zero byte */
@@ -6626,6 +6962,7 @@ static int read_corpus_file(ttmm_corpus *c, safetensors *s, int vocab, int embed
         wanted = embedded != LEAVE && in_place == NULL;
         if (code == TTMM_OK) code = allocate_embeddings(c, wanted ? n : 0, dim, idf, err);
         if (!wanted) c->embedding = in_place;
+        if (code == TTMM_OK && find_tensor(s, "encoder")) c->encoder[0] = '?'; /* it is read with the rest */
     }
     c->clustered = find_tensor(s, "cluster") != NULL;
     const size_t tensors = code ? 0 : corpus_tensors(tensor, c, name_bytes);
@@ -6636,6 +6973,7 @@ static int read_corpus_file(ttmm_corpus *c, safetensors *s, int vocab, int embed
     }
     char *name = c->names;
     for (size_t i = 0; i < c->n_files && code == TTMM_OK; i++, name += strlen(name) + 1) c->file[i] = name;
+    c->encoder[sizeof c->encoder - 1] = 0;
     if (code == TTMM_OK) code = check_below(c->token, c->n_tokens, (size_t)vocab, path, "tokens", err);
     if (code == TTMM_OK) code = check_offsets(c->document, n_documents, c->n_tokens, path, "document_offsets", err);
     if (code == TTMM_OK) code = check_offsets(c->sequence, n, c->n_tokens, path, "sequence_offsets", err);
@@ -6848,6 +7186,9 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
  *   post_processor  none, ByteLevel, or TemplateProcessing: tokens before and after a text
  *   decoder         ByteLevel, or a Sequence that ends in it and changes nothing
  *
+ * or, of a sentence encoder, of WordPiece, with BertNormalizer and BertPreTokenizer, and a template as above, or
+ * BertProcessing or RobertaProcessing, which are one.
+ *
  * Anything else is refused by name, as it would give other tokens. A text is cut at the added tokens in it, then into
  * words, by each step of the pre_tokenizer what the one before left in one piece; a word begins as the tokens of its
  * bytes, and of all pairs of neighbours that have a merge the one of lowest rank is merged, the leftmost of equal ones,
@@ -6870,6 +7211,7 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
 
 /* From the end of the file: a packed table, a list of strings that ends in NULL. */
 enum { PACKED_LETTERS, PACKED_NUMBERS, PACKED_COMBINING, PACKED_SINGLES, PACKED_PAIRS };
+enum { PACKED_DROPPED = PACKED_PAIRS + 1, PACKED_MARKS, PACKED_PUNCTUATION, PACKED_LOWER };
 static const char *const *packed_table(int which);
 
 /* The numbers of a packed table: base 45, a digit of the alphabet's upper half is followed by another. out NULL: counts
@@ -6897,6 +7239,9 @@ typedef struct {
     uint32_t *letters, *numbers; /* where they begin and end in turn, ascending */
     uint32_t *combining;         /* from where on, canonical combining class; ascending */
     size_t n_letters, n_numbers, n_combining;
+    uint32_t *dropped, *marks, *punctuation; /* as letters: what BERT's steps drop, strip and cut off */
+    uint32_t *lower;                         /* from where on, how far and which, what to add; ascending */
+    size_t n_dropped, n_marks, n_punctuation, n_lower;
     mapping *decomposing, *composing; /* by code; by first and second */
     size_t n_decomposing, n_composing;
 } unicode;
@@ -6950,6 +7295,10 @@ static void lay_out_unicode(unicode *u, arena *a)
     u->letters = unpack_groups(&u->n_letters, PACKED_LETTERS, 1, a);
     u->numbers = unpack_groups(&u->n_numbers, PACKED_NUMBERS, 1, a);
     u->combining = unpack_groups(&u->n_combining, PACKED_COMBINING, 2, a);
+    u->dropped = unpack_groups(&u->n_dropped, PACKED_DROPPED, 1, a);
+    u->marks = unpack_groups(&u->n_marks, PACKED_MARKS, 1, a);
+    u->punctuation = unpack_groups(&u->n_punctuation, PACKED_PUNCTUATION, 1, a);
+    u->lower = unpack_groups(&u->n_lower, PACKED_LOWER, 3, a);
     const uint32_t *single = unpack_groups(&singles, PACKED_SINGLES, 2, a);
     uint32_t *pair = take(a, n_pairs, sizeof *pair);
     u->n_decomposing = singles + n_pairs / 3, u->n_composing = 0;
@@ -7027,6 +7376,15 @@ static void sort_marks(const unicode *u, uint32_t *code, size_t n, uint32_t *spa
     memcpy(code, spare, n * sizeof *code);
 }
 
+/* The marks after each starter.    spare [n] */
+static void order_marks(const unicode *u, uint32_t *code, size_t n, uint32_t *spare)
+{
+    for (size_t i = 0, marks; i < n; i += marks + 1) {
+        for (marks = 0; i + marks < n && combining_class(u, code[i + marks]) > 0;) marks++;
+        if (marks > 1) sort_marks(u, code + i, marks, spare);
+    }
+}
+
 /* Normalisation form C (Unicode Standard Annex 15): decompose, put combining marks in order of their class, compose
  * what can be. A text with nothing from U+0300 on is in it already: then *out [*length] is the text itself, else
  * allocated; NULL: no memory. */
@@ -7044,11 +7402,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
         codes = (size_t)(decompose(u, code + codes, c) - code);
     }
     size_t starter = SIZE_MAX, kept = 0;
-    for (size_t marks; (i = starter + 1) < codes; starter += marks + 1) { /* those after each starter */
-        for (marks = 0; i + marks < codes && combining_class(u, code[i + marks]) > 0;) marks++;
-        if (marks > 1) sort_marks(u, code + i, marks, code + codes);
-    }
-    starter = SIZE_MAX;
+    order_marks(u, code, codes, code + codes);
     uint32_t last = 0; /* order of the last mark kept after the starter; 0: none */
     for (i = 0; i < codes; i++) {
         const uint32_t order = combining_class(u, code[i]);
@@ -7106,6 +7460,9 @@ struct ttmm_tokenizer {
     unsigned char begins[256];                                      /* whether an added token begins with that byte */
     int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
     unicode unicode;
+    size_t most;                      /* WordPiece: longer words, in characters, are unknown; 0: this is BPE */
+    int clean, chinese, strip, lower; /* steps of BertNormalizer */
+    char prefix[8];                   /* of the names of tokens inside of words: ## */
 };
 
 void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer)
@@ -7144,6 +7501,7 @@ typedef struct { /* a text on its way to tokens */
     int *symbol, *next, *before; /* [word_room] of one word: tokens, a doubly linked list */
     candidate_merge *heap;       /* [2 word_room] the first is the next to be done */
     size_t word_room, n_heap;
+    char *word;                 /* of WordPiece: the prefix and what is left of a word */
     const added_token *refused; /* one that keeps the text from being read */
 } encoder;
 
@@ -7236,6 +7594,9 @@ static void encode_word(encoder *e, const char *s, size_t n)
 
 enum { LETTER = 1, NUMBER = 2, SPACE = 4, NEWLINE = 8, OTHER = 16 }; /* NEWLINE: CR and LF, SPACE: the rest of \s */
 
+/* Whether c is one of those that the table is of: it begins and ends ranges in turn. */
+static int is_within(const uint32_t *table, size_t n, uint32_t c) { return (int)(find_step(table, n, 1, c) % 2); }
+
 /* What \s, \p{L} and \p{N} stand for. */
 static int character_kind(const unicode *u, uint32_t c)
 {
@@ -7243,8 +7604,23 @@ static int character_kind(const unicode *u, uint32_t c)
     if ((c >= 9 && c <= 12) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000)
         return SPACE;
-    if (find_step(u->letters, u->n_letters, 1, c) % 2) return LETTER;
-    return find_step(u->numbers, u->n_numbers, 1, c) % 2 ? NUMBER : OTHER;
+    if (is_within(u->letters, u->n_letters, c)) return LETTER;
+    return is_within(u->numbers, u->n_numbers, c) ? NUMBER : OTHER;
+}
+
+static int is_chinese(uint32_t c) /* as BERT has it: CJK ideographs, but not all that Unicode has by now */
+{
+    return (c >= 0x3400 && c <= 0x4dbf) || (c >= 0x4e00 && c <= 0x9fff) || (c >= 0xf900 && c <= 0xfaff) ||
+           (c >= 0x20000 && c <= 0x2a6df) || (c >= 0x2a700 && c <= 0x2b81f) || (c >= 0x2b920 && c <= 0x2ceaf) ||
+           (c >= 0x2f800 && c <= 0x2fa1f);
+}
+
+static uint32_t lower_case(const unicode *u, uint32_t c)
+{
+    const size_t i = find_step(u->lower, u->n_lower, 3, c);
+    if (i == 0) return c;
+    const uint32_t *run = u->lower + 3 * (i - 1), distance = c - run[0];
+    return distance > run[1] / 2 || (run[1] % 2 && distance % 2) ? c : c + unzigzag(run[2]);
 }
 
 /* Where the run of characters of these kinds ends that begins at `at`; at most `most` characters. *last: where its last
@@ -7300,12 +7676,93 @@ static size_t word_length(const ttmm_tokenizer *tok, int split, const unsigned c
     return end < n && last > 0 ? last : end;
 }
 
+/* BertNormalizer: clean the text (of control characters; blanks are spaces then), set CJK characters apart, strip
+ * accents (NFD without marks), all in lower case. The result is allocated; NULL: no memory. */
+static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, const char *text, size_t n)
+{
+    const unicode *u = &tok->unicode;
+    const unsigned char *s = (const unsigned char *)text;
+    size_t codes = 0, bytes;
+    uint32_t *code = malloc(
+        mul_size(mul_size(2, n) + 4, sizeof *code)); /* as above; a CJK character of 3 bytes gives 3 */
+    *out = NULL, *length = 0;
+    for (size_t i = 0; code && i < n; i += bytes) {
+        uint32_t c = utf8_get(s + i, n - i, &bytes);
+        if (c >= NOT_UTF8) c = 0xfffd;
+        if (tok->clean && is_within(u->dropped, u->n_dropped, c)) continue;
+        if (tok->clean && character_kind(u, c) & (SPACE | NEWLINE)) c = ' ';
+        const int apart = tok->chinese && is_chinese(c);
+        if (apart) code[codes++] = ' ';
+        if (tok->strip) codes = (size_t)(decompose(u, code + codes, c) - code);
+        else code[codes++] = c;
+        if (apart) code[codes++] = ' ';
+    }
+    if (code) *out = malloc(mul_size(4, codes) + 1);
+    if (*out && tok->strip) order_marks(u, code, codes, code + codes);
+    for (size_t i = 0; *out && i < codes; i++) {
+        uint32_t c = code[i];
+        if (tok->strip && is_within(u->marks, u->n_marks, c)) continue;
+        if (tok->lower && c == 0x130) *length += utf8_put(*out + *length, 'i'), c = 0x307; /* the only one of two */
+        else if (tok->lower) c = lower_case(u, c);
+        *length += utf8_put(*out + *length, c);
+    }
+    free(code);
+}
+
+/* A text as it is cut into words: itself, or allocated; NULL: no memory. */
+static void normal_form(char **out, size_t *length, const ttmm_tokenizer *tok, const char *text, size_t n)
+{
+    *out = (char *)text, *length = n;
+    if (tok->most) bert_text(out, length, tok, text, n);
+    else if (tok->nfc) normalise_text(out, length, &tok->unicode, text, n);
+}
+
+/* WordPiece (Wu et al. 2016, as in BERT): the longest token that the word begins with, then the longest, with the
+ * prefix before its name, that the rest begins with, and so on. If there is none at one place, the word is unknown. */
+static void encode_pieces(encoder *e, const char *s, size_t n)
+{
+    const ttmm_tokenizer *tok = e->tok;
+    const size_t first = e->list->n, prefix = strlen(tok->prefix);
+    size_t characters = 0, at = 0, length;
+    for (size_t i = 0; i < n; i++) characters += ((unsigned char)s[i] & 0xc0) != 0x80;
+    for (int token; characters <= tok->most && at < n; at += length) {
+        char *name = at ? e->word : e->word + prefix;
+        memcpy(e->word + prefix, s + at, n - at); /* after the prefix, which is there */
+        for (length = n - at; length > 0; length--) {
+            const int inside = at + length < n && ((unsigned char)s[at + length] & 0xc0) == 0x80; /* of a character */
+            if (!inside && (token = *find_word(tok, name, (at ? prefix : 0) + length)) >= 0) break;
+        }
+        if (length == 0) break;
+        put_token(e->list, token);
+    }
+    if (at == n) return;
+    e->list->n = first;
+    put_token(e->list, tok->unknown);
+}
+
+/* BertPreTokenizer: words end at blanks, and punctuation marks are words. */
+static void encode_bert(encoder *e, const char *text, size_t n)
+{
+    const unicode *u = &e->tok->unicode;
+    size_t from = 0, length;
+    for (size_t at = 0; at < n && !e->list->failed; at += length) {
+        const uint32_t c = utf8_get((const unsigned char *)text + at, n - at, &length);
+        const int mark = is_within(u->punctuation, u->n_punctuation, c);
+        if (!mark && !(character_kind(u, c) & (SPACE | NEWLINE))) continue;
+        if (at > from) encode_pieces(e, text + from, at - from);
+        if (mark) encode_pieces(e, text + at, length);
+        from = at + length;
+    }
+    if (n > from) encode_pieces(e, text + from, n - from);
+}
+
 /* Append the tokens of a text without added tokens: step `step` of the pre_tokenizer cuts it into pieces, the steps
  * after it each of these; past the last step a piece is a word. */
 static void encode_words(encoder *e, int step, const char *text, size_t n)
 {
     const ttmm_tokenizer *tok = e->tok;
-    if (step == tok->n_splits) encode_word(e, text, n);
+    if (tok->most) encode_bert(e, text, n);
+    else if (step == tok->n_splits) encode_word(e, text, n);
     else
         for (size_t at = 0, length; at < n && !e->list->failed; at += length) {
             length = word_length(tok, tok->split[step], (const unsigned char *)text + at, n - at);
@@ -7344,7 +7801,7 @@ static void encode_text(encoder *e, const char *text, size_t n, int normalised)
 {
     char *form = (char *)text;
     size_t length = n, from = 0;
-    if (normalised && e->tok->nfc) normalise_text(&form, &length, &e->tok->unicode, text, n);
+    if (normalised) normal_form(&form, &length, e->tok, text, n);
     if (form == NULL) e->list->failed = 1;
     for (size_t at = 0; at <= length && !e->list->failed && !e->refused;) {
         const added_token *a = at < length ? added_at(e->tok, form + at, length - at, normalised) : NULL;
@@ -7367,6 +7824,11 @@ static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text,
 {
     const size_t first = list->n;
     encoder e = {.tok = tok, .list = list};
+    if (tok && tok->most) {
+        e.word = malloc(sizeof tok->prefix + 4 * tok->most);
+        if (e.word) memcpy(e.word, tok->prefix, sizeof tok->prefix);
+        else list->failed = 1;
+    }
     for (size_t i = 0; tok == NULL && i < bytes && !list->failed; i++) {
         const int mark = bytes - i >= MARK && memcmp(text + i, SEPARATOR, MARK) == 0;
         put_token(list, mark ? TTMM_END : (unsigned char)text[i]);
@@ -7377,6 +7839,7 @@ static int encode(token_list *list, const ttmm_tokenizer *tok, const char *text,
     for (int i = 0; tok && i < tok->n_after; i++) put_token(list, tok->after[i]);
     free(e.symbol);
     free(e.heap);
+    free(e.word);
     if (list->failed) return fail(err, TTMM_NO_ROOM, "%s: out of memory for the tokens of %zu bytes", name, bytes);
     if (e.refused)
         return refuse(err, name, "holds the token %.*s, and %s; --ids takes token ids", (int)e.refused->length,
@@ -7676,6 +8139,7 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
 static int find_name(const ttmm_tokenizer *tok, const char *name, size_t n, char *scratch)
 {
     size_t length = n;
+    if (tok->most) return *find_token(tok, name, n, 0);
     const int raw = name_to_bytes(memcpy(scratch, name, n), &length) ? 0 : RAW;
     return *find_token(tok, scratch, length, raw);
 }
@@ -7708,22 +8172,23 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
     added_token a = {form, n, -1, normalised, NULL};
-    if (is_unusual(j, node)) a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
+    if (tok->most ? json_true(j, node, "single_word") : is_unusual(j, node))
+        a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
     const int known = find_name(tok, text, n, text + 2 * n);
     const size_t id = known >= 0 ? (size_t)known : *next > tok->n_words ? *next : tok->n_words;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
     *next = id + 1 > *next ? id + 1 : *next;
     a.token = (int)id;
-    if (normalised && tok->nfc) normalise_text(&form, &a.length, &tok->unicode, a.text, n);
+    if (normalised) normal_form(&form, &a.length, tok, a.text, n);
     if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
     if (form != a.text) {
         memcpy(text + n, form, a.length);
         free(form);
     }
-    add_token(tok, a);
+    if (a.length > 0) add_token(tok, a); /* normalised it may be nothing: in no text */
     tok->at[id] = *used, tok->length[id] = n;
     tok->special[id] = (char)(json_true(j, node, "special") ? SPECIAL : 0);
-    if (!name_to_bytes(text, &tok->length[id])) {
+    if (!tok->most && !name_to_bytes(text, &tok->length[id])) {
         tok->special[id] |= RAW;
         *find_token(tok, text, n, RAW) = (int)id;
     }
@@ -7901,6 +8366,129 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     return code;
 }
 
+/* The parts of an encoder's tokenizer.json. beside: tokenizer_config.json, from which transformers makes a tokenizer of
+ * its own: it must not say otherwise. (What added tokens there are tokenizer.json says, as in tokenizers.) */
+static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
+{
+    static const char *const sides[][2] = {{"truncation_side padding_side", "\"right\""}};
+    static const char *const part[][2] = {
+        {"model", "WordPiece"}, {"normalizer", "BertNormalizer"}, {"pre_tokenizer", "BertPreTokenizer"}};
+    static const char *const step[][2] = {{"lowercase", "do_lower_case"},
+                                          {"strip_accents", "strip_accents"},
+                                          {"handle_chinese_chars", "tokenize_chinese_chars"}};
+    for (size_t i = 0; i < 3; i++) {
+        const int node = json_find(j, 0, part[i][0]);
+        if (!has_type(j, node, part[i][1]))
+            return json_refuse(j, part[i][0], either(json_find(j, node, "type"), node), part[i][1], err);
+        const int said = beside->n ? json_find(beside, 0, step[i][1]) : -1;
+        if (said >= 0 &&
+            json_type(beside, said) != json_type(j, json_find(j, json_find(j, 0, "normalizer"), step[i][0])))
+            return json_refuse(beside, step[i][1], said, "what tokenizer.json's normalizer does", err);
+    }
+    const int vocab = json_find(j, json_find(j, 0, "model"), "vocab"), added = json_find(j, 0, "added_tokens");
+    if (json_type(j, vocab) != '{') return json_refuse(j, "the model's vocab", vocab, "an object", err);
+    if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
+    return beside->n ? check_values(beside, sides, 1, err) : TTMM_OK;
+}
+
+/* "cls": ["<s>", 0], of BertProcessing and RobertaProcessing: the token before a text; "sep": that after it. */
+static int read_end(int *token, int *n, const ttmm_tokenizer *tok, const json *j, const char *key, ttmm_error *err)
+{
+    const int pair = json_find(j, json_find(j, 0, "post_processor"), key), name = json_child(j, pair);
+    uint64_t id;
+    if (name < 0 || !json_integer(j, j->node[name].next, &id) || id >= tok->n || tok->length[id] == 0)
+        return json_refuse(j, key, pair, "a token and its id", err);
+    token[(*n)++] = (int)id;
+    return TTMM_OK;
+}
+
+/* What is put around a text; its tokens are of type 0 then, the only one that is used. */
+static int read_ends_of_text(ttmm_tokenizer *tok, const json *j, ttmm_error *err)
+{
+    const int node = json_find(j, 0, "post_processor");
+    uint64_t type;
+    if (has_type(j, node, "BertProcessing") || has_type(j, node, "RobertaProcessing")) {
+        const int code = read_end(tok->before, &tok->n_before, tok, j, "cls", err);
+        return code ? code : read_end(tok->after, &tok->n_after, tok, j, "sep", err);
+    }
+    if (!has_type(j, node, "TemplateProcessing"))
+        return json_refuse(j, "post_processor", either(json_find(j, node, "type"), node),
+                           "TemplateProcessing, BertProcessing or RobertaProcessing", err);
+    for (int i = json_child(j, json_find(j, node, "single")); i >= 0; i = j->node[i].next) {
+        const int key = json_child(j, i), at = key < 0 ? -1 : json_find(j, j->node[key].next, "type_id");
+        if (at >= 0 && !(json_integer(j, at, &type) && type == 0))
+            return json_refuse(j, "a type_id of the post_processor's single", at, "0", err);
+    }
+    const int code = read_post_processor(tok, j, node, err);
+    if (code || tok->n_before + tok->n_after) return code;
+    return refuse(err, j->path, "the post_processor puts no tokens around a text, expected some");
+}
+
+/* Every name of the vocabulary is a token as it stands.    *bytes: what the tokenizer takes */
+static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json *j, const json *beside, int rows,
+                          ttmm_error *err)
+{
+    const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
+    const int added = json_find(j, 0, "added_tokens"), normalizer = json_find(j, 0, "normalizer");
+    const int prefix = json_find(j, model, "continuing_subword_prefix"), unknown = json_find(j, model, "unk_token");
+    const int longest = json_find(j, model, "max_input_chars_per_word");
+    const size_t words = json_count(j, vocab), text_bytes = mul_size(4, j->bytes);
+    ttmm_tokenizer like = {.end = -1, .vocab = rows, .n = (size_t)rows, .n_added = json_count(j, added)};
+    uint64_t most;
+    size_t used = 0, next = 0;
+    int code = check_wordpiece(j, beside, err);
+    if (code) return code;
+    if (!json_integer(j, longest, &most) || most < 1 || most > 100000)
+        return json_refuse(j, "max_input_chars_per_word", longest, "1 to 100000", err);
+    if (json_text(like.prefix, sizeof like.prefix, j, prefix) >= sizeof like.prefix)
+        return json_refuse(j, "continuing_subword_prefix", prefix, "a few letters, as ##", err);
+    if (like.n < words + like.n_added) like.n = words + like.n_added;
+    like.n_words = words, like.word_room = table_room(words), like.place_room = table_room(like.n_added);
+    like.most = (size_t)most;
+    like.clean = json_true(j, normalizer, "clean_text"), like.lower = json_true(j, normalizer, "lowercase");
+    like.chinese = json_true(j, normalizer, "handle_chinese_chars");
+    like.strip = json_find(j, normalizer, "strip_accents") < 0 ? like.lower : json_true(j, normalizer, "strip_accents");
+    arena a = {0};
+    take(&a, 1, sizeof like);
+    lay_out_tokenizer(&like, text_bytes, &a);
+    *bytes = a.used;
+    if ((code = allocate(&a, &like.block, "the tokenizer", err)) != TTMM_OK) return code;
+    ttmm_tokenizer *tok = *tokenizer = take(&a, 1, sizeof *tok);
+    *tok = like;
+    lay_out_tokenizer(tok, text_bytes, &a);
+    tok->n_added = 0;
+    memset(tok->word, -1, tok->word_room * sizeof *tok->word);
+    for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
+        const int id = read_id(tok, j, i, j->node[i].next, err);
+        char shown[64];
+        if (id < 0) return id;
+        if (tok->length[id])
+            return refuse(err, j->path, "the id of token %s, %d, is that of another, too", json_shown(shown, j, i), id);
+        tok->at[id] = used, tok->length[id] = json_text(tok->text + used, j->bytes, j, i);
+        *find_word(tok, tok->text + used, tok->length[id]) = id;
+        used += tok->length[id];
+    }
+    const size_t length = json_text(tok->text + used, j->bytes, j, unknown); /* scratch */
+    tok->unknown = *find_word(tok, tok->text + used, length);
+    if (tok->unknown < 0) return json_refuse(j, "unk_token", unknown, "a token of the vocabulary", err);
+    for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
+        code = read_added(tok, &used, &next, j, i, err);
+    return code ? code : read_ends_of_text(tok, j, err);
+}
+
+/* What the tokens of a text depend on. */
+static uint64_t hash_wordpiece(uint64_t h, const ttmm_tokenizer *tok)
+{
+    const int setting[] = {tok->clean,     tok->chinese,  tok->strip,   tok->lower,
+                           (int)tok->most, tok->n_before, tok->n_after, tok->unknown};
+    for (size_t i = 0; i < sizeof setting / sizeof *setting; i++) h = hash_word(h, (uint64_t)setting[i]);
+    for (int i = 0; i < MOST_AROUND; i++) h = hash_word(h, (uint64_t)tok->before[i] << 32 | (uint64_t)tok->after[i]);
+    for (size_t t = 0; t < tok->n; t++) h = hash_word(h, hash_bytes(0, tok->text + tok->at[t], tok->length[t]));
+    for (size_t i = 0; i < tok->n_added; i++)
+        h = hash_word(h, (uint64_t)tok->added[i].token << 1 | (uint64_t)tok->added[i].normalised);
+    return hash_word(h, hash_bytes(0, tok->prefix, strlen(tok->prefix)));
+}
+
 /* config.json gives the size of the vocabulary and the token after a document. */
 int ttmm_tokenizer_of(ttmm_tokenizer **tokenizer, const ttmm_config *c, const ttmm_file *file, ttmm_error *err)
 {
@@ -7931,6 +8519,362 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
     json_close(&j);
     for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
     if (code) ttmm_tokenizer_free(*tokenizer), *tokenizer = NULL;
+    return code;
+}
+
+/* A file of settings, of which there need be none. */
+static int check_beside(const char *folder, const char *name, const char *const table[][2], size_t n, ttmm_error *err)
+{
+    return ttmm_exists(folder, name) ? read_settings(folder, name, table, n, err) : TTMM_OK;
+}
+
+/* A folder of sentence-transformers: its modules must be Transformer, Pooling and Normalize, each with settings by
+ * which nothing but the text alters an embedding.    first [PATH_BYTES]: overwritten with the Transformer's folder */
+static int read_modules(char *first, const char *folder, ttmm_error *err)
+{
+    static const char *const expected[] = {"Transformer", "Pooling", "Normalize"}, package[] = "sentence_transformers.";
+    static const char *const pooling[][2] = {
+        {"pooling_mode_mean_tokens include_prompt", "true"},
+        {"pooling_mode_cls_token pooling_mode_max_tokens pooling_mode_mean_sqrt_len_tokens "
+         "pooling_mode_weightedmean_tokens pooling_mode_lasttoken",
+         "false"},
+        {"pooling_mode", "\"mean\""}};
+    static const char *const normalize[][2] = {{"module_input_name module_output_name", "\"sentence_embedding\""}};
+    static const char *const prompt[][2] = {{"default_prompt_name truncate_dim", "null"}};
+    char place[PATH_BYTES], name[256], type[256];
+    json j;
+    int code = json_open_as(&j, folder, "modules.json", '[', err), node = code ? -1 : json_child(&j, 0);
+    for (int k = 0; k < 3 && code == TTMM_OK; k++, node = node < 0 ? -1 : j.node[node].next) {
+        const int found = json_find(&j, node, "type");
+        json_text(type, sizeof type, &j, found);
+        json_text(name, sizeof name, &j, json_find(&j, node, "path"));
+        const char *last = strrchr(type, '.');
+        if (last == NULL || strcmp(last + 1, expected[k]) != 0 || strncmp(type, package, sizeof package - 1) != 0) {
+            snprintf(type, sizeof type, "module %d", k);
+            code = json_refuse(&j, type, either(found, node), expected[k], err);
+        } else code = join_path(k ? place : first, *name ? folder : NULL, *name ? name : folder, err);
+        if (code == TTMM_OK && k == 1) code = read_settings(place, "config.json", pooling, 3, err);
+        if (code == TTMM_OK && k == 2) code = check_beside(place, "config.json", normalize, 1, err);
+    }
+    if (code == TTMM_OK && node >= 0) code = json_refuse(&j, "module 3", json_find(&j, node, "type"), "none", err);
+    json_close(&j);
+    if (code == TTMM_OK) code = check_beside(folder, "config_sentence_transformers.json", prompt, 1, err);
+    if (code == TTMM_OK && ttmm_exists(first, "adapter_config.json"))
+        code = refuse(err, first, "holds adapter_config.json, an adapter of the encoder, which is not supported");
+    return code;
+}
+
+/* Of config.json, what is absent in it has no default here: every file has it. */
+static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
+{
+    ttmm_config *c = &e->config;
+    const int type = json_find(j, 0, "model_type"), buckets = json_find(j, 0, "relative_attention_num_buckets"),
+              eps = json_find(j, 0, "layer_norm_eps");
+    int types = 32;
+    const struct {
+        const char *key;
+        int *value;
+    } field[] = {
+        {"hidden_size", &c->dim},
+        {"num_hidden_layers", &c->n_layers},
+        {"vocab_size", &c->vocab},
+        {"num_attention_heads", &c->n_heads},
+        {"intermediate_size", &c->intermediate},
+        {"max_position_embeddings", &c->context},
+        {"type_vocab_size", &types},
+    };
+    static const char *const table[][2] = {{"hidden_act", "\"gelu\""},
+                                           {"position_embedding_type", "\"absolute\""},
+                                           {"is_decoder add_cross_attention", "false"},
+                                           {"quantization_config", "null"}};
+    uint64_t u;
+    e->mpnet = json_equal(j, type, "mpnet");
+    if (!e->mpnet && !json_equal(j, type, "bert"))
+        return json_refuse(j, "model_type", type, "\"bert\" or \"mpnet\"", err);
+    for (size_t i = 0; i < sizeof field / sizeof *field - (size_t)e->mpnet; i++) {
+        const int node = json_find(j, 0, field[i].key);
+        if (!json_integer(j, node, &u) || u < 1 || u > INT_MAX)
+            return json_refuse(j, field[i].key, node, "a count", err);
+        *field[i].value = (int)u;
+    }
+    e->extra = (size_t)types;
+    if (e->mpnet && buckets >= 0 && !(json_integer(j, buckets, &u) && u == 32))
+        return json_refuse(j, "relative_attention_num_buckets", buckets, "32", err);
+    if (!json_number(j, eps, &c->norm_eps)) return json_refuse(j, "layer_norm_eps", eps, "a number", err);
+    if (c->dim % c->n_heads)
+        return refuse(err, j->path, "hidden_size is %d, expected a multiple of num_attention_heads, %d", c->dim,
+                      c->n_heads);
+    c->n_kv_heads = c->n_heads, c->head_dim = c->dim / c->n_heads, c->rope_theta = 1;
+    ttmm_error why;
+    if (ttmm_config_check(c, &why) != TTMM_OK) return refuse(err, j->path, "%s", why.text);
+    return check_values(j, table, sizeof table / sizeof *table, err);
+}
+
+/* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, else tokenizer_config.json's
+ * model_max_length; and what else the first of them asks for. */
+static int read_longest(ttmm_encoder *e, const char *folder, const json *beside, ttmm_error *err)
+{
+    static const char *const table[][2] = {
+        {"transformer_task", "\"feature-extraction\""},
+        {"module_output_name", "\"token_embeddings\""},
+        {"do_lower_case", "true or false"},
+        {"query_length document_length query_expansion tokenizer_name_or_path processing_kwargs processor_kwargs "
+         "tokenizer_args model_kwargs model_args config_kwargs config_args",
+         "null"}};
+    const int positions = e->config.context - (e->mpnet ? 2 : 0);
+    const uint64_t around = (uint64_t)(e->tokenizer->n_before + e->tokenizer->n_after);
+    uint64_t u = (uint64_t)positions, most;
+    json j = {.node = NULL};
+    int code = TTMM_OK, said = -1;
+    if (beside->n && json_integer(beside, json_find(beside, 0, "model_max_length"), &most) && most < u) u = most;
+    if (ttmm_exists(folder, "sentence_bert_config.json")) {
+        code = json_open(&j, folder, "sentence_bert_config.json", err);
+        if (code == TTMM_OK) code = check_values(&j, table, sizeof table / sizeof *table, err);
+        if (code == TTMM_OK && json_true(&j, 0, "do_lower_case") && !e->tokenizer->lower)
+            code = refuse(err, j.path, "do_lower_case is true, but tokenizer.json's normalizer leaves the case");
+        if (code == TTMM_OK) said = json_find(&j, 0, "max_seq_length");
+        if (said >= 0 && !json_integer(&j, said, &u)) u = 0;
+    }
+    if (code == TTMM_OK && (u <= around || u > (uint64_t)positions)) {
+        char expected[80];
+        snprintf(expected, sizeof expected, "%d to %d, as many as positions", (int)around + 1, positions);
+        code = json_refuse(&j, "max_seq_length", said, expected, err);
+    }
+    e->longest = (size_t)u;
+    json_close(&j);
+    return code;
+}
+
+/* Tensor i of the 2 n, its name after `prefix`; *rows 0: there is none, a module without a bias. */
+static void encoder_tensor(char name[160], size_t *rows, size_t *cols, const ttmm_encoder *e, const char *prefix,
+                           size_t i)
+{
+    const size_t number = i / 2 < OUTSIDE ? i / 2 : OUTSIDE + (i / 2 - OUTSIDE) % INSIDE;
+    const size_t layer = number < OUTSIDE ? 0 : (i / 2 - OUTSIDE) / INSIDE;
+    char of[100];
+    *rows = number == EXTRA ? e->extra : dimension(&e->config, encoder_modules[number].rows);
+    *cols = dimension(&e->config, number == EXTRA && e->mpnet ? "H" : encoder_modules[number].cols);
+    if (i % 2) *cols = 1, *rows = number <= EXTRA ? 0 : *rows;
+    snprintf(of, sizeof of, e->mpnet ? encoder_modules[number].mpnet : encoder_modules[number].bert, (int)layer);
+    snprintf(name, 160, "%s%s.%s", prefix, of, i % 2 ? "bias" : "weight");
+}
+
+static uint64_t hash_as_floats(ttmm_numbers x, size_t n) /* as floats, two a word: the same however they are stored */
+{
+    uint64_t h = n;
+    real part[64] = {0};
+    for (size_t i = 0; i < n; i += 64) {
+        const size_t some = n - i < 64 ? n - i : 64;
+        to_reals(part, x, i, some);
+        for (size_t k = 0; k < some; k += 2)
+            h = hash_word(h,
+                          float_to_bits((float)part[k]) << 32 | (k + 1 < some ? float_to_bits((float)part[k + 1]) : 0));
+    }
+    return h;
+}
+
+/* The weights, in place where that can be. What is beside them, as the pooler of BERT, is passed over: it does not
+ * matter to the mean. Their names may begin with bert. or mpnet. */
+static int read_encoder_weights(ttmm_encoder *e, uint64_t *hash, const char *folder, ttmm_error *err)
+{
+    static const char *const prefixes[] = {"", "bert.", "mpnet."};
+    char name[160];
+    size_t rows, cols;
+    checkpoint k;
+    int p = 2, code = open_checkpoint(&k, folder, err);
+    for (; p > 0 && code == TTMM_OK; p--) {
+        encoder_tensor(name, &rows, &cols, e, prefixes[p], 0);
+        if (has_tensor(&k, name)) break;
+    }
+    for (size_t i = 0; i < 2 * e->n && code == TTMM_OK; i++) {
+        const stored *found;
+        encoder_tensor(name, &rows, &cols, e, prefixes[p], i);
+        if (rows == 0) continue;
+        code = open_shard(&k, name, err);
+        if (code == TTMM_OK) code = find_shaped(&found, &k.s, name, rows, cols, err);
+        if (code == TTMM_OK) code = map_tensor(&e->tensor[i], e->files, &k.s, found, err);
+        if (code == TTMM_OK && e->tensor[i].data == NULL) {
+            e->own[i] = malloc(mul_size(mul_size(rows, cols), sizeof(real)));
+            e->tensor[i] = reals(e->own[i]);
+            code = e->own[i] ? read_numbers(&k.s, found, e->own[i], TTMM_REAL, err)
+                             : fail(err, TTMM_NO_ROOM, "out of memory for the encoder's weights");
+        }
+        if (code) break;
+        e->bytes += rows * cols * dtype_table[e->tensor[i].type].bytes;
+        *hash = hash_word(*hash, hash_as_floats(e->tensor[i], rows * cols));
+    }
+    encoder_tensor(name, &rows, &cols, e, prefixes[p], 2 * e->n); /* of a layer that should not be there */
+    if (code == TTMM_OK && has_tensor(&k, name))
+        code = refuse(err, folder, "holds %s, expected %d layers as config.json says", name, e->config.n_layers);
+    close_checkpoint(&k);
+    return code;
+}
+
+static int read_encoder(ttmm_encoder **at, const char *folder, ttmm_error *err)
+{
+    char first[PATH_BYTES];
+    ttmm_encoder like = {.mpnet = 0};
+    json j = {.node = NULL}, beside = j;
+    arena a = {0};
+    int code = read_modules(first, folder, err);
+    if (code == TTMM_OK) code = json_open(&j, first, "config.json", err);
+    if (code == TTMM_OK) code = read_encoder_config(&like, &j, err);
+    json_close(&j);
+    if (code == TTMM_OK) code = json_open(&j, first, "tokenizer.json", err);
+    if (code == TTMM_OK && ttmm_exists(first, "tokenizer_config.json"))
+        code = json_open(&beside, first, "tokenizer_config.json", err);
+    like.n = OUTSIDE + INSIDE * (size_t)like.config.n_layers;
+    for (int laid = 0; laid < 2 && code == TTMM_OK; laid++) {
+        ttmm_encoder *e = take(&a, 1, sizeof *e);
+        like.tensor = take(&a, 2 * like.n, sizeof *like.tensor), like.own = take(&a, 2 * like.n, sizeof *like.own);
+        like.files = take(&a, 1, sizeof(mapped_files));
+        if (laid == 0) code = allocate(&a, &like.block, "an encoder", err);
+        else *e = like, *at = e;
+    }
+    ttmm_encoder *e = *at;
+    if (code == TTMM_OK) code = read_wordpiece(&e->tokenizer, &e->bytes, &j, &beside, e->config.vocab, err);
+    if (code == TTMM_OK) code = read_longest(e, first, &beside, err);
+    json_close(&j), json_close(&beside);
+    if (code) return code;
+    const ttmm_config *c = &e->config;
+    uint64_t hash = (uint64_t)e->mpnet;
+    hash = hash_word(hash_word(hash, (uint64_t)c->n_heads), to_bits(c->norm_eps));
+    hash = hash_wordpiece(hash_word(hash, e->longest), e->tokenizer);
+    code = read_encoder_weights(e, &hash, first, err);
+    snprintf(e->fingerprint, sizeof e->fingerprint, "%08lx%08lx", (unsigned long)(hash >> 32),
+             (unsigned long)(hash & UINT32_MAX));
+    return code;
+}
+
+int ttmm_encoder_read(ttmm_encoder **at, const char *folder, ttmm_error *err)
+{
+    *at = NULL;
+    const int code = read_encoder(at, folder, err);
+    if (code) ttmm_encoder_free(*at), *at = NULL;
+    return code;
+}
+
+void ttmm_encoder_free(ttmm_encoder *e)
+{
+    if (e == NULL) return;
+    for (size_t i = 0; i < 2 * e->n; i++) free(e->own[i]);
+    ttmm_tokenizer_free(e->tokenizer);
+    unmap_files(e->files);
+    TTMM_FREE(e->block);
+}
+
+const char *ttmm_encoder_fingerprint(const ttmm_encoder *e) { return e->fingerprint; }
+
+size_t ttmm_encoder_bytes(const ttmm_encoder *e, size_t tokens)
+{
+    encoder_room w;
+    arena a = {0};
+    lay_out_encoding(&w, e, batch_of(tokens, e->longest), tokens < e->longest ? tokens : e->longest, &a);
+    return add_size(e->bytes, a.used);
+}
+
+/* Texts for an encoder, as tokens. */
+typedef struct {
+    token_list list;
+    size_t *start, n, room; /* [n + 1] where each begins */
+} text_list;
+
+/* One more, cut to what the encoder takes: its first tokens, and those that stand after a text. */
+static int list_text(text_list *x, const ttmm_encoder *e, const char *text, size_t bytes, ttmm_error *err)
+{
+    size_t *start = grow(x->start, &x->room, x->n + 2, sizeof *start);
+    if (start == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for texts to embed");
+    x->start = start, start[0] = 0;
+    int *token;
+    const size_t most = start[x->n] + e->longest, after = (size_t)e->tokenizer->n_after;
+    const int code = encode(&x->list, e->tokenizer, text, bytes, "a text to embed", err);
+    if (code) return code;
+    token = x->list.token;
+    if (x->list.n > most) {
+        memmove(token + most - after, token + x->list.n - after, after * sizeof *token);
+        x->list.n = most;
+    }
+    start[++x->n] = x->list.n;
+    return TTMM_OK;
+}
+
+static int end_texts(real *out, text_list *x, const ttmm_encoder *e, int code, ttmm_error *err)
+{
+    if (code == TTMM_OK && x->n) code = encode_texts(out, e, x->list.token, x->start, x->n, NULL, NULL, err);
+    free(x->list.token), free(x->start);
+    return code;
+}
+
+int ttmm_encode(real *out, const ttmm_encoder *e, const char *const *text, const size_t *bytes, size_t n,
+                ttmm_error *err)
+{
+    text_list x = {.n = 0};
+    int code = TTMM_OK;
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) code = list_text(&x, e, text[i], bytes[i], err);
+    return end_texts(out, &x, e, code, err);
+}
+
+int ttmm_encode_tokens(real *out, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, const int *token,
+                       const size_t *start, size_t n, ttmm_error *err)
+{
+    text_list x = {.n = 0};
+    char *text = NULL;
+    size_t room = 0;
+    int code = tokenizer == ttmm_tokenizer_of_ids()
+                   ? fail(err, TTMM_BAD_USE, "tokens whose text is not known cannot be encoded")
+                   : TTMM_OK;
+    for (size_t i = 0; i < n && code == TTMM_OK; i++) {
+        size_t bytes = 0, length;
+        for (size_t t = start[i]; t < start[i + 1] && code == TTMM_OK; t++) {
+            const unsigned char *piece = ttmm_token_bytes(tokenizer, token[t], &length);
+            char *more = grow(text, &room, bytes + length + 1, 1);
+            if (more == NULL) code = fail(err, TTMM_NO_ROOM, "out of memory for a text to embed");
+            else memcpy((text = more) + bytes, piece, length), bytes += length;
+        }
+        if (code == TTMM_OK) code = list_text(&x, e, text ? text : "", bytes, err);
+    }
+    free(text);
+    return end_texts(out, &x, e, code, err);
+}
+
+int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer,
+                       void (*progress)(void *context, size_t done), void *context, ttmm_error *err)
+{
+    enum { SOME = 32 };
+    const size_t E = ttmm_encoder_dim(e);
+    int code = allocate_embeddings(c, c->n_sequences, E, 0, err);
+    for (size_t i = 0; i < c->n_sequences && code == TTMM_OK; i += SOME) {
+        const size_t n = c->n_sequences - i < SOME ? c->n_sequences - i : SOME;
+        code = ttmm_encode_tokens(c->embedding + i * E, e, tokenizer, c->token, c->sequence + i, n, err);
+        if (code == TTMM_OK && progress) progress(context, i + n);
+    }
+    if (code) c->dim = 0;
+    else memcpy(c->encoder, e->fingerprint, sizeof c->encoder);
+    return code;
+}
+
+/* Ten values of a layer, of which two have the MLP's width. */
+int ttmm_encoder_trace(ttmm_trace *t, const ttmm_encoder *e, const char *text, size_t bytes, ttmm_error *err)
+{
+    const size_t D = (size_t)e->config.dim, F = (size_t)e->config.intermediate, L = (size_t)e->config.n_layers;
+    text_list x = {.n = 0};
+    real *traced = NULL, *out = NULL;
+    int *tokens = NULL, code = list_text(&x, e, text, bytes, err);
+    const size_t T = x.list.n;
+    arena a = {0};
+    memset(t, 0, sizeof *t);
+    for (int laid = 0; laid < 2 && code == TTMM_OK; laid++) {
+        t->array = take(&a, 4 + 10 * L, sizeof *t->array), tokens = take(&a, T, sizeof *tokens);
+        traced = take_reals(&a, T * D + L * T * (8 * D + 2 * F) + 2 * D), out = take_reals(&a, D);
+        if (laid == 0) code = allocate(&a, &t->block, "a trace", err);
+    }
+    if (code == TTMM_OK) {
+        memcpy(tokens, x.list.token, T * sizeof *tokens);
+        t->array[t->n++] = (ttmm_array){"tokens", T, 0, NULL, tokens};
+        code = encode_texts(out, e, tokens, x.start, 1, t, traced, err);
+    }
+    free(x.list.token), free(x.start);
+    if (code) ttmm_trace_free(t);
     return code;
 }
 
@@ -8454,12 +9398,43 @@ static const char *const packed_pairs[] = {
     "%%#%%#%%#%%#%%#%%#''#%%#%%#%%#%%#''#''#%%#''#%%#''#%%#%%#%%#%%#%M(%*/%7#%5#Vc2Rhe;RhhA('#C7#VJW-UJ&%#j$iCiG&#R(b2",
     "b7aG&#6(#=]-]2[F&%#RSeLRSeBRSfE%%#%15%#%%#%%#%%#%TKU#<%%#%%5%%#%$%%%#",
     NULL};
+/* Where they begin and end in turn, each as the distance from the one before. */
+static const char *const packed_dropped[] = {
+    "#,%%$5S(E0$p/)9$U/$R'$SWB$RQ6(=(R'($-jZGTX-t($V;&$$SV/$grI'Sn4+Yt[N$BS)r_:rb1%rb1",
+    NULL};
+/* Where they begin and end in turn, each as the distance from the one before. */
+static const char *const packed_marks[] = {
+    "c&S9W((VLR#$$$%$%$$R>.R&83$S.*%)%%$'G$B>S$.R0,F'$,$&$(O&T#DR-$$$'+'$&*-%A$R0$''+$7%A%R/$'%'%%&&$B%&$.%R/$'($%'$7%",
+    "A$R0$%$$'+$+$.%B$R3$/$R($R3&(&$'*%.%A$R0$%$)$(%7%A$R5'+$7%S/$*&$$S#$%*/+S+$%)$%.)RA%>$$$$$R-1$($%(.$H,$S/'$)$%%%<",
+    "%'&3'0$%%)$2$a@&g$&A&A%B%R6%$*+$%.,$R#&T7$S@&'%,$)&UK%%$R0$$*$$$$%+)-%$R&1R8'R&$$($$($L,/%D'%%$&R.$$%&$$&R0+%%T4&",
+    "$0$*'$)$&%U5R,)'b#0'$&/Ri-&T)$S)D^1'S4%`z1$'-D%RG%W%$&$'$<%T9$>5R*+<.R$&R&$%'%$L$R9)%%%%/$+$R%$R)$$&%%(%$$N%+$V0$",
+    "%$'$[Q9$b4333g@$V$$T1(w(&$%('L&'$TB%o$$R,2R.&R''%%R;&H($+R4$/%R*,.&S+&%$$%TD$&+8%R0$&$I*&(X&)$$'%$%V0')%$%>%RL+%$",
+    "$%S3$$$%)$$S.&%'$([l;(R1*jD'Zs/%Sn-&4+%*B'T0&}PR-'R(+$1$9($2Ru3*YqdDV2",
+    NULL};
+/* Where they begin and end in turn, each as the distance from the one before. */
+static const char *const packed_punctuation[] = {
+    "E2-*=)='F$($&$-%&$&$a>$+$[3)M%R)$$$%$%$P%7%$%0$%%RA'S/$O1V+&R,2C$VH%-$Y:$c)$S#$-%TE2$$I'R=$RA('%S8)TH$_>,T3$_G%P%",
+    "RE&R=%T9&$&I.WO%UH%SJ*$)TI*T7'R1(R4%R6+.$d5;+7$0$/B%1%`&'A%j(1RF%C-YO9R5'D%bO'$%S9$T+R%$6ZM&'-%/3$/$S+$S#$`oO%VP&",
+    "S,$-$S<)Y7'RM%L&$$R'%R%$S*03%SF'SH%3%V;$[^@%U@-9G$1$$'$$%T1&$)$'-%&%=&$$>$$$$*Z(&`J$R&$Z,$b:$U6$C$W%,J$S9*R8*RP'l",
+    ";*S6%$'SH'R&%RF(&$0$$&RO)S4$^#$V<:S2&V:&Rp%(Yx&%SO$R7(+$[^H$Tu((",
+    NULL};
+/* Runs: distance, 2 length + (1: every second one), what makes them lower-case. */
+static const char *const packed_lower[] = {
+    "R7R(R6SIPR6;/R6LS&%R(,%*A%4RP%R$#V3$,%+#Z2$(%'#Z*$#%%%Z(%#%&#T:$#YP$#Z$$#%%#Z($#Z,%#Z4$#Z0$#%'#Z4$#Z8%#Z:$,%)#ZC$",
+    "#%%#ZC&#%%#ZC$#%%%ZA%(%'#ZE$#%'#%+#'$#%%#'$#%%#'$E%6E%6#'$(%'#U0$#S8$RD%L#VF%E%;#[oG$#%%#X-$#[oA&#%%#YA$#T&$#T*$4",
+    "%W@(%)#%,#V**#RC%'RA'#SJ%%SH&DR653R6P#3,R#%@#SA&#%%#0$#%&'VF&BT<3R4R6RGR7%NS2%R,#B$<%2U,%S*RAS)Rf%RAXXJK#XXJ)#XXJ",
+    "b&T:xc0RG-3RTM#%*RKS}BR#'S}BX+W>%T:#Xi6%U,%S1123-23123123-2402212D123123123%2%%T/%#4/)TH'#4/%2%%U61%2%%UO%#0/%VB%",
+    "%V=%#4W@#Xe&'#Y^<$#YX+*#R.R$BDG#%d,R(R*{8S'S)S)#%%#[m7$#Tt9$#[lE&,%)#[o'$#[mD$#[o-$#[o+%#%&#%,%[pA%U4%S4(%*#%aa'R",
+    "P%R6R+%T><%3SC%R=(%'#tz0$4%0#%%#{t'&(%)I%7#{u2$#{uI$#{uA$#{u,$#{u2%#{s($#{t+$#{s.$#{.$A%3#S($#{u0$#t|>$(%'#{vL$A%",
+    "3#|R=<#%]QMR(R6mDRERGTMR<RGU/7RE/@RE3/RE+%REy4S-SJU@NR6Re3R4R6[w(R4R6S)R&R,ag+R8R:",
+    NULL};
 /* clang-format on */
 
 static const char *const *packed_table(int which)
 {
-    static const char *const *const table[] = {packed_letters, packed_numbers, packed_combining, packed_singles,
-                                               packed_pairs};
+    static const char *const *const table[] = {packed_letters, packed_numbers,     packed_combining,
+                                               packed_singles, packed_pairs,       packed_dropped,
+                                               packed_marks,   packed_punctuation, packed_lower};
     return table[which];
 }
 #endif

@@ -3,8 +3,8 @@
  *   Part I, the method               1 errors, memory, random numbers; sums and products       2 embedding
  *                                    3 clusters       4 routing and merging       5 the transformer's layers
  *                                    6 LoRA; the whole passes       7 optimiser, trainer       8 test-time training
- *                                    9 answering a prompt; scoring, sampling
- *   Part II, exact and fast          10 exp, log, sin, cos       11 kernels       12 memory; tracing
+ *                                    9 answering a prompt; scoring, sampling       9a a sentence encoder
+ *   Part II, exact and fast          10 exp, log, erf, sin, cos       11 kernels       12 memory; tracing
  *   Part III, the outside world      13 platform and files       14 text, documents, corpus       15 JSON, safetensors
  *                                    16 config.json, checkpoints, adapters       17 tokenizers and Unicode
  *                                    18 comparing; the command line
@@ -60,6 +60,9 @@ typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
 #define ttmm_corpus_read ttmm_corpus_read_f64
 #define ttmm_corpus_set_embeddings ttmm_corpus_set_embeddings_f64
 #define ttmm_embed ttmm_embed_f64
+#define ttmm_encode ttmm_encode_f64
+#define ttmm_encode_tokens ttmm_encode_tokens_f64
+#define ttmm_encoder_trace ttmm_encoder_trace_f64
 #define ttmm_hash ttmm_hash_f64
 #define ttmm_image_view ttmm_image_view_f64
 #define ttmm_lora_new ttmm_lora_new_f64
@@ -94,6 +97,7 @@ typedef struct ttmm_mix ttmm_mix;             /* 6: adapters with weights */
 typedef struct ttmm_pass ttmm_pass;           /* 6: activations of forward and backward passes */
 typedef struct ttmm_trainer ttmm_trainer;     /* 7 */
 typedef struct ttmm_mixture ttmm_mixture;     /* 9: a base model with its experts */
+typedef struct ttmm_encoder ttmm_encoder;     /* 9a: a sentence encoder */
 typedef struct ttmm_corpus ttmm_corpus;       /* 14: texts, cut and embedded */
 typedef struct ttmm_tokenizer ttmm_tokenizer; /* 17: NULL stands for the byte vocabulary, everywhere */
 
@@ -429,9 +433,10 @@ struct ttmm_mixture {
     ttmm_model *merged;              /* experts are merged into it: a copy of base, or (one prompt only) base itself */
     const ttmm_tokenizer *tokenizer; /* of the prompts */
     size_t K, E;
-    const ttmm_real *centroid; /* [K, E] unit rows */
-    const ttmm_real *idf;      /* [E] of the built-in embedding; NULL: queries are given */
-    size_t prefix;             /* tokens of a prompt that are embedded */
+    const ttmm_real *centroid;   /* [K, E] unit rows */
+    const ttmm_real *idf;        /* [E] of the built-in embedding; NULL: queries are given, or */
+    const ttmm_encoder *encoder; /* this one embeds them; NULL: none */
+    size_t prefix;               /* tokens of a prompt that are embedded */
     ttmm_router router;
     const ttmm_lora *(*load)(void *context, size_t k,
                              ttmm_error *err); /* expert k, the caller's; NULL: failed, see err */
@@ -466,16 +471,37 @@ double ttmm_score(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const 
 double ttmm_score_ensemble(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T,
                            size_t from, double *probability);
 
+/* ---- 9a. A sentence encoder -------------------------------------------------------------------------------------- */
+
+/* The embeddings of n texts: unit vectors. A text is cut to as many tokens as the encoder takes, the special tokens
+ * around it among them, as sentence-transformers cuts it; an empty one has an embedding, too. Bytes that are not UTF-8
+ * count as U+FFFD each. No text's bits depend on the others. It allocates the room for about 1,000 tokens, and frees
+ * it; threads may share an encoder.
+ *   out [n, E] overwritten, E = ttmm_encoder_dim    text [n], bytes [n] their lengths
+ * TTMM_BAD_INPUT: an embedding is zero or not finite, as the encoder's weights are. */
+int ttmm_encode(ttmm_real *out, const ttmm_encoder *e, const char *const *text, const size_t *bytes, size_t n,
+                ttmm_error *err);
+size_t ttmm_encoder_dim(const ttmm_encoder *e);
+
+/* The same of the texts that the tokens start[i] .. start[i + 1] - 1 stand for, special ones left out; and of every
+ * sequence of a corpus, whose c->encoder becomes the encoder's fingerprint. progress, or NULL, is called now and then
+ * with the number of sequences done. TTMM_BAD_USE: the tokenizer is ttmm_tokenizer_of_ids(). */
+int ttmm_encode_tokens(ttmm_real *out, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, const int *token,
+                       const size_t *start, size_t n, ttmm_error *err);
+int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer,
+                       void (*progress)(void *context, size_t done), void *context, ttmm_error *err);
+
 /* ==== PART II: EXACT AND FAST ===================================================================================== */
 
-/* ---- 10. exp, log, sin, cos -------------------------------------------------------------------------------------- */
+/* ---- 10. exp, log, erf, sin, cos --------------------------------------------------------------------------------- */
 
-/* Within 0.9 units in the last place of the true value (ulp; 0.5 is the least there is), the same bits everywhere. sin
- * and cos are for |x| <= 2^22 and give NaN beyond. Of a float, and rounded to float, they are the float nearest to the
- * true value, but for log at five of all floats and sin at two. exp overflows to infinity and underflows to 0, by way
- * of subnormal numbers; log(0) = -infinity, log(x < 0) = NaN. */
+/* Within 0.9 units in the last place of the true value (ulp; 0.5 is the least there is; erf 1.02), the same bits
+ * everywhere. sin and cos are for |x| <= 2^22 and give NaN beyond. Of a float, and rounded to float, they are the float
+ * nearest to the true value, but for log at five of all floats and sin at two. exp overflows to infinity and underflows
+ * to 0, by way of subnormal numbers; log(0) = -infinity, log(x < 0) = NaN. */
 double ttmm_exp(double x);
 double ttmm_log(double x);
+double ttmm_erf(double x);
 double ttmm_sin(double x);
 double ttmm_cos(double x);
 
@@ -613,6 +639,10 @@ typedef struct {
 int ttmm_trace_new(ttmm_trace *t, const ttmm_model *m, const ttmm_mix *mix, const int *expert, const int *token,
                    size_t T, int cached, int gradients, ttmm_error *err);
 void ttmm_trace_free(ttmm_trace *t);
+
+/* The same of an encoder and one text of T tokens: tokens [T]; embed [T, D], after the first norm; of each layer q, k,
+ * v, attn, attn_out, attn_norm [T, D], up, gelu [T, F], mlp_out, out [T, D]; mean [D]; embedding [D]. */
+int ttmm_encoder_trace(ttmm_trace *t, const ttmm_encoder *e, const char *text, size_t bytes, ttmm_error *err);
 #endif
 
 void ttmm_set_threads(int n);   /* n >= 1, of the thread that calls; without OpenMP there is one whatever n */
@@ -712,6 +742,7 @@ struct ttmm_corpus {
     ttmm_real *embedding;   /* [n_sequences, E] unit rows, or NULL: see ttmm_corpus_open */
     ttmm_real *idf;         /* [E] of the built-in embedding; NULL with outside embeddings */
     int by_ids;             /* 1: the built-in embedding is that of ids */
+    char encoder[17];       /* the fingerprint of the encoder that embedded the text; "": none did */
     int clustered;          /* 1: cluster is filled in */
     int *cluster;           /* [n_sequences] */
     char *names;
@@ -841,6 +872,16 @@ void ttmm_tokenizer_free(ttmm_tokenizer *tokenizer); /* NULL is fine */
 int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_error *err);
 int ttmm_tokenizer_of(ttmm_tokenizer **tokenizer, const ttmm_config *c, const ttmm_file *file,
                       ttmm_error *err); /* by that file alone */
+
+/* A folder of sentence-transformers, whose modules are Transformer, mean Pooling, Normalize; config.json of model_type
+ * bert or mpnet; model.safetensors, which is mapped as ttmm_model_open does; tokenizer.json of WordPiece with
+ * BertNormalizer and BertPreTokenizer. Whatever else would alter an embedding is refused by name. */
+int ttmm_encoder_read(ttmm_encoder **encoder, const char *folder, ttmm_error *err);
+void ttmm_encoder_free(ttmm_encoder *e); /* NULL is fine */
+/* 16 hexadecimal digits that differ if weights, settings or vocabulary do. */
+const char *ttmm_encoder_fingerprint(const ttmm_encoder *e);
+/* Its memory, with that of encoding texts of so many tokens in all. */
+size_t ttmm_encoder_bytes(const ttmm_encoder *e, size_t tokens);
 
 /* ---- 18. Comparing, the command line ----------------------------------------------------------------------------- */
 

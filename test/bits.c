@@ -2,7 +2,7 @@
  * experts, routing, merging, test-time training, decoding and files, on a small model, through the public face only.
  * Prints "f32 stage hash" a stage (f64 in the double build); test/bits.txt has what they must be, and test/bits.sh
  * builds and runs this everywhere. From the root:     bits [FOLDER for its files, removed again; bits.tmp] */
-#include "../ttmm.h"
+#include "encoder.h"
 
 #include <float.h>
 #include <stdlib.h>
@@ -297,9 +297,37 @@ static void files(const char *folder)
     add_file(folder, "config.json"), add_file(folder, "model.safetensors"), add_file(folder, "tokenizer.json");
     add_file(folder, "adapter_config.json"), add_file(folder, "adapter_model.safetensors");
     add_file(folder, "corpus.safetensors");
-    remove(folder);
+    ttmm_remove(folder, "tokenizer_config.json"), ttmm_remove(NULL, folder);
     ttmm_model_free(&m), ttmm_lora_free(&l), ttmm_corpus_free(&c);
     stage("files");
+}
+
+/* Both kinds of encoder, as they are read from a folder: texts together and (the same bits) each alone. */
+static void encoders(const char *beside)
+{
+    static const char *const said[] = {"Melt the butter, the butter.", "", "But \xc3\x89t\xc3\xa9! <pad> zz", question};
+    enum { SAID = sizeof said / sizeof *said };
+    static real out[SAID * ENC_D], alone[ENC_D];
+    size_t bytes[SAID];
+    char folder[500];
+    snprintf(folder, sizeof folder, "%.480s-encoder", beside);
+    ttmm_rng g = ttmm_stream(2, "bits", 0);
+    for (int i = 0; i < 10000; i++) add(ttmm_erf(8 * ttmm_uniform(&g) - 4));
+    for (int i = 0; i < SAID; i++) bytes[i] = strlen(said[i]);
+    for (int mpnet = 0; mpnet < 2; mpnet++) {
+        ttmm_encoder *e;
+        must(make_encoder(folder, mpnet, &err)), must(ttmm_encoder_read(&e, folder, &err));
+        must(ttmm_encode(out, e, said, bytes, SAID, &err));
+        add_all(out, SAID * ENC_D);
+        for (int i = 0; i < SAID; i++) {
+            must(ttmm_encode(alone, e, said + i, bytes + i, 1, &err));
+            if (memcmp(alone, out + i * ENC_D, sizeof alone) != 0)
+                fprintf(stderr, "a text's bits depend on its batch\n");
+        }
+        for (const char *c = ttmm_encoder_fingerprint(e); *c; c++) add(*c);
+        ttmm_encoder_free(e), remove_encoder(folder);
+    }
+    stage("encoders");
 }
 
 int main(int argc, char **argv)
@@ -317,6 +345,7 @@ int main(int argc, char **argv)
     test_time_training(query);
     decode();
     files(argc > 1 ? argv[1] : "bits.tmp");
+    encoders(argc > 1 ? argv[1] : "bits.tmp");
     free(centroid), free(query), free(corpus.cluster);
     ttmm_model_free(&base), ttmm_model_free(&merged), ttmm_corpus_free(&corpus);
     for (int k = 0; k < K; k++) ttmm_lora_free(&lora[k]);

@@ -456,6 +456,39 @@ expect 3 "TTT cannot use" ./run eval "$T/m" data/test/c.txt --context 60 --prefi
 cp -r "$T/m" "$T/unread" && sed 's/"ByteLevel"/"Whitespace"/' "$T/m/tokenizer.json" > "$T/unread/tokenizer.json"
 expect 3 "no tokenizer" ./run route "$T/unread" --ids "$T/prompt.ids"
 expect 0 "" ./run generate "$T/unread" --ids "$T/prompt.ids" --no-experts --tokens 2
+# A sentence encoder, small and random: at index time, and the same one at test time.
+test/build/encoder-f32 "$T/enc" mpnet && test/build/encoder-f32 "$T/other" bert
+ENC="--encoder $T/enc"
+cp -r "$T/m" "$T/encoded" && rm -r "$T/encoded/experts" "$T/encoded/finetuned"
+expect 2 "exclude each other" ./train index "$T/encoded" "$T/c.txt" $ENC --embeddings "$T/enc/model.safetensors"
+expect 0 "index 100%" ./train index "$T/encoded" "$T/cookbook.txt" "$T/c.txt" --context 64 $ENC
+expect 0 "done before" ./train index "$T/encoded" "$T/cookbook.txt" "$T/c.txt" --context 64 $ENC
+./train cluster "$T/encoded" --experts 3 --quiet && ./train experts "$T/encoded" --rank 2 --epochs 1 --quiet
+expect 3 "was embedded by the encoder" ./run route "$T/encoded" "Melt"
+expect 3 "was embedded by the encoder" ./run eval "$T/encoded" data/test/c.txt
+expect 3 ", and --encoder $T/other is" ./run route "$T/encoded" "Melt" --encoder "$T/other"
+expect 3 "was embedded without an encoder" ./run route "$T/m" "Melt" $ENC
+expect 3 "modules.json: cannot be opened" ./run route "$T/encoded" "Melt" --encoder "$T/m"
+expect 2 "takes the place of --encoder" ./run route "$T/encoded" "Melt" $ENC --query "$T/enc/model.safetensors"
+expect 2 "--encoder is for choosing" ./run generate "$T/encoded" "Melt" $ENC --no-experts
+expect 2 "or --embedding" ./run trace "$T/encoded" "Melt" $ENC -o "$T/x"
+expect 2 "takes \"text\" and --encoder DIR" ./run trace "Melt" --embedding -o "$T/x"
+expect 2 "and no MODEL" ./run trace "$T/m" "Melt" --embedding $ENC -o "$T/x"
+expect 0 "expert  similarity  weight" ./run route "$T/encoded" "Melt the butter" $ENC
+expect 0 "experts" ./run generate "$T/encoded" "Melt the butter" $ENC --tokens 3
+expect 0 "trained on" ./run generate "$T/encoded" "Melt the butter" $ENC --tokens 3 --ttt --passes 1
+expect 0 "ensemble-10" ./run eval "$T/encoded" "$T/again.txt" $ENC --context 60 --prefix 20 --ttt-prompts 1 --jobs 2
+expect 0 "experts merged in" ./run merge "$T/encoded" "Melt the butter" $ENC -o "$T/merged"
+expect 0 "the encoder, beside these" ./run info "$T/encoded" $ENC
+expect 0 "24 tensors of 6 tokens" ./run trace "Melt the butter." --embedding $ENC -o "$T/embedding"
+# the query is the embedding of the prefix (routing normalises it anew); without text nobody knows whose centroids are
+expect 0 "tensors" ./run trace "$T/encoded" "Melt the butter.xyz" --route --prefix 16 $ENC -o "$T/routed"
+sed 's/"embedding"/"query"    /' "$T/embedding" > "$T/query"
+./run compare "$T/query" "$T/routed" --rtol 1e-6 > "$T/log" 2>&1
+if grep "^query " "$T/log" | grep -q "within"; then ok; else fail "the query is not the encoder's embedding of the prefix"; fi
+rm "$T/encoded/corpus.safetensors"
+expect 0 "expert  similarity  weight" ./run route "$T/encoded" "Melt the butter" $ENC
+
 # Processes in one folder: ten at once on any experts, two on everything, one that waits for another that is killed; they
 # end with the bytes of one.
 if [ "$ELSEWHERE" != wasm ]; then
@@ -597,6 +630,8 @@ every_allocation() { # PROGRAM ARGUMENTS...
 }
 head -c 300 "$T/c.txt" > "$T/short.txt"
 every_allocation run route "$T/m" "Melt"
+every_allocation run route "$T/encoded" "Melt" $ENC
+every_allocation run trace "Melt" --embedding $ENC -o "$T/fault"
 every_allocation run generate "$T/m" "Melt" --tokens 3 --merge dense
 every_allocation run generate "$T/m" "Melt" --tokens 3 --merge ensemble
 every_allocation run generate "$T/m" "Melt" --tokens 3 --ttt
@@ -608,6 +643,8 @@ every_allocation run check "$T/v" "$T/y" --precision f16
 every_allocation run tokenize "$T/m" --file "$T/short.txt"
 every_allocation run info "$T/m"
 every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
+every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
+every_allocation train index "$T/fault.m" "$T/short.txt" --context 64 --quiet $ENC
 every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
 every_allocation train cluster "$T/fault.m" --experts 3 --quiet
 every_allocation train experts "$T/fault.m" --rank 2 --epochs 1 --quiet --jobs 2

@@ -32,7 +32,7 @@ fi
 cp -r ttmm.c ttmm.h train.c run.c README.md data "$B/" && cp -r test/*.* test/interop "$B/test/"
 tar -xf data/vectors.tar -C "$B/test/build"
 for program in train run; do build "$program.c ttmm.c" $program "$@"; done
-for t in functions layers method worked library files views trace vectors interop; do
+for t in functions layers method worked library files views trace vectors interop encoder; do
     build test/$t.c test/build/$t-f32 "$@"
     build test/$t.c test/build/$t-f64 "$@" -DTTMM_DOUBLE
 done

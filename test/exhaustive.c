@@ -1,5 +1,5 @@
-/* exhaustive.c - the float build's exp, log, sin and cos are correctly rounded for every float there is (sin and cos:
- * up to 2^22, beyond it they are NaN), but for log at five and sin at two of them. It computes
+/* exhaustive.c - the float build's exp, log, sin, cos and erf are correctly rounded for every float there is (sin and
+ * cos: up to 2^22, beyond it they are NaN), but for log at five and sin at two of them. It computes
  * (float)ttmm_exp((double)x) and so on; here that is compared with the true value, rounded once, for all 2^32 x; and so
  * is exp_real(x), by which it computes exp faster.
  *
@@ -9,7 +9,7 @@
  *
  * Takes minutes, so it is not part of `make test`:
  *   gcc -std=c99 -O3 -march=native -ffp-contract=off -fopenmp test/exhaustive.c -o exhaustive -lquadmath -lm
- *   ./exhaustive [exp] [exp_real] [log] [sin] [cos]
+ *   ./exhaustive [exp] [exp_real] [log] [sin] [cos] [erf]
  * Ends with 0 if no other arguments miss. */
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "../ttmm.c"
@@ -28,18 +28,16 @@ typedef __float128 quad;
 #ifdef HAVE_QUAD
 static double exp_of_float(double x) { return (double)exp_real((float)x); }
 
-enum { EXP, EXP_REAL, LOG, SIN, COS, FUNCTIONS };
+enum { EXP, EXP_REAL, LOG, SIN, COS, ERF, FUNCTIONS };
 static const struct {
     const char *name;
     double (*tested)(double);
     long double (*wide)(long double);
     quad (*wider)(quad);
     long misses; /* stated in ttmm.c and listed in test/functions.c */
-} function[] = {{"exp", ttmm_exp, expl, QUAD(exp), 0},
-                {"exp_real", exp_of_float, expl, QUAD(exp), 0},
-                {"log", ttmm_log, logl, QUAD(log), 5},
-                {"sin", ttmm_sin, sinl, QUAD(sin), 2},
-                {"cos", ttmm_cos, cosl, QUAD(cos), 0}};
+} function[] = {{"exp", ttmm_exp, expl, QUAD(exp), 0}, {"exp_real", exp_of_float, expl, QUAD(exp), 0},
+                {"log", ttmm_log, logl, QUAD(log), 5}, {"sin", ttmm_sin, sinl, QUAD(sin), 2},
+                {"cos", ttmm_cos, cosl, QUAD(cos), 0}, {"erf", ttmm_erf, erfl, QUAD(erf), 0}};
 
 static uint32_t float_bits(float x)
 {
@@ -67,6 +65,7 @@ static int trivial(int f, float x, float *y)
     if (f == EXP && x > 89) return *y = INFINITY, 1;
     if (f == EXP && x < -104) return *y = 0, 1;
     if (f == EXP && x >= -0x1p-25f && x < 0x1p-24f) return *y = 1, 1;
+    if (f == ERF && x == 0) return *y = x, 1;
     if (f == LOG && x < 0) return *y = NAN, 1;
     if (f == LOG && x == 0) return *y = -INFINITY, 1;
     if (f == LOG && x > FLT_MAX) return *y = INFINITY, 1;

@@ -88,6 +88,8 @@ static int fault_mkdir(const char *path, mode_t mode) { return fails(&files_left
 #define mkdir fault_mkdir
 #include "test.h"
 
+#include "encoder.h"
+
 #ifdef TTMM_DOUBLE
 #define FOLDER "test/build/faults-f64.d"
 #else
@@ -243,6 +245,24 @@ static int train(void)
     return code;
 }
 
+static int encoders(void)
+{
+    static const char *const text[] = {"Melt the <mask> butter", "zz"};
+    static real out[2 * ENC_D];
+    ttmm_encoder *e;
+    ttmm_corpus c = {0};
+    ttmm_trace t = {0};
+    int code = ttmm_encoder_read(&e, at("encoder"), &err);
+    if (code == TTMM_OK) code = ttmm_encode(out, e, text, (const size_t[]){22, 2}, 2, &err);
+    if (code == TTMM_OK) code = ttmm_corpus_from_files(&c, NULL, text_file, 1, 32, &err);
+    if (code == TTMM_OK) code = ttmm_corpus_encode(&c, e, NULL, NULL, NULL, &err);
+    if (code == TTMM_OK) code = ttmm_encoder_trace(&t, e, text[0], 22, &err);
+    ttmm_trace_free(&t);
+    ttmm_corpus_free(&c);
+    ttmm_encoder_free(e);
+    return code;
+}
+
 static void no_report(void *context, const ttmm_difference *d) { (void)context, (void)d; }
 
 static int trace_of(int cached, int gradients, int adapter)
@@ -286,6 +306,7 @@ static const struct {
     {"trace_cached", trace_cached, "trace"},
     {"trace_weights", trace_weights, "trace"},
     {"trace_adapter", trace_adapter, "trace"},
+    {"encoders", encoders, ""},
 };
 enum { WORKS = sizeof work / sizeof *work };
 
@@ -373,6 +394,7 @@ int main(void)
     for (int i = 0; i < 40; i++) fprintf(f, "%d sheep, %d wolves%s", i, i * i, i % 7 ? ", " : "\n<|endoftext|>\n");
     fclose(f);
     DONE(make_corpus()), DONE(ttmm_copy(at("old"), at("model"), "corpus.safetensors", &err));
+    DONE(make_encoder(at("encoder"), 1, &err));
     ttmm_remove(FOLDER, "old/checkpoint.safetensors");
     DONE(train()), DONE(ttmm_copy(at("old"), FOLDER, "checkpoint.safetensors", &err));
     for (int w = 0; w < WORKS; w++) every_failure(w);

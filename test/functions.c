@@ -1,4 +1,4 @@
-/* functions.c - tests of exp, log, sin and cos (section 2 of ttmm.c).
+/* functions.c - tests of exp, log, sin, cos and erf (section 10 of ttmm.c).
  *
  * As doubles they are within the bounds stated beside them: at the arguments of test/functions.txt (hard
  * cases, all exponents, the worst that a search found), whose values mpmath computed (test/functions.py), and at
@@ -9,7 +9,7 @@
 #pragma GCC diagnostic ignored "-Wunused-function"
 #include "test.h"
 
-enum { EXP, LOG, SIN, COS, FUNCTIONS };
+enum { EXP, LOG, SIN, COS, ERF, FUNCTIONS };
 #ifdef TTMM_FAST
 enum { FAST = 1 }; /* fused products: the same bounds, but two ways to one value may differ in its last bit */
 #else
@@ -26,7 +26,8 @@ static struct {
 } function[] = {{"exp", ttmm_exp, expl, 0.78, -745, 709.7, 0, 0},
                 {"log", ttmm_log, logl, 0.88, 0.3, 3, 0, 0},
                 {"sin", ttmm_sin, sinl, 0.81, -100, 100, 0, 0},
-                {"cos", ttmm_cos, cosl, 0.81, -100, 100, 0, 0}};
+                {"cos", ttmm_cos, cosl, 0.81, -100, 100, 0, 0},
+                {"erf", ttmm_erf, erfl, 1.02, -6, 6, 0, 0}};
 
 /* An ulp: from |x| to the next larger double. */
 static double ulp(double x) { return nextafter(fabs(x), INFINITY) - fabs(x); }
@@ -186,6 +187,15 @@ static void special_values(void)
         {COS, INFINITY, NAN},
         {COS, -INFINITY, NAN},
         {COS, NAN, NAN},
+        {ERF, 0.0, 0.0},
+        {ERF, -0.0, -0.0},
+        {ERF, 0x1p-1074, 0x1p-1074},
+        {ERF, -0x1p-1074, -0x1p-1074},
+        {ERF, 6, 1},
+        {ERF, -DBL_MAX, -1},
+        {ERF, INFINITY, 1},
+        {ERF, -INFINITY, -1},
+        {ERF, NAN, NAN},
     };
     for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
         const double y = function[v[i].f].f(v[i].x);
@@ -212,8 +222,9 @@ static void special_reals(void)
     }
 }
 
-/* sin is odd and cos even, to the bit; sin_cos gives both. Small steps go the right way where exp passes an odd
- * multiple of ln(2)/2 or a threshold, log a power of 2 or sqrt(1/2) times one, sin and cos an odd multiple of pi/4. */
+/* sin and erf are odd, cos even, to the bit; sin_cos gives both. Small steps go the right way where exp passes an odd
+ * multiple of ln(2)/2 or a threshold, log a power of 2 or sqrt(1/2) times one, sin and cos an odd multiple of pi/4,
+ * erf 1. */
 static void symmetry_and_order(void)
 {
     ttmm_rng g = ttmm_stream(1, "functions", 1);
@@ -222,11 +233,12 @@ static void symmetry_and_order(void)
         const double x = from_bits(ttmm_below(&g, to_bits(0x1p22)));
         sin_cos(&s, &c, x);
         CHECK(FAST || (ttmm_sin(x) == s && ttmm_cos(x) == c));
-        CHECK(ttmm_sin(-x) == -ttmm_sin(x) && ttmm_cos(-x) == ttmm_cos(x));
+        CHECK(ttmm_sin(-x) == -ttmm_sin(x) && ttmm_cos(-x) == ttmm_cos(x) && ttmm_erf(-x) == -ttmm_erf(x));
     }
     for (int i = -200; i < 200; i++) {
         const double x = 1 + i * 1e-12, y = x + 1e-12, to_0 = -745 + i * 1e-2, to_infinity = 709.78 + i * 1e-4;
         CHECK(ttmm_exp(to_0 + 1e-2) >= ttmm_exp(to_0) && ttmm_exp(to_infinity + 1e-4) >= ttmm_exp(to_infinity));
+        CHECK(ttmm_erf(y) > ttmm_erf(x));
         for (int k = -15; k <= 15; k++) {
             const double e = (2 * k + 1) * 0x1.62e42fefa39efp-2, a = (2 * k + 1) * 0x1.921fb54442d18p-1 + i * 1e-12;
             const double l = ldexp(k % 2 ? 0x1.6a09e667f3bcdp-1 : 1, 67 * k);
@@ -241,7 +253,7 @@ int main(void)
 {
     RUN(against_mpmath), RUN(special_values), RUN(special_reals), RUN(misses), RUN(symmetry_and_order);
     RUN(against_long_double), RUN(floats);
-    if ((int)WIDE < (int)FUNCTIONS) printf("functions: against long double only the first %d of the four\n", WIDE);
+    if ((int)WIDE < (int)FUNCTIONS) printf("functions: against long double only the first %d of the five\n", WIDE);
     for (int f = 0; f < FUNCTIONS; f++)
         printf("%s: largest error %.4f ulp, at %a\n", function[f].name, function[f].largest, function[f].at);
     return test_end("functions");

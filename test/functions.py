@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""functions.py - writes test/functions.txt: arguments of exp, log, sin and cos with their true values, from
+"""functions.py - writes test/functions.txt: arguments of exp, log, sin, cos and erf with their true values, from
 mpmath at 600 bits. test/functions.c reads it and measures ttmm's errors. From the root:
 
     python3 test/functions.py > test/functions.txt
+    python3 test/functions.py erf       the polynomials of ttmm's erf, lowest power first
 
 A line: function, argument, the double nearest to the true value, and what that leaves: (true value - double) / u, where
 u is the distance from the double's magnitude to the next larger one. So an error is known to 0.00001 u. Nothing here
@@ -15,7 +16,7 @@ import sys
 import mpmath
 
 mpmath.mp.prec = 600
-FUNCTIONS = {"exp": mpmath.exp, "log": mpmath.log, "sin": mpmath.sin, "cos": mpmath.cos}
+FUNCTIONS = {"exp": mpmath.exp, "log": mpmath.log, "sin": mpmath.sin, "cos": mpmath.cos, "erf": mpmath.erf}
 LN2, HALF_PI = mpmath.log(2), mpmath.pi / 2
 TINY, LARGEST = 2.0**-1074, sys.float_info.max
 draw = random.Random(1)
@@ -98,12 +99,51 @@ WORST = {
     "log": numbers("0x1.6884723afc6e3p-1 0x1.6999858ca2e9fp-1 0x1.69d6f22874393p+0 0x1.9bb87fd837866p+0"),
     "sin": numbers("0x1.30d530c03c9d1p+11 0x1.2f6ac87343edcp+1 0x1.294ccfe0dae3bp+1 0x1.2e742b45b82bbp+1"),
     "cos": numbers("0x1.bb74cc2246c9ep+11 0x1.66c913f61319fp+15 0x1.c532f39dc9cdp+2 0x1.42263404b4cdbp+14"),
+    "erf": numbers("0x1.ef7d15f85178ep-1 0x1.22074997e8878p+0"),
 }
 # The floats at which a double of the true value, rounded again to float, misses the nearest float (test/exhaustive.c).
 MISSED = {
     "log": numbers("0x1.827a74p-7 0x1.2f1fd6p+3 0x1.bacb4ap+25 0x1.b121a6p+76 0x1.6351d8p+95"),
     "sin": numbers("0x1.33333p+13 -0x1.33333p+13"),
 }
+
+
+def minimax(f, weight, least, most, degree):
+    """The polynomial whose largest |p - f| weight is the smallest, lowest power first: the errors of that one have
+    equal size, at degree + 2 points (Remez: choose points, solve for p and size, move them to the peaks)."""
+    n = degree + 2
+    grid = [least + (most - least) * (1 - mpmath.cos(mpmath.pi * i / (100 * n))) / 2 for i in range(100 * n + 1)]
+    points = [least + (most - least) * (1 - mpmath.cos(mpmath.pi * i / (n - 1))) / 2 for i in range(n)]
+    for _ in range(12):
+        rows = [[x**j for j in range(degree + 1)] + [(-1) ** i / weight(x)] for i, x in enumerate(points)]
+        solved = mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix([f(x) for x in points]))
+        p = [solved[j] for j in range(degree + 1)]
+        errors = [(mpmath.polyval(p[::-1], x) - f(x)) * weight(x) for x in grid]
+        peaks = []
+        for i, e in enumerate(errors):
+            if peaks and (e > 0) == (errors[peaks[-1]] > 0):
+                peaks[-1] = max(peaks[-1], i, key=lambda k: abs(errors[k]))
+            else:
+                peaks.append(i)
+        while len(peaks) > n:  # the lower one of the two at the ends
+            peaks.pop(0 if abs(errors[peaks[0]]) < abs(errors[peaks[-1]]) else -1)
+        points = [grid[i] for i in peaks]
+    return [float(c).hex() for c in p]
+
+
+if sys.argv[1:] == ["erf"]:
+    mpmath.mp.prec, middle = 200, mpmath.mpf(5) / 8
+
+    def ratio(w):  # erf(x) / x, x^2 = w + 5/8
+        x = mpmath.sqrt(w + middle)
+        return mpmath.erf(x) / x if x else 2 / mpmath.sqrt(mpmath.pi)
+
+    def tail(t):
+        return mpmath.erfc(1 + t)
+
+    print("p", *minimax(lambda w: ratio(w) - 1, lambda w: 1 / ratio(w), -middle, 1 - middle, 11))
+    print("q", *minimax(lambda t: -mpmath.log(tail(t)), tail, mpmath.mpf(0), mpmath.mpf(5), 17))
+    sys.exit()
 
 exp_arguments = (
     # the last finite value and those before; at 2^-1074 and where it is next to 0; at 2^-1022
@@ -141,6 +181,10 @@ ARGUMENTS = {
     "log": log_arguments + WORST["log"] + MISSED["log"],
     "sin": angles + halfway("sin", uniform(6000, 0, 10), 6) + signed(WORST["sin"]) + MISSED["sin"],
     "cos": angles + halfway("cos", uniform(6000, 0, 10), 6) + signed(WORST["cos"]),
+    # where the formula changes; where it becomes 1
+    "erf": around([1, 6, 5.863584748755168], 2)
+    + signed(any_exponent(40, TINY, 6.0) + uniform(40, 0, 6) + uniform(20, 0.75, 1.25) + WORST["erf"])
+    + halfway("erf", uniform(6000, 0, 3), 8),
 }
 
 for name, arguments in ARGUMENTS.items():

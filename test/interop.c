@@ -1215,7 +1215,7 @@ static void sizes(void)
                                 1 << 28, 8,       0,       1e-5,    1e4,     .biases = 1};
     const int most = INT_MAX;
     const ttmm_config worse = {most, 1000, most, most, most, most, most, most, 0, 1e-5, 1e4, .biases = 1};
-    const ttmm_pass_size large = {SIZE_MAX / 4, 1, 0, 1, 0, 0, 0, 0};
+    const ttmm_pass_size large = {SIZE_MAX / 4, 1, 0, 1, 8, 0, 0, 0};
     ttmm_model m;
     ttmm_lora l;
     ttmm_pass *p;

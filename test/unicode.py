@@ -1,13 +1,16 @@
-"""Prints the Unicode tables of ttmm.c, at its end: what is a letter or a number, and what NFC needs.
+"""Prints the Unicode tables of ttmm.c, at its end: what is a letter or a number; what NFC and BERT's steps need.
 
-    pip install unicodedataplus && python3 test/unicode.py
+    pip install unicodedataplus tokenizers==0.22.2 && python3 test/unicode.py
 
 The classes are those of Unicode 16, NFC is that of Unicode 9 (of the characters there were then: later ones are left
 as they are), because these are what Hugging Face's tokenizers 0.22 has; peers.py compares every code point with it.
+What BertNormalizer drops and lower-cases and BertPreTokenizer cuts off is asked of tokenizers itself, which mixes
+Unicode 7 (control characters), 8 (marks, punctuation) and 17 (lower case).
 A number is written in base 45, most significant digit first: a digit that another
 one follows is a character of the upper half of the 90 from '#' to '~' without '?' and '\\', the last one of the lower.
 """
 import unicodedataplus as unicodedata
+from tokenizers import normalizers, pre_tokenizers
 
 if unicodedata.unidata_version != "16.0.0":
     raise SystemExit(f"unicodedataplus has Unicode {unicodedata.unidata_version}, expected 16.0.0")
@@ -90,5 +93,36 @@ def nfc():
     table("packed_pairs", "2 distance + (1: and back), the two it decomposes to, as differences from those before", numbers)
 
 
+def bert():
+    def normalizer(**step):
+        off = dict(clean_text=False, handle_chinese_chars=False, strip_accents=False, lowercase=False)
+        return normalizers.BertNormalizer(**{**off, **step}).normalize_str
+
+    clean, strip, lower = normalizer(clean_text=True), normalizer(strip_accents=True), normalizer(lowercase=True)
+    cut = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    for name, is_one in (
+        ("dropped", lambda c: clean(c) == ""),
+        ("marks", lambda c: strip("a" + c) == "a"),
+        ("punctuation", lambda c: [word for word, _ in cut("a" + c + "b")] == ["a", c, "b"]),
+    ):
+        table(f"packed_{name}", "where they begin and end in turn, each as the distance from the one before",
+              deltas([code for code, _ in steps(is_one)]))
+    runs = []  # [first, last, step, what is added]
+    for code in range(0x110000):
+        to = lower(chr(code)) if not 0xD800 <= code < 0xE000 else chr(code)
+        if len(to) > 1 or ord(to) == code:
+            continue  # U+0130 becomes two
+        last = runs[-1] if runs else [0, 0, 0, 0]
+        step = code - last[1]
+        if runs and last[3] == ord(to) - code and step <= 2 and (last[0] == last[1] or last[2] == step):
+            last[1:3] = code, step
+        else:
+            runs.append([code, code, 1, ord(to) - code])
+    distance = deltas([run[0] for run in runs])
+    table("packed_lower", "runs: distance, 2 length + (1: every second one), what makes them lower-case",
+          [x for d, (a, b, step, add) in zip(distance, runs) for x in (d, 2 * (b - a) + step - 1, zigzag(add))])
+
+
 classes()
 nfc()
+bert()

@@ -186,13 +186,18 @@ static void in_memory(void)
         }
 }
 
+static int little_endian(void)
+{
+    const uint16_t one = 1;
+    return *(const unsigned char *)&one == 1;
+}
+
 static int can_map(void) /* little-endian files, by a system that maps */
 {
 #ifdef __wasi__
     return 0;
 #else
-    const uint16_t one = 1;
-    return *(const unsigned char *)&one == 1;
+    return little_endian();
 #endif
 }
 
