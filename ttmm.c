@@ -8483,10 +8483,11 @@ static uint64_t hash_wordpiece(uint64_t h, const ttmm_tokenizer *tok)
                            (int)tok->most, tok->n_before, tok->n_after, tok->unknown};
     for (size_t i = 0; i < sizeof setting / sizeof *setting; i++) h = hash_word(h, (uint64_t)setting[i]);
     for (int i = 0; i < MOST_AROUND; i++) h = hash_word(h, (uint64_t)tok->before[i] << 32 | (uint64_t)tok->after[i]);
-    for (size_t t = 0; t < tok->n; t++) h = hash_word(h, hash_bytes(0, tok->text + tok->at[t], tok->length[t]));
+    for (size_t t = 0; t < tok->n; t++)
+        h = hash_word(h, mix_bits(hash_bytes(tok->length[t], tok->text + tok->at[t], tok->length[t])));
     for (size_t i = 0; i < tok->n_added; i++)
         h = hash_word(h, (uint64_t)tok->added[i].token << 1 | (uint64_t)tok->added[i].normalised);
-    return hash_word(h, hash_bytes(0, tok->prefix, strlen(tok->prefix)));
+    return hash_word(h, mix_bits(hash_bytes(strlen(tok->prefix), tok->prefix, strlen(tok->prefix))));
 }
 
 /* config.json gives the size of the vocabulary and the token after a document. */

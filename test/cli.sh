@@ -162,8 +162,8 @@ expect 0 "38 results are there already" $each --each "$T/again" --jobs 2
 cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt$' | sort -u > "$T/b"
 same "$T/a" "$T/b" "eval --each, interrupted"
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
-echo a > "$T/other"
-expect 3 "no list of this evaluation's results" $each --each "$T/other"
+echo a > "$T/no-list"
+expect 3 "no list of this evaluation's results" $each --each "$T/no-list"
 expect 4 "cannot be written" $each --each "$T/nowhere/each"
 mkdir -p "$T/bare" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/bare" # a base alone, then with text
 expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
