@@ -283,7 +283,7 @@ help:
 	@echo "make vectors    vectors/: a tiny model and all that is computed from it, and ./run to check other backends by it"
 	@echo "make oracle     make data/vectors.tar anew with PyTorch and scikit-learn (PYTHON=python3), and compare: minutes"
 	@echo "make tolerances 10,000 right backends of each precision against the vectors' tolerances: PyTorch, minutes"
-	@echo "make bits       the same bits with every compiler, and under emulators (8 minutes; MODE=quick: two)"
+	@echo "make bits       the same bits with every compiler, and under emulators (20 minutes; MODE=quick: two)"
 	@echo "make fuzz       the readers on inputs that libFuzzer thinks out, ten seconds each (SECONDS=600 TARGET=model; COVERAGE=1)"
 	@echo "make exhaustive exp, log, sin, cos, erf of every float against higher precision: 8 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"

@@ -4,7 +4,7 @@
 # float or double, the compiler's version, the seconds that it ran, what came out. One that is not installed here is
 # skipped, not passed. From the root:
 #
-#     sh test/bits.sh          all: about 8 minutes on 2 cores, most of it in the emulators
+#     sh test/bits.sh          all: some 20 minutes, most of it in the emulators
 #     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, aarch64, s390x, Windows x64, wasm32
 #     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
 #
