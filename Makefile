@@ -88,7 +88,7 @@ test-wasm:
 
 # Each test is built twice, as float and as double; test/all.sh runs them and the programs, and adds up. Where kernels
 # are not what is tested the compiler need not work on them.
-LIGHT = worked library files views interop encoder faults
+LIGHT = worked library method files views trace vectors interop encoder faults
 $(LIGHT:%=$(B)/%-f32) $(LIGHT:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults: OPT = -O1
 $(B)/%-f32: test/%.c test/test.h ttmm.c ttmm.h Makefile
 	@mkdir -p $(B)

@@ -1126,7 +1126,8 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
     if (code) return code;
     eval_score *score = &m->score[i];
     score->seconds = run->for_each ? ttmm_seconds() - began : 0;
-    score->ran = 1, score->active = x->mix.n, score->first = x->K ? x->expert[0] : 0;
+    score->ran = 1, score->active = x->mix.n;
+    score->first = (m->how == TTMM || m->how == ENSEMBLE) && x->mix.n ? x->expert[0] : 0;
     if (run->how == TTMM_ENSEMBLE && x->mix.n > 0)
         score->nll = ttmm_score_ensemble(s->pass, x->answering, &x->mix, p->token, T, prefix, s->probability);
     else score->nll = ttmm_score(s->pass, x->answering, &x->beside, p->token, T, prefix);

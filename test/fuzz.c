@@ -33,8 +33,8 @@ static struct {
     char path[64];
     unsigned char *data;
     size_t size;
-} memory[FILES];
-static int n_memory;
+} in_memory[FILES];
+static int n_in_memory;
 static struct {
     int file; /* its number plus 1, 0: not in use */
     size_t at;
@@ -42,8 +42,8 @@ static struct {
 
 static int file_of(const char *path)
 {
-    for (int i = 0; i < n_memory; i++)
-        if (strcmp(memory[i].path, path) == 0) return i;
+    for (int i = 0; i < n_in_memory; i++)
+        if (strcmp(in_memory[i].path, path) == 0) return i;
     errno = ENOENT;
     return -1;
 }
@@ -63,15 +63,15 @@ static FILE *fuzz_fopen(const char *path, const char *mode)
 static int fuzz_fclose(FILE *f) { return READER(f).file = 0; }
 static size_t fuzz_fread(void *to, size_t size, size_t n, FILE *f)
 {
-    const size_t all = memory[READER(f).file - 1].size, at = READER(f).at, left = at < all ? all - at : 0;
+    const size_t all = in_memory[READER(f).file - 1].size, at = READER(f).at, left = at < all ? all - at : 0;
     const size_t items = size == 0 ? 0 : left / size < n ? left / size : n;
-    if (items) memcpy(to, memory[READER(f).file - 1].data + at, items * size);
+    if (items) memcpy(to, in_memory[READER(f).file - 1].data + at, items * size);
     READER(f).at += items < n ? left : items * size;
     return items;
 }
 static int fuzz_fseeko(FILE *f, off_t at, int whence)
 {
-    if (whence == SEEK_END) at += (off_t)memory[READER(f).file - 1].size;
+    if (whence == SEEK_END) at += (off_t)in_memory[READER(f).file - 1].size;
     if (at < 0) return -1;
     READER(f).at = (size_t)at;
     return 0;
@@ -82,7 +82,7 @@ static int fuzz_open(const char *path, int flags) { return (void)flags, file_of(
 static int fuzz_close(int file) { return (void)file, 0; }
 static int fuzz_fstat(int file, struct stat *s)
 {
-    s->st_size = (off_t)memory[file].size;
+    s->st_size = (off_t)in_memory[file].size;
     return 0;
 }
 static long mapped;
@@ -90,7 +90,7 @@ static void *fuzz_mmap(void *at, size_t n, int protection, int flags, int file, 
 {
     (void)at, (void)n, (void)protection, (void)flags, (void)offset;
     mapped++;
-    return memory[file].data;
+    return in_memory[file].data;
 }
 static int fuzz_munmap(void *data, size_t n) { return (void)data, (void)n, mapped--, 0; }
 
@@ -157,10 +157,10 @@ static int fine(int code)
 /* header: 0, or of a safetensors file the bytes before the one that stands between header and numbers. */
 static void put_file(const char *path, const unsigned char *body, size_t n, size_t header)
 {
-    if (file_of(path) >= 0 || n_memory == FILES) return;                      /* the first of that name counts */
-    unsigned char *data = memory[n_memory].data = malloc(header ? n + 7 : n); /* just so much */
-    snprintf(memory[n_memory].path, sizeof memory->path, "%s", path);
-    memory[n_memory++].size = header ? n + 7 : n;
+    if (file_of(path) >= 0 || n_in_memory == FILES) return;                      /* the first of that name counts */
+    unsigned char *data = in_memory[n_in_memory].data = malloc(header ? n + 7 : n); /* just so much */
+    snprintf(in_memory[n_in_memory].path, sizeof in_memory->path, "%s", path);
+    in_memory[n_in_memory++].size = header ? n + 7 : n;
     if (n) memcpy(header ? data + 7 : data, body, n);
     if (header) memmove(data + 8, body, header), store_bytes(data, header, 8);
 }
@@ -213,7 +213,7 @@ static void fuzz_config(void)
     if (!fine(ttmm_config_read(&c, "m", &err))) return;
     MUST(ttmm_config_check(&c, &err) == TTMM_OK && c.n_ends <= TTMM_ENDS);
     fine(ttmm_config_note(note, sizeof note, &c, "m", &err));
-    fine(ttmm_model_bytes(&bytes, &c, "m", &err));
+    fine(ttmm_stored_bytes(&bytes, &c, "m", &err));
 }
 
 /* A view has the same numbers as what is read. */
@@ -347,7 +347,7 @@ static void fuzz_tokenizer(void)
     ttmm_tokenizer *tok;
     const int text = file_of("m/text");
     if (!fine(ttmm_tokenizer_read(&tok, "m", &err)) || tok == NULL) return;
-    if (text >= 0) check_tokens(tok, (const char *)memory[text].data, memory[text].size);
+    if (text >= 0) check_tokens(tok, (const char *)in_memory[text].data, in_memory[text].size);
     for (int t = -1; t <= (int)(tok->n < 1000 ? tok->n : 1000); t++) {
         size_t n, sum = 0;
         const unsigned char *bytes = ttmm_token_bytes(tok, t, &n);
@@ -471,7 +471,7 @@ static size_t which;
 
 static void clear_files(void)
 {
-    while (n_memory > 0) free(memory[--n_memory].data);
+    while (n_in_memory > 0) free(in_memory[--n_in_memory].data);
 }
 
 static void load(const char *path, const char *from)
