@@ -215,13 +215,21 @@ static struct { /* the stage that trains: one run, one after the other, or sever
     size_t tokens;    /* seen */
 } training;
 
+/* What is written makes its folder: if the model's has disappeared, it would come up anew with that alone. */
+static int still_there(ttmm_error *e)
+{
+    if (locks == NULL || ttmm_exists(model, "train.lock")) return TTMM_OK;
+    return ttmm_fail(e, TTMM_NO_ROOM, "%s: the folder has disappeared during the work", model);
+}
+
 /* The folder is made here, not before: another process, training other experts, removes it when it is empty. */
 static int save_checkpoint(const job *j, ttmm_error *e)
 {
     char folder[4096];
     snprintf(folder, sizeof folder, "%s/checkpoint", model);
     for (int last = 0;; last++) { /* twice: it may be removed while it is made, or before the file is in it */
-        int code = ttmm_make_folder(folder, e);
+        int code = still_there(e);
+        if (code == TTMM_OK) code = ttmm_make_folder(folder, e);
         if (code == TTMM_OK) code = ttmm_trainer_save(j->trainer, j->checkpoint, j->settings, e);
         if (code == TTMM_OK || last) return code;
     }
@@ -707,6 +715,7 @@ static int train_adapter(void *context, size_t i, int number, ttmm_error *e)
         ttmm_lora_init(&j->lora, (uint64_t)option.seed, stream);
         ttmm_trainer_start(j->trainer, a->member + a->first[t->cluster], t->n, 0, option.epochs, stream);
         code = run_trainer(j, name, e);
+        if (code == TTMM_OK) code = still_there(e);
         if (code == TTMM_OK) code = ttmm_lora_write(&j->lora, folder, j->settings, e);
         if (code == TTMM_OK) ttmm_remove(NULL, j->checkpoint);
         t->loss = j->loss, t->trained = code == TTMM_OK;

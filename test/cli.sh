@@ -549,8 +549,17 @@ while kill -0 $pid 2> /dev/null && ! grep -q "^experts" "$T/log"; do sleep 0.02;
 rm -rf "$T/gone" 2> "$T/err"
 wait $pid
 code=$?
-if [ $code -ge 3 ] && [ $code -le 4 ] && tail -n 1 "$T/log" | grep -q "cannot be"; then ok
+if [ $code -ge 3 ] && [ $code -le 4 ] && tail -n 1 "$T/log" | grep -q "cannot be\|has disappeared"; then ok
 else fail "a folder that disappears: expected exit code 3 or 4, found $code: $(tail -n 1 "$T/log")"; fi
+cp -r "$T/m" "$T/gone" && rm -r "$T/gone/finetuned"
+./train finetune "$T/gone" --rank 2 --epochs 40 2> "$T/log" &
+pid=$!
+while kill -0 $pid 2> /dev/null && ! grep -q "^finetune" "$T/log"; do sleep 0.02; done
+rm -rf "$T/gone" 2> "$T/err"
+wait $pid
+code=$?
+if [ $code = 4 ] && [ ! -e "$T/gone" ] && grep -q "has disappeared" "$T/log"; then ok
+else fail "finetune in a folder that disappears: code $code: $(tail -n 1 "$T/log")"; fi
 fi
 
 # a corpus of ids: the same as that of its text, where a tokenizer tells the text; else routed by the ids alone
