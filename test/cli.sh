@@ -694,8 +694,9 @@ ${CC:-cc} -std=c99 -DTTMM_DOUBLE -I. -c "$T/host.c" -o "$T/host.o"
 if links ${CC:-cc}; then fail "a host in double links with the library in float"; else ok; fi
 fi
 
-# The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own.
-if [ -f README.md ]; then
+# The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own. (Not under
+# sanitizers: they take minutes there, and do little that was not done above.)
+if [ -f README.md ] && [ "${FLAGS#*-fsanitize}" = "$FLAGS" ]; then
     mkdir -p "$T/readme"
     awk '/^```sh tested/ { on = 1; next } /^```/ { on = 0 } on' README.md > "$T/readme/commands.sh"
     for f in train run data; do ln -sf "$(pwd)/$f" "$T/readme/$f"; done
