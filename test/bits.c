@@ -310,7 +310,7 @@ static void encoders(const char *beside)
     static real out[SAID * ENC_D], alone[ENC_D];
     size_t bytes[SAID];
     char folder[500];
-    snprintf(folder, sizeof folder, "%.480s-encoder", beside);
+    snprintf(folder, sizeof folder, "%.480s.encoder.tmp", beside);
     ttmm_rng g = ttmm_stream(2, "bits", 0);
     for (int i = 0; i < 10000; i++) add(ttmm_erf(8 * ttmm_uniform(&g) - 4));
     for (int i = 0; i < SAID; i++) bytes[i] = strlen(said[i]);
