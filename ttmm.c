@@ -6996,7 +6996,7 @@ static void put_word(image_output *o, uint32_t word, int halves)
 {
     unsigned char bytes[4];
     store_bytes(bytes, word, 4);
-    if (o->n++ >= 5) o->hash = (o->hash ^ word) * 0x100000001b3; /* as hash_words */
+    if (o->n++ >= 5) o->hash = hash_words(o->hash, &word, 1, TTMM_F32);
     if (o->f == NULL) return;
     if (!o->as_c) fwrite(bytes, 1, 4, o->f);
     else if (halves) fprintf(o->f, "H(0x%04x,0x%04x),", (unsigned)(word & 0xffff), (unsigned)(word >> 16));

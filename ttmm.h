@@ -798,7 +798,8 @@ int ttmm_array_of(ttmm_real **array, size_t *rows, size_t *cols, const ttmm_file
                   ttmm_error *err); /* a copy */
 
 /* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model's weights (of one
- * that is no view: of its data); of an adapter's matrices and scales; of the sequences sequence[0 .. n-1] of a corpus (NULL: all). */
+ * that is no view: of its data); of an adapter's matrices and scales; of the sequences sequence[0 .. n-1] of a corpus
+ * (NULL: all). */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
 uint64_t ttmm_model_hash(const ttmm_model *m);
 uint64_t ttmm_lora_hash(const ttmm_lora *l);

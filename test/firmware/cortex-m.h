@@ -1,9 +1,7 @@
 /* cortex-m.h - Arm's MPS2 boards as qemu has them: start-up, a serial line, a counter, the end. */
-#include <stddef.h>
-#include <stdint.h>
+#include "bare.h"
 
-extern uint32_t data_in_flash[], data_begin[], data_end[], bss_begin[], bss_end[], stack_top[];
-int main(void);
+extern uint32_t data_in_flash[], data_begin[], data_end[];
 void start(void);
 
 #define UART ((volatile uint32_t *)0x40004000) /* CMSDK: data, state (bit 0: full), control (bit 0: sends) */
@@ -26,25 +24,15 @@ static void board_end(void) /* by semihosting, SYS_EXIT: application exit */
     }
 }
 
-enum { PAINT = 0x5a5a5a5a };
-static uint32_t board_stack(void) /* bytes of the stack that were ever used */
-{
-    const uint32_t *p = bss_end;
-    while (*p == PAINT) p++;
-    return (uint32_t)((const char *)stack_top - (const char *)p);
-}
-
 void start(void)
 {
-    uint32_t *from = data_in_flash, *const now = __builtin_frame_address(0);
+    uint32_t *from = data_in_flash;
 #ifdef __ARM_FP
     *(volatile uint32_t *)0xe000ed88 |= 0xf << 20; /* CPACR: the floating-point unit */
     __asm__ volatile("dsb\n isb");
 #endif
     for (uint32_t *to = data_begin; to < data_end;) *to++ = *from++;
-    for (uint32_t *p = bss_begin; p < bss_end;) *p++ = 0;
-    for (uint32_t *p = bss_end; p < now - 64; p++) *p = PAINT;
-    main();
+    board_begin(__builtin_frame_address(0));
 }
 
 static const struct {

@@ -1,9 +1,6 @@
 /* rv32.h - qemu's RISC-V machine `virt`, 32 bits: start-up, a serial line, a counter, the end. */
-#include <stddef.h>
-#include <stdint.h>
+#include "bare.h"
 
-extern uint32_t bss_begin[], bss_end[], stack_top[];
-int main(void);
 void start(void);
 void begin(void);
 
@@ -23,20 +20,6 @@ static void board_end(void)
     }
 }
 
-enum { PAINT = 0x5a5a5a5a };
-static uint32_t board_stack(void) /* bytes of the stack that were ever used */
-{
-    const uint32_t *p = bss_end;
-    while (*p == PAINT) p++;
-    return (uint32_t)((const char *)stack_top - (const char *)p);
-}
-
-void begin(void)
-{
-    uint32_t *const now = __builtin_frame_address(0);
-    for (uint32_t *p = bss_begin; p < bss_end;) *p++ = 0;
-    for (uint32_t *p = bss_end; p < now - 64; p++) *p = PAINT;
-    main();
-}
+void begin(void) { board_begin(__builtin_frame_address(0)); }
 
 __attribute__((section(".start"), naked)) void start(void) { __asm__("la sp, stack_top\n j begin"); }
