@@ -1,7 +1,7 @@
 /* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
  * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
- * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its 1,450
- * lines are ten verbs, a quarter of them the paper's table, whose prompts may be answered several at once. */
+ * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its 1,850
+ * lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
 #define TTMM_PROGRAM "run"
 #include "ttmm.h"
 
@@ -11,8 +11,9 @@
 static struct {
     double beta, tau, temperature, top_p, ttt_lr;
     double atol, rtol;
-    size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, prompts, batch, bench_experts;
-    int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank;
+    size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, prompts, batch, bench_experts, length, decoded;
+    int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank, lines;
+    int steps;
     int context, bench_context;
     const char *shape, *only;
     int embedding;
@@ -20,14 +21,16 @@ static struct {
     const char *each, *precision;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
             .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
-            .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1};
+            .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1,
+            .steps = 20, .length = 40, .decoded = 50};
 /* clang-format on */
 
-#define EVERY " generate route eval merge trace export compare check tokenize info bench "
+#define EVERY " generate route eval merge trace export compare check tokenize info witness bench "
 #define ROUTED " generate route eval merge trace "
-#define FOLDERS " generate route eval merge trace export info "
+#define FOLDERS " generate route eval merge trace export info witness "
 #define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
+#define STAGES "init pass train expert cluster route merge beside greedy"
 #define TIMED " generate eval bench "
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED,
@@ -39,7 +42,7 @@ static const ttmm_option options[] = {
     {"active", 'n', &option.active, 1, 1e6, " eval ", "exactly this many experts, the nearest, in the row ttmm"},
     {"active", 'n', &option.active, 1, 1e6, " info ", "experts that take part (10)"},
     {"prefix", 'n', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
-    {"encoder", 's', &option.encoder, 0, 0, FOLDERS,
+    {"encoder", 's', &option.encoder, 0, 0, " generate route eval merge trace export info ",
      "embed the prompt with a sentence encoder: its folder, as for train index"},
     {"embedding", 'b', &option.embedding, 0, 1, " trace ",
      "the encoder's intermediates: \"text\" --encoder DIR, no MODEL"},
@@ -74,6 +77,7 @@ static const ttmm_option options[] = {
     {"prompts", 'n', &option.prompts, 1, 1e9, " eval ", "so many prompts, evenly spaced among all (all)"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
+    {"tokens", 'n', &option.decoded, 1, 1e6, " witness ", "that are decoded (50)"},
     {"temperature", 'f', &option.temperature, 0, 100, " generate ", "of sampling; 0 is greedy (0.8)"},
     {"top-k", 'n', &option.top_k, 0, 1e9, " generate ", "sample from the k likeliest tokens (0: all)"},
     {"top-p", 'f', &option.top_p, 0, 1, " generate ", "sample from the fewest tokens that make up p (0.95)"},
@@ -96,6 +100,10 @@ static const ttmm_option options[] = {
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
     {"only", 's', &option.only, 0, 0, " bench ",
      "some of train,lora,prefill,decode,embed,route,merge,lowrank,ttt (all)"},
+    {"only", 's', &option.only, 0, 0, " witness ", "some of " STAGES " (all)"},
+    {"length", 'n', &option.length, 4, 1 << 20, " witness ", "tokens of the longest sequence (40)"},
+    {"steps", 'i', &option.steps, 1, 1 << 20, " witness ", "of an expert's training (20)"},
+    {"each", 'b', &option.lines, 0, 1, " witness ", "a line for each tensor, instead of each stage"},
     {"batch", 'n', &option.batch, 1, 65536, " bench ", "sequences of a training step (8)"},
     {"context", 'i', &option.bench_context, 16, 1 << 20, " bench ", "tokens of a sequence (256)"},
     {"rank", 'i', &option.rank, 1, 4096, " bench ", "of the adapters (8)"},
@@ -1362,7 +1370,8 @@ static void verb_info(void)
     const ttmm_lora *first = NULL; /* of the experts that are trained */
     char folder[4096];
     size_t trained = 0;
-    printf("%s: %zu parameters (%s)\n", model.folder, model.base.n, sizeof(real) == 8 ? "double" : "float");
+    printf("%s: %zu parameters (%s, bits of version %d)\n", model.folder, model.base.n,
+           sizeof(real) == 8 ? "double" : "float", TTMM_BITS);
     printf("  dim %d, %d layers, %d heads (%d key/value), head_dim %d, MLP %d, vocabulary %d, context %d, %s head\n",
            c->dim, c->n_layers, c->n_heads, c->n_kv_heads, c->head_dim, c->intermediate, c->vocab, c->context,
            c->tied ? "tied" : "untied");
@@ -1384,6 +1393,328 @@ static void verb_info(void)
     if (K) printf("\n");
     print_memory(list, first ? K : 0, first ? ttmm_lora_rank(first) : 8);
     free(list);
+}
+
+/* ---- witness ----------------------------------------------------------------------------------------------------- */
+
+/* SHA-256 (FIPS 180-4). */
+typedef struct {
+    uint32_t h[8];
+    unsigned char block[64];
+    uint64_t bytes;
+} sha256;
+
+static const sha256 sha256_start = {
+    {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}, {0}, 0};
+
+static uint32_t rotated(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+static void sha256_block(sha256 *s)
+{
+    /* clang-format off */
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+        0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+        0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+        0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+        0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+        0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+        0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    /* clang-format on */
+    uint32_t w[64], v[8];
+    for (int i = 0; i < 16; i++) {
+        const unsigned char *b = s->block + 4 * i;
+        w[i] = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+    }
+    for (int i = 16; i < 64; i++)
+        w[i] = w[i - 16] + (rotated(w[i - 15], 7) ^ rotated(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7] +
+               (rotated(w[i - 2], 17) ^ rotated(w[i - 2], 19) ^ w[i - 2] >> 10);
+    memcpy(v, s->h, sizeof v);
+    for (int i = 0; i < 64; i++) { /* v: a .. h */
+        const uint32_t t1 = v[7] + (rotated(v[4], 6) ^ rotated(v[4], 11) ^ rotated(v[4], 25)) +
+                            ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
+        const uint32_t t2 = (rotated(v[0], 2) ^ rotated(v[0], 13) ^ rotated(v[0], 22)) +
+                            ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+        memmove(v + 1, v, 7 * sizeof *v);
+        v[4] += t1, v[0] = t1 + t2;
+    }
+    for (int i = 0; i < 8; i++) s->h[i] += v[i];
+}
+
+static void sha256_add(sha256 *s, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i++) {
+        s->block[s->bytes++ % 64] = p[i];
+        if (s->bytes % 64 == 0) sha256_block(s);
+    }
+}
+
+static const char *sha256_end(char text[65], sha256 *s)
+{
+    const unsigned char first = 0x80, zero = 0;
+    const uint64_t bits = 8 * s->bytes;
+    sha256_add(s, &first, 1);
+    while (s->bytes % 64 != 56) sha256_add(s, &zero, 1);
+    for (int i = 56; i >= 0; i -= 8) sha256_add(s, &(const unsigned char){(unsigned char)(bits >> i)}, 1);
+    for (int i = 0; i < 8; i++) snprintf(text + 8 * i, 9, "%08lx", (unsigned long)s->h[i]);
+    return text;
+}
+
+/* --only: names of works or stages, with blanks or commas between them. */
+static void check_only(const char *names)
+{
+    char word[32];
+    size_t n;
+    for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
+        n = strcspn(p, " ,");
+        snprintf(word, sizeof word, " %.*s ", (int)smaller(n, 28), p); /* none has so long a name */
+        if (n > 0 && strstr(names, word) == NULL)
+            FAIL(TTMM_BAD_USE, "--only has %.*s, expected some of%s", (int)smaller(n, 100), p, names);
+    }
+}
+
+static int is_wanted(const char *name) { return option.only == NULL || strstr(option.only, name) != NULL; }
+
+/* test/BITS.md, "The witness": a line of text for each tensor, with the hash of its numbers; of a stage the hash of its
+ * lines; of all the hash of all lines. */
+enum { WITNESSED = 12, CLUSTERS = 4, CLOSEST = 6, DRAWN = 20 }; /* sequences, ..., neighbours, samples */
+static struct {
+    const char *stage;
+    sha256 lines, all;
+    ttmm_corpus text; /* the sequences */
+    ttmm_model merged;
+} seen;
+
+static void add_number(sha256 *s, const void *x, size_t bytes) /* lowest byte first */
+{
+    const uint16_t first = 1;
+    unsigned char b[8];
+    memcpy(b, x, bytes);
+    for (size_t i = 0; i < bytes; i++) sha256_add(s, b + (*(const unsigned char *)&first ? i : bytes - 1 - i), 1);
+}
+
+static void witness(const char *before, ttmm_array a)
+{
+    const size_t n = a.rows * (a.cols ? a.cols : 1);
+    char shape[64], hash[65], line[400];
+    sha256 s = sha256_start;
+    for (size_t i = 0; i < n && a.integer; i++) add_number(&s, &(const int32_t){a.integer[i]}, 4);
+    for (size_t i = 0; i < n && !a.integer; i++) add_number(&s, a.data + i, sizeof *a.data);
+    if (a.cols) snprintf(shape, sizeof shape, "[%zu, %zu]", a.rows, a.cols);
+    else snprintf(shape, sizeof shape, "[%zu]", a.rows);
+    snprintf(line, sizeof line, "%s %s%s %s %s\n", seen.stage, before, a.name, shape, sha256_end(hash, &s));
+    sha256_add(&seen.lines, line, strlen(line)), sha256_add(&seen.all, line, strlen(line));
+    if (option.lines) fputs(line, stdout);
+}
+
+static void witness_reals(const char *before, const char *name, const real *x, size_t rows, size_t cols)
+{
+    ttmm_array a = {{0}, rows, cols, x, NULL};
+    snprintf(a.name, sizeof a.name, "%s", name);
+    witness(before, a);
+}
+
+static void witness_integers(const char *before, const char *name, const int *x, size_t n)
+{
+    ttmm_array a = {{0}, n, 0, NULL, x};
+    snprintf(a.name, sizeof a.name, "%s", name);
+    witness(before, a);
+}
+
+static void witness_weights(const ttmm_model *m)
+{
+    for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) witness("", ttmm_model_tensor_at(m, i));
+}
+
+static void witness_adapter(const char *before, const ttmm_lora *l)
+{
+    for (size_t i = 0; i < ttmm_lora_tensors(l); i++) witness(before, ttmm_lora_tensor_at(l, i));
+}
+
+/* Every value of a pass over the first sequence. */
+static void witness_pass(const ttmm_model *m, const ttmm_mix *mix, const int *expert, int gradients)
+{
+    ttmm_trace t;
+    check(ttmm_trace_new(&t, m, mix, expert, seen.text.token, seen.text.sequence[1], 0, gradients, &err));
+    for (size_t i = 0; i < t.n; i++) witness("", t.array[i]);
+    ttmm_trace_free(&t);
+}
+
+static void witness_training(ttmm_model *m, ttmm_lora *lora, const ttmm_recipe *r, long steps)
+{
+    ttmm_trainer *t;
+    char name[40];
+    double loss;
+    check(ttmm_trainer_new(&t, m, lora, &seen.text, r, &err));
+    ttmm_trainer_start(t, NULL, 0, steps, 0, 0);
+    for (long step = 1; ttmm_trainer_step(t, &loss); step++) {
+        snprintf(name, sizeof name, "step.%ld.loss", step);
+        witness_reals("", name, &(const real){(real)loss}, 1, 0);
+    }
+    ttmm_trainer_free(t);
+}
+
+static void stage_init(void)
+{
+    ttmm_model m;
+    check(ttmm_model_new(&m, &model.base.config, &err));
+    ttmm_model_init(&m, 1);
+    witness_weights(&m);
+    ttmm_model_free(&m);
+}
+
+static void stage_pass(void) { witness_pass(&model.base, NULL, NULL, 1); }
+
+static void stage_train(void)
+{
+    const ttmm_recipe r = {{0.01, 0.4, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, 3, 0, 1};
+    ttmm_model m;
+    check(ttmm_model_copy(&m, &model.base, &err));
+    witness_training(&m, NULL, &r, 3);
+    witness_weights(&m);
+    ttmm_model_free(&m);
+}
+
+static void stage_expert(void)
+{
+    const ttmm_recipe r = {{0.01, 0.1, 0.05, 0}, 0.9, 0.999, 1e-8, 0, 1, 2, 1, 1};
+    ttmm_lora l;
+    check(ttmm_lora_new(&l, &model.base.config, 4, 8, &err));
+    ttmm_lora_init(&l, 1, 0);
+    witness_adapter("start.", &l);
+    witness_training(&model.base, &l, &r, option.steps);
+    witness_adapter("", &l);
+    ttmm_lora_free(&l);
+}
+
+/* Embeddings of the ids, then of bytes (token mod 256), and what is made of the latter. */
+static void stage_cluster(void)
+{
+    const size_t n = WITNESSED, E = TTMM_EMBED_DIM;
+    int cluster[WITNESSED], chosen[CLOSEST];
+    size_t index[CLOSEST];
+    ttmm_corpus *t = &seen.text, bytes;
+    real *centroid = allocate(CLUSTERS * E, sizeof *centroid, "centroids");
+    real *scratch = allocate(n * (CLOSEST + 2), sizeof *scratch, "neighbours");
+    int *byte = allocate(t->n_tokens, sizeof *byte, "bytes");
+    for (size_t i = 0; i < t->n_tokens; i++) byte[i] = t->token[i] % 256;
+    check(ttmm_corpus_view(&bytes, byte, t->sequence, n, NULL, 0, NULL, &err));
+    check(ttmm_corpus_embed(t, ttmm_tokenizer_of_ids(), &err)), check(ttmm_corpus_embed(&bytes, NULL, &err));
+    witness_reals("ids.", "idf", t->idf, E, 0), witness_reals("ids.", "embeddings", t->embedding, n, E);
+    witness_reals("", "idf", bytes.idf, E, 0), witness_reals("", "embeddings", bytes.embedding, n, E);
+    check(ttmm_cluster(cluster, centroid, bytes.embedding, n, E, CLUSTERS, 1, &err));
+    witness_integers("", "cluster", cluster, n), witness_reals("", "centroid", centroid, CLUSTERS, E);
+    for (int sift = 0; sift < 2; sift++) {
+        if (sift) ttmm_sift(index, CLOSEST, bytes.embedding, bytes.embedding, n, E, 0.01, scratch);
+        else ttmm_nearest(index, CLOSEST, bytes.embedding, bytes.embedding, n, E, scratch);
+        for (int i = 0; i < CLOSEST; i++) chosen[i] = (int)index[i];
+        witness_integers("", sift ? "sift" : "nearest", chosen, CLOSEST);
+    }
+    ttmm_corpus_free(&bytes);
+    free(byte), free(centroid), free(scratch);
+}
+
+/* Experts for a random query, by three routers: the first one's stay for the stages after this. */
+static void choose_at_random(int i)
+{
+    static const ttmm_router router[] = {{0.5, 0.1, 50, 0}, {1, 0, 2, 0}, {1, 1, 50, 4}};
+    ttmm_mixture *x = &model.with;
+    ttmm_rng g = ttmm_stream(1, "query", 0);
+    real *query = allocate(x->E, sizeof *query, "the query");
+    for (size_t e = 0; e < x->E; e++) query[e] = (real)(2 * ttmm_uniform(&g) - 1);
+    x->router = router[i];
+    check(ttmm_choose(x, NULL, 0, query, &err));
+    free(query);
+}
+
+static void stage_route(void)
+{
+    static const char *const name[] = {"", "max.", "active."};
+    const ttmm_mixture *x = &model.with;
+    witness_reals("", "query", x->query, x->E, 0), witness_reals("", "similarity", x->similarity, x->K, 0);
+    for (int i = 2; i >= 0; i--) {
+        choose_at_random(i);
+        witness_integers(name[i], "experts", x->expert, x->mix.n);
+        witness_reals(name[i], "weights", x->weight, x->mix.n, 0);
+    }
+}
+
+static void stage_merge(void)
+{
+    check(ttmm_combine(&model.with, TTMM_DENSE, &err));
+    witness_weights(&seen.merged);
+    witness_pass(&seen.merged, NULL, NULL, 0);
+}
+
+static void stage_beside(void) { witness_pass(&model.base, &model.with.mix, model.with.expert, 1); }
+
+/* All logits of the prompt, then of each token that is taken up but the last. */
+static void stage_greedy(void)
+{
+    enum { PROMPT = 8 };
+    const size_t n = option.decoded, V = (size_t)model.base.config.vocab, T = smaller(PROMPT, seen.text.sequence[1]);
+    const ttmm_pass_size size = {.tokens = T, .sequences = 1, .cache = T + n, .logits = T};
+    const ttmm_sampler sampler = {0.8, 0.9, 12};
+    ttmm_pass *p;
+    ttmm_rng g = ttmm_stream(1, "sample", 0);
+    char name[40];
+    int *token = allocate(n, sizeof *token, "tokens"), drawn[DRAWN];
+    void *scratch = allocate(ttmm_sample_scratch(V), 1, "sampling");
+    check(ttmm_pass_new(&p, &model.base.config, &size, &err));
+    const real *logits = NULL;
+    for (size_t i = 0; i < n; i++) {
+        const size_t rows = i ? 1 : T, start[2] = {0, rows};
+        check(ttmm_forward(p, &model.base, NULL, i ? token + i - 1 : seen.text.token, start, 1));
+        logits = ttmm_logits(p, &model.base, 0, rows);
+        snprintf(name, sizeof name, "logits.%zu", i);
+        witness_reals("", name, logits, rows, V);
+        logits += (rows - 1) * V;
+        token[i] = (int)ttmm_argmax(logits, V);
+    }
+    witness_integers("", "tokens", token, n);
+    for (int i = 0; i < DRAWN; i++) drawn[i] = ttmm_sample(logits, V, &sampler, &g, scratch);
+    witness_integers("", "sampled", drawn, DRAWN);
+    ttmm_pass_free(p);
+    free(token), free(scratch);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+    int experts; /* 1: it is about them */
+} stages[] = {{"init", stage_init, 0},     {"pass", stage_pass, 0},       {"train", stage_train, 0},
+              {"expert", stage_expert, 0}, {"cluster", stage_cluster, 0}, {"route", stage_route, 1},
+              {"merge", stage_merge, 1},   {"beside", stage_beside, 1},   {"greedy", stage_greedy, 0}};
+
+static void make_sequences(void)
+{
+    ttmm_rng g = ttmm_stream(1, "witness", 0);
+    size_t *start = allocate(WITNESSED + 1, sizeof *start, "the sequences");
+    for (size_t i = 0; i < WITNESSED; i++) start[i + 1] = start[i] + option.length - i % 3;
+    int *token = allocate(start[WITNESSED], sizeof *token, "the sequences");
+    for (size_t t = 0; t < start[WITNESSED]; t++) token[t] = (int)ttmm_below(&g, (uint64_t)model.base.config.vocab);
+    check(ttmm_corpus_view(&seen.text, token, start, WITNESSED, NULL, 0, NULL, &err));
+}
+
+static void verb_witness(void)
+{
+    const int experts = has_experts();
+    char hash[65];
+    check_only(" " STAGES " ");
+    make_sequences();
+    if (experts) load_centroids(), begin_mixture(&model.with, &seen.merged, 0), choose_at_random(0);
+    else if (!quiet) fprintf(stderr, "%s: has no experts: route, merge and beside are left out\n", model.folder);
+    seen.all = sha256_start;
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        if (!is_wanted(stages[i].name) || (stages[i].experts && !experts)) continue;
+        seen.stage = stages[i].name, seen.lines = sha256_start;
+        stages[i].run();
+        if (!option.lines) printf("%-8s %s\n", seen.stage, sha256_end(hash, &seen.lines));
+        fflush(stdout);
+    }
+    if (!option.lines) printf("%-8s %s\n", "all", sha256_end(hash, &seen.all));
 }
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */
@@ -1437,21 +1768,6 @@ static void work_merge(void) /* in place: weights of 0 change nothing */
 }
 
 #define WORKS "train lora prefill decode embed route merge lowrank ttt"
-
-/* --only: names of works, with blanks or commas between them. */
-static void check_only(void)
-{
-    char word[32];
-    size_t n;
-    for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
-        n = strcspn(p, " ,");
-        snprintf(word, sizeof word, " %.*s ", (int)smaller(n, 28), p); /* no work has so long a name */
-        if (n > 0 && strstr(" " WORKS " ", word) == NULL)
-            FAIL(TTMM_BAD_USE, "--only has %.*s, expected some of " WORKS, (int)smaller(n, 100), p);
-    }
-}
-
-static int is_wanted(const char *work) { return option.only == NULL || strstr(option.only, work) != NULL; }
 
 /* times: how often the work is done in what is reported. */
 static void measure(const char *work, void (*do_it)(void), double tokens, double flops, double bytes, double times)
@@ -1573,7 +1889,7 @@ static void verb_bench(void)
 {
     if ((n_arguments > 0) == (option.shape != NULL))
         FAIL(TTMM_BAD_USE, "bench needs a MODEL or a --shape, one of them");
-    check_only();
+    check_only(" " WORKS " ");
     if (option.shape) make_model();
     else if (is_wanted("train") || is_wanted("merge")) check(ttmm_model_read(&model.base, argument[0], &err));
     else check(ttmm_model_open(&model.base, argument[0], &err)); /* nothing writes to it */
@@ -1605,12 +1921,13 @@ static const ttmm_verb verbs[] = {
     {"export", "MODEL -o F.h", "the model with its experts as one array, for a firmware", 1, 1},
     {"tokenize", "MODEL --file F [-o IDS]", "the token ids of a text, one line a document or sequence", 1, 1},
     {"info", "MODEL", "parameters, experts, and the memory that generate, eval and training take", 1, 1},
+    {"witness", "MODEL", "hashes of all that is computed, for other implementations: test/BITS.md", 1, 1},
     {"bench", "[MODEL]", "the speed of every kind of work, beside what bounds it on this machine", 0, 1},
 };
 enum { VERBS = sizeof verbs / sizeof *verbs };
 static void (*const action[VERBS])(void) = {
-    verb_generate, verb_route,  verb_eval,     verb_merge, verb_trace, verb_compare,
-    verb_check,    verb_export, verb_tokenize, verb_info,  verb_bench,
+    verb_generate, verb_route,  verb_eval,     verb_merge, verb_trace,   verb_compare,
+    verb_check,    verb_export, verb_tokenize, verb_info,  verb_witness, verb_bench,
 };
 static const ttmm_program program = {"run", verbs, VERBS, options, sizeof options / sizeof *options};
 

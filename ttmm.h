@@ -44,6 +44,7 @@
 #endif
 
 #define TTMM_VERSION 10000 /* 10000 major + 100 minor + patch */
+#define TTMM_BITS 1        /* the version of test/BITS.md, which says what every bit of a result is */
 
 #ifdef TTMM_DOUBLE
 typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */

@@ -1,12 +1,12 @@
 #!/bin/sh
 # bits.sh - shows that every compiler, optimisation level, number of threads, instruction set and byte order gives the
-# bits of test/bits.txt, and that builds which could not are refused or noticed. One line a configuration: its name,
+# bits of test/bits.txt and (float) of test/witness.txt, and that builds which could not are refused or noticed. One line a configuration: its name,
 # float or double, the compiler's version, the seconds that it ran, what came out. One that is not installed here is
 # skipped, not passed. From the root:
 #
 #     sh test/bits.sh          all: some 20 minutes, most of it in the emulators
 #     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, aarch64, s390x, Windows x64, wasm32
-#     sh test/bits.sh write    make test/bits.txt anew, when results were meant to change
+#     sh test/bits.sh write    make both files anew, when results were meant to change
 #
 # What it can use (Debian): apt-get install --no-install-recommends gcc clang libc6-dev libomp-dev libclang-rt-14-dev \
 #     gcc-11 clang-19 tcc pcc musl-tools qemu-user-static gcc-mingw-w64-x86-64-win32 gcc-mingw-w64-i686-win32 wine \
@@ -21,6 +21,7 @@ failed=0
 skipped=0
 mkdir -p $B
 rm -f "$B/same in "*
+tar -xf data/vectors.tar -C $B
 printf '#include <stdlib.h>\nint main(void) { return 3; }\n' > $B/probe.c
 export WINEPREFIX="${WINEPREFIX:-$(pwd)/$B/wine}" WINEDEBUG=-all
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive OMP_DYNAMIC=false
@@ -89,17 +90,19 @@ build() {
     [ "$1" = f64 ] && double=-DTTMM_DOUBLE
     shift
     rm -rf $B/bits.out
-    "$@" $double test/bits.c ttmm.c -o $B/bits.out -lm > $B/log 2>&1 && return
+    "$@" $double -c ttmm.c -o $B/ttmm.o > $B/log 2>&1 && "$@" $double test/bits.c $B/ttmm.o -o $B/bits.out -lm > $B/log 2>&1 &&
+        "$@" $double run.c $B/ttmm.o -o $B/run.out -lm > $B/log 2>&1 && return
     verdict="does not compile: $(grep -m 1 error $B/log)"
     return 1
 }
 
-# run EMULATOR: what it prints to $B/out and $B/log
+# run PRECISION EMULATOR: what they print to $B/out, $B/witness and $B/log
 run() {
     began=$(date +%s)
     rm -rf $B/files
-    timeout 900 $1 ./$B/bits.out $B/files > $B/out 2> $B/log
+    timeout 900 $2 ./$B/bits.out $B/files > $B/out 2> $B/log
     code=$?
+    [ "$1" = f64 ] || timeout 900 $2 ./$B/run.out witness $B/vectors/model --each > $B/witness 2>> $B/log || code=$?
     seconds=$(($(date +%s) - began))
 }
 
@@ -108,8 +111,9 @@ compare() {
     verdict="same bits"
     [ "$2" = 1 ] || verdict="same bits with $2 threads"
     grep "^$1 " test/bits.txt > $B/expected
-    [ $code = 0 ] && cmp -s $B/expected $B/out && return
+    [ $code = 0 ] && cmp -s $B/expected $B/out && { [ "$1" = f64 ] || cmp -s test/witness.txt $B/witness; } && return
     verdict="differs: $(diff $B/expected $B/out | sed -n 's/^< f.. \([^ ]*\) .*/\1/p' | tr '\n' ' ')"
+    [ "$1" = f64 ] || verdict="$verdict$(diff test/witness.txt $B/witness | sed -n '/^</{s/^< \(.*\) \[.*/witness: \1 /p;q;}')"
     verdict="$verdict$([ $code = 0 ] || echo "(status $code) ")$(head -n 1 $B/log)"
     return 1
 }
@@ -128,7 +132,7 @@ same() {
         if build "$precision" "$@"; then
             for n in $threads; do
                 export OMP_NUM_THREADS="$n"
-                run "$emulator"
+                run "$precision" "$emulator"
                 if compare "$precision" "$n"; then pass; else failed=$((failed + 1)); fi
                 line "$name" "$precision" "$(version "$1")" "$seconds" "$verdict"
             done
@@ -165,7 +169,7 @@ noticed() {
     there "$name" "" "$@" || return
     seconds=-
     if build f32 "$@"; then
-        run ""
+        run f32 ""
         if compare f32 1 || ! grep -q "$sentence" $B/log; then verdict="FAILED: nothing is noticed"
         else verdict="noticed: $sentence"; fi
     fi
@@ -178,10 +182,10 @@ native_has() { gcc -march=native -dM -E -x c /dev/null 2> /dev/null | grep -q "$
 if [ "$mode" = write ]; then
     for precision in f32 f64; do
         build $precision "${CC:-cc}" -O2 $GNU || { echo "$verdict" >&2; exit 1; }
-        run ""
+        run $precision ""
         [ $code = 0 ] || { cat $B/log >&2; exit 1; }
         cat $B/out
-    done > $B/bits.txt && mv $B/bits.txt test/bits.txt && wc -l test/bits.txt
+    done > $B/bits.txt && mv $B/bits.txt test/bits.txt && mv $B/witness test/witness.txt && wc -l test/bits.txt test/witness.txt
     exit
 fi
 

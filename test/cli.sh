@@ -259,6 +259,22 @@ expect 3 "$T/b: the last 4 bytes belong to no tensor" ./run compare "$T/a" "$T/b
 safetensors "$T/a" "{}" ""
 expect 1 "hold no tensor" ./run compare "$T/a" "$T/a"
 
+# the witness of test/BITS.md, line by line; the hash of all lines is sha256sum's; those of the other folders
+expect 0 "bits of version $(sed -n 's/^Version \([0-9]*\)\..*/\1/p' test/BITS.md))" ./run info "$T/m"
+if [ "$FAST" != 1 ]; then
+    ./run witness test/build/vectors/model --each > "$T/witness"
+    same test/witness.txt "$T/witness" "the witness"
+    for m in model tied qwen2 linear llama3; do
+        expect 0 "$(sed -n "s/^    $m  *\([0-9a-f]\{64\}\)$/\1/p" test/BITS.md)" ./run witness test/build/vectors/$m
+    done
+    expect 0 "no experts: route, merge and beside are left out" ./run witness test/build/vectors/tied --only route
+    command -v sha256sum > "$T/log" && expect 0 "all      $(sha256sum < test/witness.txt | cut -d ' ' -f 1)" \
+        ./run witness test/build/vectors/model --threads 3
+    grep -e '^merge ' -e '^beside ' test/witness.txt > "$T/a"
+    ./run witness test/build/vectors/model --each --only beside,merge > "$T/b"
+    same "$T/a" "$T/b" "the witness, --only beside,merge"
+fi
+
 # check: a folder of vectors with a manifest; test/check.py says the same
 mkdir -p "$T/v" "$T/y"
 judge() { # CODE TEXT [PRECISION]: $T/y, by both
@@ -377,7 +393,7 @@ else fail "bench of a context of 4 tokens: expected no speed far beyond what bou
 expect 0 "prefill" ./run bench "$T/m" --only prefill --context 32
 expect 2 "one of them" ./run bench
 expect 2 "six numbers" ./run bench --shape 32,1,2
-for verb in generate route eval merge trace compare check tokenize info bench; do expect 0 "usage: run $verb" ./run $verb -h; done
+for verb in generate route eval merge trace compare check tokenize info witness bench; do expect 0 "usage: run $verb" ./run $verb -h; done
 
 # what excludes each other, and empty words
 expect 2 "exclude each other" ./run generate "$T/m" "x" --ttt --no-experts
@@ -387,6 +403,7 @@ expect 2 "--output is empty" ./run merge "$T/m" "x" -o ""
 expect 2 "from 2 to 1048576" ./train base "$T/x" "$T/c.txt" --context 1
 expect 2 "expected nn or sift" ./run eval "$T/m" "$T/c.txt" --select first
 expect 2 "--only has trian" ./run bench --shape 32,1,2,1,48,257 --only lora,trian
+expect 2 "--only has rout, expected some of init pass" ./run witness "$T/m" --only pass,rout
 expect 2 "six numbers" ./run bench --shape 4294967328,1,2,1,48,257
 expect 2 "not a multiple" ./run bench --shape 33,1,2,1,48,257
 expect 2 "vocab is 0" ./run bench --shape 32,1,2,1,48,0
