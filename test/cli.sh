@@ -668,6 +668,7 @@ every_allocation run compare "$T/fault" "$T/fault"
 every_allocation run check "$T/v" "$T/y" --precision f16
 every_allocation run tokenize "$T/m" --file "$T/short.txt"
 every_allocation run info "$T/m"
+every_allocation run witness test/build/vectors/model --steps 1 --tokens 2
 every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
 every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
 every_allocation train index "$T/fault.m" "$T/short.txt" --context 64 --quiet $ENC

@@ -506,7 +506,7 @@ static void files_in_memory(void)
             ttmm_corpus text, tread, tof;
             ttmm_config c;
             ttmm_tokenizer *tokenizer;
-            const char *const path[] = {"README.md"};
+            const char *const path[] = {"data/train/c.txt"};
             const real one = 1;
             const ttmm_lora *some[] = {&lread}, *views[] = {&lof};
             const ttmm_mix mix = {1, some, &one}, vmix = {1, views, &one};
