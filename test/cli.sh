@@ -268,7 +268,7 @@ if [ "$FAST" != 1 ]; then
         expect 0 "$(sed -n "s/^    $m  *\([0-9a-f]\{64\}\)$/\1/p" test/BITS.md)" ./run witness test/build/vectors/$m
     done
     expect 0 "no experts: route, merge and beside are left out" ./run witness test/build/vectors/tied --only route
-    command -v sha256sum > "$T/log" && expect 0 "all      $(sha256sum < test/witness.txt | cut -d ' ' -f 1)" \
+    command -v sha256sum > "$T/log" && expect 0 "all       $(sha256sum < test/witness.txt | cut -d ' ' -f 1)" \
         ./run witness test/build/vectors/model --threads 3
     grep -e '^merge ' -e '^beside ' test/witness.txt > "$T/a"
     ./run witness test/build/vectors/model --each --only beside,merge > "$T/b"
@@ -403,7 +403,7 @@ expect 2 "--output is empty" ./run merge "$T/m" "x" -o ""
 expect 2 "from 2 to 1048576" ./train base "$T/x" "$T/c.txt" --context 1
 expect 2 "expected nn or sift" ./run eval "$T/m" "$T/c.txt" --select first
 expect 2 "--only has trian" ./run bench --shape 32,1,2,1,48,257 --only lora,trian
-expect 2 "--only has rout, expected some of init pass" ./run witness "$T/m" --only pass,rout
+expect 2 "--only has rout, expected some of functions init" ./run witness "$T/m" --only pass,rout
 expect 2 "six numbers" ./run bench --shape 4294967328,1,2,1,48,257
 expect 2 "not a multiple" ./run bench --shape 33,1,2,1,48,257
 expect 2 "vocab is 0" ./run bench --shape 32,1,2,1,48,0
