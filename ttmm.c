@@ -3428,7 +3428,9 @@ static int read_head(image_head *x, const void *data, size_t bytes, ttmm_error *
     const int code = ttmm_config_check(&x->config, err);
     if (code) return code;
     x->matrices = (size_t)x->config.n_layers * TTMM_MATRICES, x->stride = 2 + 3 * x->matrices;
-    if ((x->type != TTMM_F32 && x->type != TTMM_BF16) || mul_size(x->K, x->stride) > x->words - IMAGE_HEAD)
+    const size_t rest = x->words < IMAGE_HEAD ? 0 : x->words - IMAGE_HEAD; /* bounds what lay_out_image takes */
+    if ((x->type != TTMM_F32 && x->type != TTMM_BF16) || ttmm_n_tensors(&x->config) > rest ||
+        mul_size(x->K, x->stride) > rest || mul_size(x->K + x->idfs, x->E) > rest)
         return fail(err, TTMM_BAD_INPUT, "the image is damaged: its sizes do not fit");
     x->first = IMAGE_HEAD + x->K * x->stride;
     return TTMM_OK;

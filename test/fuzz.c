@@ -157,7 +157,7 @@ static int fine(int code)
 /* header: 0, or of a safetensors file the bytes before the one that stands between header and numbers. */
 static void put_file(const char *path, const unsigned char *body, size_t n, size_t header)
 {
-    if (file_of(path) >= 0 || n_in_memory == FILES) return;                      /* the first of that name counts */
+    if (file_of(path) >= 0 || n_in_memory == FILES) return;                         /* the first of that name counts */
     unsigned char *data = in_memory[n_in_memory].data = malloc(header ? n + 7 : n); /* just so much */
     snprintf(in_memory[n_in_memory].path, sizeof in_memory->path, "%s", path);
     in_memory[n_in_memory++].size = header ? n + 7 : n;
@@ -383,6 +383,50 @@ static void fuzz_array(void)
     fuzz_free(x);
 }
 
+/* The words of an image; its hash is filled in here. One that is accepted answers, with all its experts. */
+static void fuzz_image(const unsigned char *s, size_t n)
+{
+    uint32_t *word = malloc(n); /* of just this size */
+    ttmm_image x, own;
+    if (n) memcpy(word, s, n);
+    if (n >= 24 && word[2] >= 5 && word[2] <= n / 4) {
+        const uint64_t hash = hash_words(IMAGE_MAGIC, word + 5, word[2] - 5, TTMM_F32);
+        word[3] = (uint32_t)hash, word[4] = (uint32_t)(hash >> 32);
+    }
+    const size_t bytes = ttmm_image_bytes(word, n);
+    void *memory = bytes ? fuzz_malloc(bytes) : NULL;
+    const int code = ttmm_image_view(&x, word, n, memory, bytes, &err), good = fine(code);
+    MUST(ttmm_image_view(&own, word, n, NULL, 0, &err) == code);
+    if (good) {
+        const ttmm_config *c = &x.model.config;
+        const size_t E = x.K ? x.E : 0; /* without experts, E says nothing */
+        const ttmm_router nearest = {.beta = 0.2, .active = x.K};
+        const int token[2] = {0, c->vocab - 1};
+        ttmm_pass_size size = {.tokens = 2, .sequences = 1, .cache = 2, .logits = 1};
+        ttmm_pass *p;
+        const ttmm_lora **expert = fuzz_calloc(x.K + 1, sizeof *expert);
+        int *chosen = fuzz_calloc(x.K + 1, sizeof *chosen);
+        real *query = fuzz_calloc(E + 2 * x.K + 1, sizeof *query), *similarity = query + E;
+        size_t some = 0;
+        MUST(expert && chosen && query && bytes > 0 && ttmm_config_check(c, &err) == TTMM_OK);
+        for (size_t k = 0; k < x.K; k++) expert[k] = &x.lora[k];
+        for (size_t i = 0; i < E; i++) query[i] = x.idf ? x.idf[i] : 1;
+        const int routed = fine(
+            ttmm_route(&some, chosen, similarity + x.K, similarity, query, x.centroid, x.K, x.E, &nearest, &err));
+        const ttmm_mix all = {x.K, expert, similarity + x.K};
+        size.rank = ttmm_mix_rank(&all);
+        MUST(!routed || some <= x.K);
+        if (fine(ttmm_pass_new(&p, c, &size, &err))) {
+            MUST(ttmm_feed(p, &x.model, &all, token, 2) != NULL);
+            ttmm_pass_free(p);
+        }
+        fuzz_free(expert), fuzz_free(chosen), fuzz_free(query);
+        ttmm_image_free(&x), ttmm_image_free(&own);
+    }
+    fuzz_free(memory);
+    free(word);
+}
+
 static size_t reported, wrong;
 static void report(void *context, const ttmm_difference *d)
 {
@@ -465,6 +509,7 @@ static const struct {
     {"tokenize", NULL, NULL, fuzz_tokenize},
     {"text", NULL, NULL, fuzz_text},
     {"ids", NULL, NULL, fuzz_ids},
+    {"image", NULL, NULL, fuzz_image},
     {"command", NULL, NULL, fuzz_command},
 };
 static size_t which;

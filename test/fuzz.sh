@@ -126,6 +126,10 @@ first() {
         done ;;
     text) head -c 500 data/train/german.txt > $D/first-1 && printf 'a\n<|endoftext|>\nb\r\n<|endoftext|>\r\nc' > $D/first-2 ;;
     ids) cp $V/tokens.ids $D/first-1 && printf '1 2 3\n4 5 299\n' > $D/first-2 ;;
+    image)
+        for m in tied model; do
+            for type in f32 bf16; do ./run export $V/$m --dtype $type -o $D/first-$m-$type > $B/log; done
+        done ;;
     command)
         printf 'run\neval\nm\nf\n--x=0.5\n--steps\n3\n--\n-x' > $D/first-1
         printf 'run\ninfo\n-o\nx\n--n\n7\n--quiet' > $D/first-2 ;;

@@ -468,6 +468,13 @@ static void images(void)
                 word[i] ^= (uint32_t)1 << i % 32;
             }
             CHECK(accepted == 0);
+            const uint32_t no[][3] = {{IMAGE_FIXED + 1, 1 << 16, 0}, {7, 1 << 30, 2}, {2, IMAGE_FIXED, 2}};
+            for (size_t i = 0; i < 3; i++) { /* layers, E or words that do not fit K and the others: take no memory */
+                const uint32_t was = word[no[i][0]];
+                word[no[i][0]] = no[i][1], word[6] = no[i][2];
+                CHECK(ttmm_image_bytes(word, bytes) == 0);
+                word[no[i][0]] = was, word[6] = 2;
+            }
             word[1] = 2;
             REFUSED(ttmm_image_view(&x, word, bytes, NULL, 0, &err), "version 1", "2");
             word[1] = 1, word[0] = 0x54544d4d;
