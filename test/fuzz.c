@@ -357,6 +357,21 @@ static void fuzz_tokenizer(void)
     ttmm_tokenizer_free(tok);
 }
 
+static void fuzz_encoder(void)
+{
+    ttmm_encoder *e;
+    const int text = file_of("m/text");
+    if (!fine(ttmm_encoder_read(&e, "m", &err))) return;
+    const size_t E = ttmm_encoder_dim(e), n = text < 0 ? 0 : in_memory[text].size;
+    const char *s = text < 0 ? "" : (const char *)in_memory[text].data;
+    real *out = fuzz_calloc(E, sizeof *out);
+    MUST(out && strlen(ttmm_encoder_fingerprint(e)) == 16);
+    if (fine(ttmm_encode(out, e, &s, &n, 1, &err)))
+        for (size_t i = 0; i < E; i++) MUST(!(out[i] > 2) && !(out[i] < -2)); /* of length 1, or no numbers */
+    fuzz_free(out);
+    ttmm_encoder_free(e);
+}
+
 /* The first byte says of which tokenizer. */
 static void fuzz_tokenize(const unsigned char *s, size_t n)
 {
@@ -502,6 +517,11 @@ static const struct {
     {"tokenizer", fuzz_tokenizer,
      "m/config.json m/tokenizer.json m/tokenizer_config.json m/special_tokens_map.json m/added_tokens.json m/text",
      NULL},
+    {"encoder", fuzz_encoder,
+     "m/modules.json m/p/config.json m/sentence_bert_config.json m/config.json m/tokenizer.json "
+     "m/tokenizer_config.json "
+     "m/model.safetensors m/text",
+     NULL},
     {"checkpoint", fuzz_checkpoint, "m/checkpoint", NULL},
     {"array", fuzz_array, "m/array", NULL},
     {"compare", fuzz_compare, "m/a m/b", NULL},
@@ -572,7 +592,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     clear_files();
     MUST(in_use == before && mapped == 0);
     MUST(!too_much ||
-         target[which].of_files == fuzz_tokenizer); /* a token's id may be any below config.json's number */
+         target[which].of_files == fuzz_tokenizer || /* a token's id may be any below config.json's number */
+         target[which].of_files == fuzz_encoder);    /* and of its layers there is a list */
     for (int i = 0; i < READERS; i++) MUST(reader[i].file == 0);
     return 0;
 }

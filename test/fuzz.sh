@@ -89,6 +89,41 @@ first() {
         } > $D/first-beside
         sed 's/"normalizer": *null/"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"}]}/' $D/first-bpe-gpt2 \
             > $D/first-sequence ;;
+    encoder)
+        for type in bert mpnet; do
+            at='attention.self.query attention.self.key attention.self.value attention.output.dense' extra=1,2
+            norm=attention.output.LayerNorm table=embeddings.token_type_embeddings
+            [ $type = bert ] || at='attention.attn.q attention.attn.k attention.attn.v attention.attn.o' extra=32,1 \
+                norm=attention.LayerNorm table=encoder.relative_attention_bias
+            {
+                printf "${mark}a"'[{"type":"sentence_transformers.models.Transformer","path":""},{"type":'`
+                    `'"sentence_transformers.models.Pooling","path":"p"},{"type":"sentence_transformers.models.Normalize"}]'
+                printf "${mark}b"'{"pooling_mode_mean_tokens":true}'"${mark}c"'{"max_seq_length":6,"do_lower_case":true}'
+                printf "${mark}d"'{"model_type":"%s","hidden_act":"gelu","hidden_size":2,"num_attention_heads":1,'`
+                    `'"num_hidden_layers":1,"intermediate_size":2,"layer_norm_eps":1e-12,"vocab_size":8,'`
+                    `'"max_position_embeddings":8,"type_vocab_size":1}' $type
+                printf "${mark}e"'{"added_tokens":[{"id":0,"content":"<s>","normalized":false,"special":true},'`
+                    `'{"id":4,"content":"<M>","normalized":true,"lstrip":true}],"normalizer":{"type":"BertNormalizer",'`
+                    `'"clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},'`
+                    `'"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"RobertaProcessing",'`
+                    `'"sep":["</s>",2],"cls":["<s>",0],"trim_offsets":true},"model":{"type":"WordPiece","unk_token":"?",'`
+                    `'"continuing_subword_prefix":"##","max_input_chars_per_word":20,"vocab":{"<s>":0,"<pad>":1,'`
+                    `'"</s>":2,"?":3,"<M>":4,"a":5,"##b":6,"\344\270\255":7}}}'"${mark}G"'{'
+                {
+                    printf '%s.weight %s\n' embeddings.word_embeddings 8,2 embeddings.position_embeddings 8,2 $table $extra
+                    for m in embeddings.LayerNorm encoder.layer.0.$norm encoder.layer.0.output.LayerNorm; do
+                        printf '%s.weight 2\n%s.bias 2\n' $m $m
+                    done
+                    for m in $at intermediate.dense output.dense; do
+                        printf 'encoder.layer.0.%s.weight 2,2\nencoder.layer.0.%s.bias 2\n' $m $m
+                    done
+                } | awk '{ split($2, d, ","); n = at + 4 * d[1] * (d[2] ? d[2] : 1)
+                           printf "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],\"data_offsets\":[%d,%d]}", c, $1, $2, at, n
+                           c = ","; at = n }'
+                printf '}\376' && zeros $((4 * (16 + 16 + 3 * 4 + 6 * 6) + 4 * ${extra%,*} * ${extra#*,})) | tr '\0' '>'
+                printf "${mark}hAb \303\244 a<M>\344\270\255."
+            } > $D/first-$type
+        done ;;
     tokenize)
         for k in 0 1 2 3 4 5; do
             for text in french german python; do { printf $k && head -c 200 data/train/$text.txt; } > $D/first-$text-$k; done
