@@ -364,7 +364,8 @@ static void weights(void)
         encode_all(out[1], e, 1);
         for (int i = 0; i < ENC_D; i++) CHECK_NEAR(out[1][i], out[0][i], tolerance[pass]);
         CHECK((strcmp(first, ttmm_encoder_fingerprint(e)) == 0) == (pass == 2));
-        for (size_t i = 0; i < 2 * e->n && pass == 2; i++) CHECK(!e->tensor[i].data || !e->own[i]); /* in place */
+        for (size_t i = 0; i < 2 * e->n && pass == 2; i++)
+            CHECK(!e->tensor[i].data || (e->own[i] == NULL) == test_can_map()); /* in place */
         ttmm_encoder_free(e);
     }
     w.data[w.used - 1] = INFINITY;

@@ -84,6 +84,21 @@ static inline void test_clear(const char *folder)
     CHECK(d == NULL || ttmm_remove(NULL, folder));
 }
 
+static inline int test_little_endian(void)
+{
+    const uint16_t one = 1;
+    return *(const unsigned char *)&one == 1;
+}
+
+static inline int test_can_map(void) /* little-endian files, by a system that maps */
+{
+#ifdef __wasi__
+    return 0;
+#else
+    return test_little_endian();
+#endif
+}
+
 /* Numbers for tests: uniform in (-1, 1), from a stream of their own. */
 static inline void test_fill(real *x, size_t n, const char *purpose, uint64_t index)
 {
