@@ -93,8 +93,12 @@ first() {
         for type in bert mpnet; do
             at='attention.self.query attention.self.key attention.self.value attention.output.dense' extra=1,2
             norm=attention.output.LayerNorm table=embeddings.token_type_embeddings
+            around='TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},{"Sequence":{"id":"A",'`
+                `'"type_id":0}},{"SpecialToken":{"id":"</s>","type_id":0}}],"special_tokens":{"<s>":{"id":"<s>",'`
+                `'"ids":[0]},"</s>":{"id":"</s>","ids":[2]}}'
             [ $type = bert ] || at='attention.attn.q attention.attn.k attention.attn.v attention.attn.o' extra=32,1 \
-                norm=attention.LayerNorm table=encoder.relative_attention_bias
+                norm=attention.LayerNorm table=encoder.relative_attention_bias \
+                around='RobertaProcessing","sep":["</s>",2],"cls":["<s>",0],"trim_offsets":true'
             {
                 printf "${mark}a"'[{"type":"sentence_transformers.models.Transformer","path":""},{"type":'`
                     `'"sentence_transformers.models.Pooling","path":"p"},{"type":"sentence_transformers.models.Normalize"}]'
@@ -105,8 +109,8 @@ first() {
                 printf "${mark}e"'{"added_tokens":[{"id":0,"content":"<s>","normalized":false,"special":true},'`
                     `'{"id":4,"content":"<M>","normalized":true,"lstrip":true}],"normalizer":{"type":"BertNormalizer",'`
                     `'"clean_text":true,"handle_chinese_chars":true,"strip_accents":null,"lowercase":true},'`
-                    `'"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"RobertaProcessing",'`
-                    `'"sep":["</s>",2],"cls":["<s>",0],"trim_offsets":true},"model":{"type":"WordPiece","unk_token":"?",'`
+                    `'"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":{"type":"'"$around"'},'`
+                    `'"model":{"type":"WordPiece","unk_token":"?",'`
                     `'"continuing_subword_prefix":"##","max_input_chars_per_word":20,"vocab":{"<s>":0,"<pad>":1,'`
                     `'"</s>":2,"?":3,"<M>":4,"a":5,"##b":6,"\344\270\255":7}}}'"${mark}G"'{'
                 {
