@@ -102,6 +102,14 @@ stopped=$?
 expect 3 "steps 900" ./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet --lr 0.001
 ./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet
 same "$T/whole/model.safetensors" "$T/parts/model.safetensors" "interrupted and gone on"
+case $ELSEWHERE in windows*)
+    rm -r "$T/parts"
+    test/build/break "$T/log" % ./train.bin base "$T/parts" "$T/cookbook.txt" $LONG
+    stopped=$?
+    one_sentence 130 "the same command goes on" "Ctrl-Break"
+    ./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet
+    same "$T/whole/model.safetensors" "$T/parts/model.safetensors" "Ctrl-Break, gone on" ;;
+esac
 fi
 
 # run, every verb
