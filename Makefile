@@ -162,6 +162,11 @@ oracle: run $(B)/vectors
 	diff $(B)/vectors.json $(B)/oracle/vectors.json
 	PYTHON=$(PYTHON) sh test/mistakes.sh
 
+# The bits of test/BITS.md by programs that were written from it alone; SMOLLM_MODEL=folder of
+# SmolLM2-135M-Instruct (make smollm leaves it in test/build/smollm/model): of it, too.
+witness: $(B)/vectors
+	PYTHON=$(PYTHON) SMOLLM=$(SMOLLM_MODEL) sh test/witness.sh all
+
 # 10,000 right backends of each precision against the tolerances.
 tolerances: $(B)/vectors
 	$(PYTHON) test/tolerances.py $(B)/vectors
@@ -285,6 +290,7 @@ help:
 	@echo "make tolerances 10,000 right backends of each precision against the vectors' tolerances: PyTorch, minutes"
 	@echo "make bits       the same bits with every compiler, and under emulators (20 minutes; MODE=quick: two)"
 	@echo "make fuzz       the readers on inputs that libFuzzer thinks out, ten seconds each (SECONDS=600 TARGET=model; COVERAGE=1)"
+	@echo "make witness    the bits by programs in Python, JavaScript, Rust, written from test/BITS.md (SMOLLM_MODEL=folder)"
 	@echo "make exhaustive exp, log, sin, cos, erf of every float against higher precision: 8 minutes, gcc on x86"
 	@echo "make errors     float against double, merged against unmerged adapters: after make demo, some minutes"
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (from PyPI; PEERS_DATA=folder: more text)"
@@ -302,4 +308,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances bits fuzz exhaustive errors peers smollm encoder bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances witness bits fuzz exhaustive errors peers smollm encoder bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help

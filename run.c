@@ -1740,10 +1740,10 @@ static void verb_witness(void)
         if (!is_wanted(stages[i].name) || (stages[i].experts && !experts)) continue;
         seen.stage = stages[i].name, seen.lines = sha256_start;
         stages[i].run();
-        if (!option.lines) printf("%-9s %s\n", seen.stage, sha256_end(hash, &seen.lines));
+        if (!option.lines) printf("%s %s\n", seen.stage, sha256_end(hash, &seen.lines));
         fflush(stdout);
     }
-    if (!option.lines) printf("%-9s %s\n", "all", sha256_end(hash, &seen.all));
+    if (!option.lines) printf("all %s\n", sha256_end(hash, &seen.all));
 }
 
 /* ---- bench ------------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,10 @@
 #!/bin/sh
-# all.sh - runs every test program and, at the same time, the hosts and the command lines, and adds up. `make test` calls
-# it from the root. Elsewhere (test/elsewhere.sh) one after the other, and no hosts.
+# all.sh - runs every test program and, at the same time, the hosts, the witness of other programs and the command lines,
+# and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) one after the other, and none of the first
+# two.
 out=test/build/results.txt
 : > "$out"
-scripts=$([ -n "$ELSEWHERE" ] || echo hosts)
+scripts=$([ -n "$ELSEWHERE" ] || echo hosts witness)
 scripts="$scripts cli"
 in_background=$([ -n "$ELSEWHERE" ] || echo 1)
 run_scripts() { for t in $scripts; do sh test/$t.sh > test/build/$t.log 2>&1; done; }

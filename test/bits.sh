@@ -102,7 +102,7 @@ run() {
     rm -rf $B/files
     timeout 900 $2 ./$B/bits.out $B/files > $B/out 2> $B/log
     code=$?
-    [ "$1" = f64 ] || timeout 900 $2 ./$B/run.out witness $B/vectors/model --each > $B/witness 2>> $B/log || code=$?
+    [ "$1" = f64 ] || timeout 900 $2 ./$B/run.out witness $B/vectors/wide --each > $B/witness 2>> $B/log || code=$?
     seconds=$(($(date +%s) - began))
 }
 

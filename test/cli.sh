@@ -270,16 +270,16 @@ expect 1 "hold no tensor" ./run compare "$T/a" "$T/a"
 # the witness of test/BITS.md, line by line; the hash of all lines is sha256sum's; those of the other folders
 expect 0 "bits of version $(sed -n 's/^Version \([0-9]*\)\..*/\1/p' test/BITS.md))" ./run info "$T/m"
 if [ "$FAST" != 1 ]; then
-    ./run witness test/build/vectors/model --each > "$T/witness"
+    ./run witness test/build/vectors/wide --each > "$T/witness"
     same test/witness.txt "$T/witness" "the witness"
-    for m in model tied qwen2 linear llama3; do
+    for m in wide model tied qwen2 linear llama3; do
         expect 0 "$(sed -n "s/^    $m  *\([0-9a-f]\{64\}\)$/\1/p" test/BITS.md)" ./run witness test/build/vectors/$m
     done
     expect 0 "no experts: route, merge and beside are left out" ./run witness test/build/vectors/tied --only route
-    command -v sha256sum > "$T/log" && expect 0 "all       $(sha256sum < test/witness.txt | cut -d ' ' -f 1)" \
-        ./run witness test/build/vectors/model --threads 3
+    command -v sha256sum > "$T/log" && expect 0 "all $(sha256sum < test/witness.txt | cut -d ' ' -f 1)" \
+        ./run witness test/build/vectors/wide --threads 3
     grep -e '^merge ' -e '^beside ' test/witness.txt > "$T/a"
-    ./run witness test/build/vectors/model --each --only beside,merge > "$T/b"
+    ./run witness test/build/vectors/wide --each --only beside,merge > "$T/b"
     same "$T/a" "$T/b" "the witness, --only beside,merge"
 fi
 

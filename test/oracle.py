@@ -400,6 +400,18 @@ def with_margins(folder, done):
     assert all(m.min() > 1e-4 for m in margins), f"a near-tie: choose another seed: {[m.min().item() for m in margins]}"
 
 
+def wide(folder):
+    """For the witness of test/BITS.md alone: no axis is a power of two, all are longer than the 16 lanes of its sums.
+    Drawn apart, whatever was drawn before."""
+    global rng
+    rng = np.random.default_rng(16)
+    make_model(f"{folder}/wide", D=24, L=2, H=3, G=1, S=18, F=40, V=67, theta=10000.0, eps=1e-5)
+    shapes, centroids = matrices(24, 3, 1, 18, 40), normalise(rng.standard_normal((2, 20)))
+    make_adapter(f"{folder}/wide/experts/0", shapes, rank=17, alpha=20, modules=["q_proj", "down_proj"])
+    make_adapter(f"{folder}/wide/experts/1", shapes, rank=3, alpha=4)
+    write(f"{folder}/wide/centroids.safetensors", {"embeddings": centroids.astype(np.float32)})
+
+
 RULE = ("A real tensor is right if in each of its rows (last axis; a vector is one row; with 'by' tensor all is one row) "
         "|a - b| <= tolerance * the row's largest |a|, a the reference, all numbers finite. An integer tensor is "
         "right if its numbers are equal integers of any type; with 'or' and 'margin', number i may be that of the tensor "
@@ -449,4 +461,5 @@ if __name__ == "__main__":
         write(f"{folder}/{name}.safetensors", {k: x[0].numpy() for k, x in tensors.items()})
     text = manifest(folder, done, clip)
     tolerances.write(folder, tolerances.measure(folder, text))
+    wide(folder)
     pack(folder)
