@@ -1598,7 +1598,7 @@ static void stage_train(void)
     const ttmm_recipe r = {{0.01, 0.2, 0.05, 1}, 0.9, 0.98, 1e-8, 0.05, 1, 3, 0, 1};
     ttmm_model m;
     check(ttmm_model_copy(&m, &model.base, &err));
-    witness_training(&m, NULL, &r, 3);
+    witness_training(&m, NULL, &r, 6);
     witness_weights(&m);
     ttmm_model_free(&m);
 }
@@ -1645,7 +1645,7 @@ static void stage_cluster(void)
 /* Experts for a random query, by three routers: the first one's stay for the stages after this. */
 static void choose_at_random(int i)
 {
-    static const ttmm_router router[] = {{0.5, 0.1, 50, 0}, {1, 0, 2, 0}, {1, 1, 50, 4}};
+    static const ttmm_router router[] = {{0.6, 0.1, 50, 0}, {0.9, 0, 2, 0}, {0.7, 1, 50, 4}};
     ttmm_mixture *x = &model.with;
     ttmm_rng g = ttmm_stream(1, "query", 0);
     real *query = allocate(x->E, sizeof *query, "the query");
@@ -1682,7 +1682,7 @@ static void stage_greedy(void)
     enum { PROMPT = 8 };
     const size_t n = option.decoded, V = (size_t)model.base.config.vocab, T = smaller(PROMPT, seen.text.sequence[1]);
     const ttmm_pass_size size = {.tokens = T, .sequences = 1, .cache = T + n, .logits = T};
-    const ttmm_sampler sampler = {0.8, 0.9, 12};
+    const ttmm_sampler sampler = {0.7, 0.9, 12};
     ttmm_pass *p;
     ttmm_rng g = ttmm_stream(1, "sample", 0);
     char name[40];

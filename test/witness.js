@@ -551,7 +551,7 @@ function allStages(folder, { length, steps, tokens }) {
         pass: () => withGradients(forward(model, [], [sequences[0]]), modelTensors(model)),
         train() {
             const own = copyModel(model), named = modelTensors(own);
-            const run = { ...common, steps: 3, batch: 3, warmup: 0.2, cosine: true, b2: 0.98, decay: 0.05 };
+            const run = { ...common, steps: 6, batch: 3, warmup: 0.2, cosine: true, b2: 0.98, decay: 0.05 };
             return [...lossLines(train(own, [], named, sequences, run)), ...named];
         },
         expert() {
@@ -573,11 +573,11 @@ function allStages(folder, { length, steps, tokens }) {
         const centroids = readTensors(`${folder}/centroids.safetensors`).get("embeddings");
         const u = new Stream(1, "query", 0), query = normalise(floats(centroids.shape[1], () => 2 * u.uniform() - 1));
         const similarity = Float32Array.from(centroids.rows, centroid => dot(query, centroid));
-        const chosen = route(similarity, { beta: 0.5, tau: 0.1, limit: 50 });
+        const chosen = route(similarity, { beta: 0.6, tau: 0.1, limit: 50 });
         const adapters = chosen.experts.map((k, i) => readAdapter(`${folder}/experts/${k}`, chosen.weights[i]));
         stages.route = () => [vector("query", query), vector("similarity", similarity),
-            ...expertLines("active.", route(similarity, { beta: 1, active: 4 })),
-            ...expertLines("max.", route(similarity, { beta: 1, tau: 0, limit: 2 })), ...expertLines("", chosen)];
+            ...expertLines("active.", route(similarity, { beta: 0.7, active: 4 })),
+            ...expertLines("max.", route(similarity, { beta: 0.9, tau: 0, limit: 2 })), ...expertLines("", chosen)];
         stages.merge = () => {
             const merged = merge(model, adapters);
             return [...modelTensors(merged), ...passLines(forward(merged, [], [sequences[0]]))];
@@ -591,7 +591,7 @@ function allStages(folder, { length, steps, tokens }) {
             decoded.push(argmax(rows[rows.length - 1]));
             return rows;
         });
-        const last = results[tokens - 1], options = { temperature: 0.8, topP: 0.9, topK: 12, seed: 1 };
+        const last = results[tokens - 1], options = { temperature: 0.7, topP: 0.9, topK: 12, seed: 1 };
         return [...results.map((rows, i) => matrix(`logits.${i}`, i === 0 ? rows : rows.slice(-1))),
             integers("tokens", decoded), integers("sampled", sample(last[last.length - 1], options, 20))];
     };

@@ -617,7 +617,7 @@ def stages(folder, length, steps, tokens):
         query = normalise((2 * Stream(1, "query", 0).uniform(centroids.shape[1]) - 1).astype(f32))
         s = dot(query, centroids)
         yield from (("query", query), ("similarity", s))
-        for name, limits in (("active.", (1, 4)), ("max.", (1, 2, 0)), ("", (0.5, 50, 0.1))):
+        for name, limits in (("active.", (0.7, 4)), ("max.", (0.9, 2, 0)), ("", (0.6, 50, 0.1))):
             yield from zip((name + "experts", name + "weights"), route(s, *limits))
 
     def experts():
@@ -643,12 +643,12 @@ def stages(folder, length, steps, tokens):
             chosen.append(taken[0])
         g = Stream(1, "sample", 0)
         yield from (("tokens", np.array(chosen)),
-                    ("sampled", np.array([sample(logits[-1], g, 0.8, 0.9, 12) for _ in range(20)])))
+                    ("sampled", np.array([sample(logits[-1], g, 0.7, 0.9, 12) for _ in range(20)])))
 
     yield "functions", functions()
     yield "init", fresh_model(model, 1)
     yield "pass", one_pass(model, sequences[0])
-    yield "train", train(merged(model, []), [], sequences, 3, 3, False, warmup=0.2, cosine=True, b2=0.98, decay=0.05)
+    yield "train", train(merged(model, []), [], sequences, 6, 3, False, warmup=0.2, cosine=True, b2=0.98, decay=0.05)
     yield "expert", expert()
     yield "cluster", clusters()
     if (folder / "centroids.safetensors").exists():
