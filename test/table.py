@@ -1,0 +1,208 @@
+"""table.py - the paper's table on a real language model: SmolLM2-135M, sentence encoders, real text, by ttmm alone.
+
+    make smollm-table                    all corpora that are there; TABLE="data python" some of them. It says how many
+                                         tokens are to be trained on, and goes on where it was interrupted
+    python test/table.py [CORPUS ...]    in the root, after make smollm and make encoder have fetched models
+
+Corpora: data (data/); python (18 packages of Python 3.11's standard library, TABLE_PYTHON=folder with train/, test/);
+kernel (the Linux kernel's documentation, from Debian's package linux-doc-6.1, files of 3 to 16 KB). Whole documents are
+held out. What is learned with which seed lies in test/build/table; a corpus's table is printed after each run and written
+to test/build/table/CORPUS.tsv. Python only starts ./train and ./run and adds up what run eval --each wrote:
+    perplexity       exp of the mean loss of a token, and its standard error over prompts, each by its tokens
+    seeds            the standard deviation over seeds (of experts, baseline and TTT; the clusters are the same)
+    to finetuned     the mean of (loss - the baseline's loss) of a token on the same prompts, and its standard error
+    seconds, faster  median time of a prompt before its first token can be computed; how many times TTT's
+    where ttt ran    the perplexity on those prompts alone that TTT was run on
+test/tune.py is where the settings come from."""
+import csv, glob, gzip, json, math, os, re, statistics, subprocess, sys
+
+from safetensors.numpy import load_file, save_file
+
+HERE, END = "test/build/table", "<|endoftext|>"
+MODEL = os.environ.get("SMOLLM", "test/build/smollm/model")
+ENCODERS = os.environ.get("ENCODERS", "test/build/encoder")
+NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": None}
+# chosen on documents held out of the training part (test/RESULTS.md, "The paper on a real language model"):
+# K experts, passes and rate; the baseline's; beta; TTT's neighbours, passes, rate
+SETTINGS = {"data": dict(K=10, experts=(2, 4e-3), finetune=(2, 2e-3), beta=0.3, ttt=(20, 3, 1e-3)),
+            "python": dict(K=18, experts=(1, 2e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3)),
+            "kernel": dict(K=100, experts=(2, 1e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3))}
+RUNS = [("mpnet", 1), ("mpnet", 2), ("mpnet", 3), ("minilm", 1), ("built-in", 1)]  # encoder and seed
+TTT_PROMPTS = 16
+
+
+def call(program, *words):
+    print("  ./" + " ".join(map(str, (program, *words)))[:150], flush=True)
+    subprocess.run([f"./{program}", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+
+
+def kernel():
+    """Files of the kernel's documentation, by top folder: of every nine the first and the fifth to train on, of every
+    18 the last to test on."""
+    if not glob.glob(f"{HERE}/kernel/train/*.txt"):
+        os.makedirs(f"{HERE}/kernel/package", exist_ok=True)
+        subprocess.run("apt-get download -qq linux-doc-6.1 && dpkg -x linux-doc-6.1_*.deb .", shell=True, check=True,
+                       cwd=f"{HERE}/kernel/package")
+        root, files, part = glob.glob(f"{HERE}/kernel/package/usr/share/doc/*/Documentation")[0], [], {}
+        for path in glob.glob(f"{root}/**/*.rst*", recursive=True):
+            name = os.path.relpath(path, root)
+            if re.search(r"\.rst(\.gz)?$", name) and not re.match("translations/|(.*/)?index", name):
+                text = (gzip.open(path) if path.endswith("gz") else open(path, "rb")).read().decode().strip() + "\n"
+                files += [(name.split("/")[0], name, text)] if 3000 <= len(text) <= 16000 else []
+        for i, (top, name, text) in enumerate(sorted(files)):
+            of = "test" if i % 18 == 17 else "train" if i % 9 in (0, 4) else None
+            part.setdefault((of, top), []).append(text)
+        for (of, top), texts in part.items():
+            if of:
+                os.makedirs(f"{HERE}/kernel/{of}", exist_ok=True)
+                open(f"{HERE}/kernel/{of}/{top}.txt", "w").write((END + "\n").join(texts))
+    return f"{HERE}/kernel"
+
+
+def texts(corpus):
+    """Its folder with train/ and test/."""
+    return {"data": lambda: "data", "python": lambda: os.environ["TABLE_PYTHON"], "kernel": kernel}[corpus]()
+
+
+def files(corpus, part):
+    return sorted(glob.glob(f"{texts(corpus)}/{part}/*.txt"))
+
+
+def encoder(name):
+    return ["--encoder", f"{ENCODERS}/{NAMES[name]}"] if NAMES[name] else []
+
+
+def link(target, path):
+    if not os.path.lexists(path):
+        os.symlink(os.path.abspath(target), path)
+
+
+def folder(corpus, name, seed):
+    """A model folder with the experts and the baseline of a run; ./train skips what is done."""
+    where, s = f"{HERE}/{corpus}-{name}-{seed}", SETTINGS[corpus]
+    os.makedirs(where, exist_ok=True)
+    for file in "config.json", "tokenizer.json", "model.safetensors":
+        link(f"{MODEL}/{file}", f"{where}/{file}")
+    first = f"{HERE}/{corpus}-{name}-1"
+    if seed == 1:
+        if not os.path.exists(f"{where}/corpus.safetensors"):
+            call("train", "index", where, *files(corpus, "train"), *encoder(name))
+        if not os.path.exists(f"{where}/centroids.safetensors"):
+            call("train", "cluster", where, "--experts", s["K"])
+    for file in "corpus.safetensors", "centroids.safetensors":  # the clusters are the same for all seeds
+        link(f"{first}/{file}", f"{where}/{file}")
+    how = lambda passes, rate: ["--rank", 16, "--epochs", passes, "--expert-lr", rate, "--seed", seed]
+    call("train", "experts", where, *how(*s["experts"]))
+    if name == "mpnet":  # the baseline knows nothing of embeddings
+        call("train", "finetune", where, *how(*s["finetune"]))
+    else:
+        link(f"{HERE}/{corpus}-mpnet-{seed}/finetuned", f"{where}/finetuned")
+    return where
+
+
+def whole_texts(corpus, name):
+    """Embeddings of the whole of each prompt's sequence, what is to be predicted included: the route of somebody who
+    knows it."""
+    where = f"{HERE}/{corpus}-{name}-whole"
+    os.makedirs(where, exist_ok=True)
+    for file in "config.json", "tokenizer.json", "model.safetensors":
+        link(f"{MODEL}/{file}", f"{where}/{file}")
+    if not os.path.exists(f"{where}/query.safetensors"):
+        context = min(1024, json.load(open(f"{where}/config.json"))["max_position_embeddings"])  # as run eval cuts
+        call("train", "index", where, *files(corpus, "test"), "--context", context, *encoder(name))
+        text = load_file(f"{where}/corpus.safetensors")
+        longer = text["sequence_offsets"][1:] - text["sequence_offsets"][:-1] > 50
+        save_file({"embeddings": text["embeddings"][longer]}, f"{where}/query.safetensors")
+    return ["--query", f"{where}/query.safetensors"]
+
+
+def evaluate(corpus, name, seed, kind="", *words):
+    """Lines of run eval --each: {method: {prompt: (tokens, nll, seconds)}}"""
+    s, each = SETTINGS[corpus], f"{HERE}/{corpus}-{name}-{seed}{kind}.each"
+    neighbours, passes, rate = s["ttt"]
+    beta = ["--beta", s["beta"]] if NAMES[name] else []  # the built-in embedding's cosines are others: its default
+    call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), *beta, "--each", each, "--tsv",
+         each[:-len("each")] + "tsv", "--neighbours", neighbours, "--passes", passes, "--ttt-lr", rate, "--seed", seed,
+         *words)
+    found = {}
+    for line in open(each):
+        prompt, _, method, *numbers = line.rstrip("\n").split("\t") if line.count("\t") == 7 else [""] * 8
+        if prompt.isdigit():
+            found.setdefault(method, {})[int(prompt)] = int(numbers[2]), float(numbers[3]), float(numbers[4])
+    return found
+
+
+def perplexity(scores):
+    """Of {prompt: (tokens, nll, seconds)}: exp(sum nll / sum tokens), and its standard error over prompts."""
+    n, total = sum(x[0] for x in scores.values()), sum(x[1] for x in scores.values())
+    spread = sum((x[1] - x[0] * total / n) ** 2 for x in scores.values()) * len(scores) / max(1, len(scores) - 1)
+    return math.exp(total / n), math.exp(total / n) * math.sqrt(spread) / n
+
+
+def difference(scores, others):
+    """The mean of a token's loss less the others' on the same prompts, and its standard error over prompts."""
+    same = [(x[0], x[1] - others[p][1]) for p, x in scores.items() if p in others]
+    n, mean = sum(t for t, _ in same), sum(d for _, d in same) / sum(t for t, _ in same)
+    return mean, math.sqrt(sum((d - t * mean) ** 2 for t, d in same) * len(same) / max(1, len(same) - 1)) / n
+
+
+def table(corpus):
+    """Run after run, the table of what there is so far: {row: {seed: scores}}."""
+    found = {}
+    for name, seed in RUNS:
+        asked = ["--ttt-prompts", TTT_PROMPTS if seed == 1 else 0]
+        runs = [("", evaluate(corpus, name, seed, "", *encoder(name), *asked))]
+        if (name, seed) == RUNS[0]:
+            runs += [(", SIFT", evaluate(corpus, name, seed, "-sift", *encoder(name), *asked, "--select", "sift")),
+                     (", told the text", evaluate(corpus, name, seed, "-whole", *whole_texts(corpus, name),
+                                                  "--ttt-prompts", 0))]
+        for kind, methods in runs:
+            for method, scores in methods.items():
+                common = method in ("base", "finetuned")
+                if common and (name != "mpnet" or kind) or kind and method == "uniform":
+                    continue
+                if kind and (method == "ttt") != (kind == ", SIFT"):
+                    continue
+                found.setdefault(method + kind + ("" if common else f" ({name})"), {})[seed] = scores
+        show(corpus, found)
+
+
+def show(corpus, found):
+    ttt = next(seeds for row, seeds in found.items() if row.startswith("ttt"))[1]
+    slow = statistics.median(x[2] for x in ttt.values())
+    base = next(csv.DictReader(open(f"{HERE}/{corpus}-mpnet-1.tsv"), delimiter="\t"))
+    bits = float(base["bpb"]) / math.log(float(base["ppl"]))  # a byte, of one of the loss
+    lines = ["row\tperplexity\terror\tseeds\tto finetuned\terror\tbits/byte\tseconds\tfaster\twhere ttt ran"]
+    for row, seeds in found.items():
+        values = [perplexity(x)[0] for x in seeds.values()]
+        first = seeds[min(seeds)]
+        seconds = statistics.median(x[2] for x in first.values())
+        cells = [statistics.mean(values), perplexity(first)[1], statistics.stdev(values) if len(values) > 1 else None,
+                 *difference(first, found["finetuned"][1]),
+                 bits * math.log(statistics.mean(values)) if len(first) > len(ttt) else None]
+        lines.append("\t".join([row, *("-" if x is None else f"{x:.3f}" for x in cells), f"{seconds:.3f}",
+                                f"{slow / seconds:.0f}" if seconds else "-",
+                                f"{perplexity({p: first[p] for p in ttt if p in first})[0]:.3f}"]))
+    open(f"{HERE}/{corpus}.tsv", "w").write("\n".join(lines) + "\n")
+    print("\n".join(" ".join(f"{cell:>13}" if i else f"{cell:30}" for i, cell in enumerate(line.split("\t")))
+                    for line in lines), flush=True)
+
+
+def plan(corpus):
+    """Tokens that are to be trained on, once."""
+    s, n = SETTINGS[corpus], sum(os.path.getsize(f) for f in files(corpus, "train")) / 3.5
+    each = s["experts"][0] * len(RUNS) + s["finetune"][0] * sum(name == "mpnet" for name, _ in RUNS)
+    return n * each + 4 * TTT_PROMPTS * s["ttt"][0] * s["ttt"][1] * 250
+
+
+if __name__ == "__main__":
+    os.makedirs(HERE, exist_ok=True)
+    for path in f"{MODEL}/model.safetensors", *(f"{ENCODERS}/{name}/modules.json" for name in NAMES.values() if name):
+        if not os.path.exists(path):
+            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it, or SMOLLM=, ENCODERS= say where it is")
+    wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["kernel"]
+    for corpus in wanted:
+        print(f"{corpus}: some {plan(corpus) / 1e6:.1f} million tokens to train on, "
+              f"{plan(corpus) / 600 / 3600:.1f} hours at 600 tokens a second (two cores of a Zen 5)", flush=True)
+    for corpus in wanted:
+        table(corpus)
