@@ -1,8 +1,8 @@
 #!/bin/sh
 # bits.sh - shows that every compiler, optimisation level, number of threads, instruction set and byte order gives the
-# bits of test/bits.txt and (float) of test/witness.txt, and that builds which could not are refused or noticed. One line a configuration: its name,
-# float or double, the compiler's version, the seconds that it ran, what came out. One that is not installed here is
-# skipped, not passed. From the root:
+# bits of test/bits.txt and (float) of test/witness.txt, and that builds which could not are refused or noticed. One line
+# a configuration: its name, float or double, the compiler's version, the seconds that it ran, what came out. One that is
+# not installed here is skipped, not passed. From the root:
 #
 #     sh test/bits.sh          all: some 20 minutes, most of it in the emulators
 #     sh test/bits.sh quick    two minutes: gcc, clang, threads, tcc, musl, i686, aarch64, s390x, Windows x64, wasm32
@@ -90,7 +90,8 @@ build() {
     [ "$1" = f64 ] && double=-DTTMM_DOUBLE
     shift
     rm -rf $B/bits.out
-    "$@" $double -c ttmm.c -o $B/ttmm.o > $B/log 2>&1 && "$@" $double test/bits.c $B/ttmm.o -o $B/bits.out -lm > $B/log 2>&1 &&
+    "$@" $double -c ttmm.c -o $B/ttmm.o > $B/log 2>&1 &&
+        "$@" $double test/bits.c $B/ttmm.o -o $B/bits.out -lm > $B/log 2>&1 &&
         "$@" $double run.c $B/ttmm.o -o $B/run.out -lm > $B/log 2>&1 && return
     verdict="does not compile: $(grep -m 1 error $B/log)"
     return 1
@@ -185,7 +186,8 @@ if [ "$mode" = write ]; then
         run $precision ""
         [ $code = 0 ] || { cat $B/log >&2; exit 1; }
         cat $B/out
-    done > $B/bits.txt && mv $B/bits.txt test/bits.txt && mv $B/witness test/witness.txt && wc -l test/bits.txt test/witness.txt
+    done > $B/bits.txt && mv $B/bits.txt test/bits.txt && mv $B/witness test/witness.txt || exit
+    wc -l test/bits.txt test/witness.txt
     exit
 fi
 
