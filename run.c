@@ -1576,8 +1576,10 @@ static void stage_functions(void)
     ttmm_rng g = ttmm_stream(1, "functions", 0);
     for (const struct function *f = function; f < end; f++) {
         sha256 s = sha256_start;
-        for (int k = 0; k < ARGUMENTS; k++)
-            add_number(&s, &(const double){f->of(f->from + (f->to - f->from) * ttmm_uniform(&g))}, sizeof(double));
+        for (int k = 0; k < ARGUMENTS; k++) {
+            const double way = (f->to - f->from) * ttmm_uniform(&g); /* by itself: clang would fuse it with the sum */
+            add_number(&s, &(const double){f->of(f->from + way)}, sizeof(double));
+        }
         add_line("", f->name, ARGUMENTS, 0, &s);
     }
 }
