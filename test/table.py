@@ -6,8 +6,8 @@
 
 Corpora: data (data/); python (18 packages of Python 3.11's standard library, TABLE_PYTHON=folder with train/, test/);
 kernel (the Linux kernel's documentation, from Debian's package linux-doc-6.1, files of 3 to 16 KB). Whole documents are
-held out. What is learned with which seed lies in test/build/table; a corpus's table is printed after each run and written
-to test/build/table/CORPUS.tsv. Python only starts ./train and ./run and adds up what run eval --each wrote:
+held out. What is learned with which seed lies in test/build/table; a corpus's table is printed after each run, and is
+in test/build/table/CORPUS.tsv. Python only starts ./train and ./run and adds up what run eval --each wrote:
     perplexity       exp of the mean loss of a token, and its standard error over prompts, each by its tokens
     seeds            the standard deviation over seeds (of experts, baseline and TTT; the clusters are the same)
     to finetuned     the mean of (loss - the baseline's loss) of a token on the same prompts, and its standard error
@@ -50,12 +50,11 @@ def kernel():
                 text = (gzip.open(path) if path.endswith("gz") else open(path, "rb")).read().decode().strip() + "\n"
                 files += [(name.split("/")[0], name, text)] if 3000 <= len(text) <= 16000 else []
         for i, (top, name, text) in enumerate(sorted(files)):
-            of = "test" if i % 18 == 17 else "train" if i % 9 in (0, 4) else None
-            part.setdefault((of, top), []).append(text)
-        for (of, top), texts in part.items():
-            if of:
-                os.makedirs(f"{HERE}/kernel/{of}", exist_ok=True)
-                open(f"{HERE}/kernel/{of}/{top}.txt", "w").write((END + "\n").join(texts))
+            if i % 18 == 17 or i % 9 in (0, 4):
+                part.setdefault(("test" if i % 18 == 17 else "train", top), []).append(text)
+        for (of, top), documents in part.items():
+            os.makedirs(f"{HERE}/kernel/{of}", exist_ok=True)
+            open(f"{HERE}/kernel/{of}/{top}.txt", "w").write((END + "\n").join(documents))
     return f"{HERE}/kernel"
 
 
@@ -77,12 +76,17 @@ def link(target, path):
         os.symlink(os.path.abspath(target), path)
 
 
-def folder(corpus, name, seed):
-    """A model folder with the experts and the baseline of a run; ./train skips what is done."""
-    where, s = f"{HERE}/{corpus}-{name}-{seed}", SETTINGS[corpus]
+def base_in(where):
+    """A model folder of its own around the base, which stays where it is."""
     os.makedirs(where, exist_ok=True)
     for file in "config.json", "tokenizer.json", "model.safetensors":
         link(f"{MODEL}/{file}", f"{where}/{file}")
+    return where
+
+
+def folder(corpus, name, seed):
+    """A model folder with the experts and the baseline of a run; ./train skips what is done."""
+    where, s = base_in(f"{HERE}/{corpus}-{name}-{seed}"), SETTINGS[corpus]
     first = f"{HERE}/{corpus}-{name}-1"
     if seed == 1:
         if not os.path.exists(f"{where}/corpus.safetensors"):
@@ -103,10 +107,7 @@ def folder(corpus, name, seed):
 def whole_texts(corpus, name):
     """Embeddings of the whole of each prompt's sequence, what is to be predicted included: the route of somebody who
     knows it."""
-    where = f"{HERE}/{corpus}-{name}-whole"
-    os.makedirs(where, exist_ok=True)
-    for file in "config.json", "tokenizer.json", "model.safetensors":
-        link(f"{MODEL}/{file}", f"{where}/{file}")
+    where = base_in(f"{HERE}/{corpus}-{name}-whole")
     if not os.path.exists(f"{where}/query.safetensors"):
         context = min(1024, json.load(open(f"{where}/config.json"))["max_position_embeddings"])  # as run eval cuts
         call("train", "index", where, *files(corpus, "test"), "--context", context, *encoder(name))
@@ -189,7 +190,7 @@ def show(corpus, found):
 
 
 def plan(corpus):
-    """Tokens that are to be trained on, once."""
+    """Tokens that are to be trained on; TTT is run four times, by the nearest of three embeddings and by SIFT."""
     s, n = SETTINGS[corpus], sum(os.path.getsize(f) for f in files(corpus, "train")) / 3.5
     each = s["experts"][0] * len(RUNS) + s["finetune"][0] * sum(name == "mpnet" for name, _ in RUNS)
     return n * each + 4 * TTT_PROMPTS * s["ttt"][0] * s["ttt"][1] * 250
@@ -199,7 +200,7 @@ if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     for path in f"{MODEL}/model.safetensors", *(f"{ENCODERS}/{name}/modules.json" for name in NAMES.values() if name):
         if not os.path.exists(path):
-            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it, or SMOLLM=, ENCODERS= say where it is")
+            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it; SMOLLM=, ENCODERS= say where else")
     wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["kernel"]
     for corpus in wanted:
         print(f"{corpus}: some {plan(corpus) / 1e6:.1f} million tokens to train on, "

@@ -6,7 +6,7 @@
 Every fifth document of the training part is held out; on these, scored as run eval does, is printed the perplexity of
 experts by passes and rate (of the best of them by beta, too), by the number of clusters, of the fine-tuned baseline and
 of TTT by theirs. Sequences, embeddings and clusters are ttmm's. A run trains the adapters of all settings at once: LoRA
-beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches, rate, clipping and moments
+beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches, rate, clipping, moments
 of AdamW, as ttmm defines them; in TF32 on a GPU, and shuffled by other random numbers than ttmm's."""
 import glob, json, math, os, subprocess, sys, time
 
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from table import END, ENCODERS, HERE, MODEL, NAMES, SETTINGS, files
+from table import END, ENCODERS, HERE, MODEL, NAMES, SETTINGS, base_in, files
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True
@@ -176,10 +176,7 @@ def ttmm(*words):
 
 def index(where, texts, encoder, context):
     """ttmm's sequences and embeddings of {file: documents}, in a model folder of their own."""
-    os.makedirs(where, exist_ok=True)
-    for file in "config.json", "tokenizer.json", "model.safetensors":
-        if not os.path.lexists(f"{where}/{file}"):
-            os.symlink(os.path.abspath(f"{MODEL}/{file}"), f"{where}/{file}")
+    base_in(where)
     for name, documents in texts.items():
         open(f"{where}/{name}.txt", "w").write((END + "\n").join(d.rstrip("\n") + "\n" for d in documents))
     if not os.path.exists(f"{where}/corpus.safetensors"):

@@ -12,7 +12,7 @@ out=$B/witness
 passed=0
 failed=0
 mkdir -p "$out"
-[ -d "$V/model" ] || { mkdir -p $B && tar -xf data/vectors.tar -C $B; }
+[ -d "$V/wide" ] || { mkdir -p $B && tar -xf data/vectors.tar -C $B; }
 PYTHON=${PYTHON:-python3}
 export OMP_NUM_THREADS=1
 
