@@ -88,12 +88,13 @@ static void arithmetic(void)
     const double epsilon = sizeof(real) == 4 ? FLT_EPSILON : DBL_EPSILON;
     volatile real above = (real)(1 + epsilon), below = (real)(1 - epsilon), one = 1, little = (real)(epsilon / 4);
     volatile real tiny = (real)(sizeof(real) == 4 ? FLT_MIN : DBL_MIN), half = (real)0.5;
-    volatile double number = 49;
+    volatile double number = 49, whole = 1, small = 0x1.32ccf775fe645p-33;
     const real a = above, b = below, c = one, d = little;
     const double x = number;
     if (a * b - c != 0) fprintf(stderr, "products are fused with sums, or kept in more precision\n");
     if ((c + d) - c != 0) fprintf(stderr, "sums are reordered\n");
     if (x / 49 != 1) fprintf(stderr, "divisions are products with the reciprocal\n");
+    if (whole - small != 0x1.fffffffecd331p-1) fprintf(stderr, "differences are not rounded to the nearest double\n");
     tiny *= half;
     if (tiny == 0 || tiny / half == 0) fprintf(stderr, "subnormal numbers are flushed to zero\n");
 }
