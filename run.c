@@ -30,7 +30,9 @@ static struct {
 #define FOLDERS " generate route eval merge trace export info witness "
 #define PROMPTED " generate route merge trace "
 #define TRAINED " generate eval "
+#define TABLE_ROWS "base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt"
 #define STAGES "functions init pass train expert cluster route merge beside greedy"
+#define WORKS "train lora prefill decode embed route merge lowrank beside ttt"
 #define TIMED " generate eval bench "
 static const ttmm_option options[] = {
     {"beta", 'f', &option.beta, 1e-6, 1e6, ROUTED,
@@ -98,8 +100,8 @@ static const ttmm_option options[] = {
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
-    {"only", 's', &option.only, 0, 0, " bench ",
-     "some of train,lora,prefill,decode,embed,route,merge,lowrank,ttt (all)"},
+    {"only", 's', &option.only, 0, 0, " eval ", "some of " TABLE_ROWS " (all)"},
+    {"only", 's', &option.only, 0, 0, " bench ", "some of " WORKS " (all)"},
     {"only", 's', &option.only, 0, 0, " witness ", "some of " STAGES " (all)"},
     {"length", 'n', &option.length, 4, 1 << 20, " witness ", "tokens of the longest sequence (40)"},
     {"steps", 'i', &option.steps, 1, 1 << 20, " witness ", "of an expert's training (20)"},
@@ -137,6 +139,27 @@ static void close_tsv(void)
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* --only: names of methods, works or stages, with blanks or commas between them. */
+static void check_only(const char *names)
+{
+    char word[32];
+    size_t n;
+    for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
+        n = strcspn(p, " ,");
+        snprintf(word, sizeof word, " %.*s ", (int)smaller(n, 28), p); /* none has so long a name */
+        if (n > 0 && strstr(names, word) == NULL)
+            FAIL(TTMM_BAD_USE, "--only has %.*s, expected some of%s", (int)smaller(n, 100), p, names);
+    }
+}
+
+static int is_wanted(const char *name)
+{
+    const size_t n = strlen(name);
+    for (const char *p = option.only; p && (p = strstr(p, name)) != NULL; p += n)
+        if ((p == option.only || strchr(" ,", p[-1])) && strchr(" ,", p[n])) return 1; /* 0 is in " ,", too */
+    return option.only == NULL;
+}
 
 /* ---- What a verb loads ------------------------------------------------------------------------------------------- */
 
@@ -898,7 +921,7 @@ static struct {
     ttmm_pass *member[MEMBERS]; /* for measuring the speed of decoding */
 } eval;
 
-/* What the methods work with. Those for which it is not there are left out. */
+/* What the methods work with. Those for which it is not there, or that are not asked for, are left out. */
 static void load_methods(void)
 {
     char folder[4096];
@@ -907,15 +930,19 @@ static void load_methods(void)
         [BASE] = 1,          [FINETUNED] = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors"),
         [TTMM] = experts,    [ENSEMBLE] = experts,
         [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
-    for (eval_method *m = methods; m < methods_end; m++) m->there = there[m->how];
-    if (corpus) load_corpus(there[TTT]);
+    for (eval_method *m = methods; m < methods_end; m++) {
+        m->there = there[m->how] && is_wanted(m->name);
+        if (option.only && is_wanted(m->name) && !there[m->how])
+            FAIL(TTMM_BAD_USE, "--only has %s, for which %s has not what it takes", m->name, model.folder);
+    }
+    if (corpus) load_corpus(method_ttt->there);
     if (experts) load_centroids();
     if ((corpus || experts) && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
     if (there[FINETUNED]) check(ttmm_lora_open(&adapter, &model.base.config, folder, &err));
     eval.seat = allocate((size_t)option.jobs, sizeof *eval.seat, "the jobs");
     for (seat *s = eval.seat; s < eval.seat + option.jobs; s++) {
-        if (there[TTT]) load_ttt(&s->ttt);
+        if (method_ttt->there) load_ttt(&s->ttt);
         check(ttmm_model_copy(&s->merged, &model.base, &err));
         begin_mixture(&s->with, &s->merged, 0);
     }
@@ -1128,7 +1155,8 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
     const eval_prompt *p = &eval.prompt[i];
     const size_t prefix = option.prefix, T = prefix + p->scored, n = eval.n;
     if (i * run->sample / n == (i + 1) * run->sample / n) return TTMM_OK; /* `sample` of them, evenly spaced */
-    if (m->score[i].ran && i + 1 < n) return TTMM_OK;
+    const int listed = m->score[i].ran;                                   /* in the file of --each */
+    if (listed && i + 1 < n) return TTMM_OK;
     const double began = ttmm_seconds();
     const int code = run->for_each ? prepare(m, s, i, run->how, e) : TTMM_OK;
     if (code) return code;
@@ -1140,7 +1168,7 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
         score->nll = ttmm_score_ensemble(s->pass, x->answering, &x->mix, p->token, T, prefix, s->probability);
     else score->nll = ttmm_score(s->pass, x->answering, &x->beside, p->token, T, prefix);
     if (i + 1 == n) eval.last = s; /* the last is in every sample */
-    if (eval.each) {
+    if (eval.each && !listed) {
         fprintf(eval.each, "%zu\t%s\t%s\t%zu\t%d\t%zu\t%.17g\t%.6g\n", i, p->file, m->name, score->active, score->first,
                 p->scored, score->nll, score->seconds);
         if (fflush(eval.each) != 0) return ttmm_fail(e, TTMM_NO_ROOM, "%s: cannot be written", option.each);
@@ -1229,7 +1257,9 @@ static void print_table(void)
 
 static void verb_eval(void)
 {
+    const char *comma = " ";
     size_t tokens;
+    check_only(" " TABLE_ROWS " ");
     load_eval(argument + 1, n_arguments - 1);
     if (option.each) open_each();
     open_tsv("method\tactive\tppl\tbpb\tnll\ttokens\tprompts\ttest_time_s\tdecode_tok_s");
@@ -1243,11 +1273,12 @@ static void verb_eval(void)
                "mostly on it for %.1f %%\n",
                100 * (double)eval.partly / (double)eval.n, 100 * (double)eval.mostly / (double)eval.n);
     if (!method_ttt->there || method_ttt->prompts == eval.n) return;
-    printf("ttt was run on %zu of the %zu prompts; perplexities on these:\n ", method_ttt->prompts, eval.n);
+    printf("ttt was run on %zu of the %zu prompts; perplexities on these:\n", method_ttt->prompts, eval.n);
     for (const eval_method *m = methods; m < methods_end; m++)
         if (m->there) {
             const double nll = total_nll(m, method_ttt, &tokens);
-            printf("%s %s %.3f", m == methods ? "" : ",", m->name, ttmm_exp(nll / (double)tokens));
+            printf("%s %s %.3f", comma, m->name, ttmm_exp(nll / (double)tokens));
+            comma = ",";
         }
     printf("\n");
 }
@@ -1461,21 +1492,6 @@ static const char *sha256_end(char text[65], sha256 *s)
     for (int i = 0; i < 8; i++) snprintf(text + 8 * i, 9, "%08lx", (unsigned long)s->h[i]);
     return text;
 }
-
-/* --only: names of works or stages, with blanks or commas between them. */
-static void check_only(const char *names)
-{
-    char word[32];
-    size_t n;
-    for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
-        n = strcspn(p, " ,");
-        snprintf(word, sizeof word, " %.*s ", (int)smaller(n, 28), p); /* none has so long a name */
-        if (n > 0 && strstr(names, word) == NULL)
-            FAIL(TTMM_BAD_USE, "--only has %.*s, expected some of%s", (int)smaller(n, 100), p, names);
-    }
-}
-
-static int is_wanted(const char *name) { return option.only == NULL || strstr(option.only, name) != NULL; }
 
 /* test/BITS.md, "The witness": a line of text for each tensor, with the hash of its numbers; of a stage the hash of its
  * lines; of all the hash of all lines. */
@@ -1761,7 +1777,7 @@ static struct {
     ttmm_trainer *trainer;
     double loss;
     size_t T;               /* tokens of a sequence */
-    size_t decoded, prompt; /* tokens: the last 8 of a sequence, decoded; the first 50, with adapters beside */
+    size_t decoded, prompt; /* tokens: the last 8 of a sequence, decoded; the first 50, of lowrank */
 } bench;
 
 static void work_step(void) { ttmm_trainer_step(bench.trainer, &bench.loss); }
@@ -1776,12 +1792,16 @@ static void work_prefill(void) { forward_from_start(NULL, bench.T); }
 
 static void work_lowrank(void) { forward_from_start(&bench.mix, bench.prompt); }
 
-static void work_decode(void)
+static void decode_last(const ttmm_mix *mix)
 {
     ttmm_rewind(bench.pass, bench.T - bench.decoded);
     for (size_t t = bench.T - bench.decoded; t < bench.T; t++)
-        ttmm_feed(bench.pass, &model.base, NULL, model.corpus.token + t, 1);
+        ttmm_feed(bench.pass, &model.base, mix, model.corpus.token + t, 1);
 }
+
+static void work_decode(void) { decode_last(NULL); }
+
+static void work_beside(void) { decode_last(&bench.mix); }
 
 static void work_embed(void) { ttmm_embed(model.with.query, NULL, model.corpus.token, bench.T, NULL); }
 
@@ -1797,8 +1817,6 @@ static void work_merge(void) /* in place: weights of 0 change nothing */
 {
     check(ttmm_mixture_merge(&model.with, &bench.mix, &err));
 }
-
-#define WORKS "train lora prefill decode embed route merge lowrank ttt"
 
 /* times: how often the work is done in what is reported. */
 static void measure(const char *work, void (*do_it)(void), double tokens, double flops, double bytes, double times)
@@ -1896,23 +1914,24 @@ static void measure_all(void)
     const double attention = 2 * L * HS * T; /* flops: q.k and P v, 4 a pair and number, of half of all pairs */
     const double train = 6 * (P + head) + 3.5 * attention;
     const double lora = 4 * (P + head) + 7 * a + 3.5 * attention; /* dW is not needed */
-    const double word = sizeof(real);
+    const double word = sizeof(real), decode = 2 * (P + head) + 2 * attention;
     size_t stored = model.base.n * sizeof(real);
     if (model.base.view) check(ttmm_stored_bytes(&stored, c, argument[0], &err));
     const double weights = (P + head) * (double)stored / (double)model.base.n;
+    const double read = weights + word * 2 * L * GS * T; /* by a token that is decoded: the cache, too */
     const ttmm_pass_size size = ttmm_decoding_size(bench.T, bench.T, (size_t)option.rank);
     measure_training("train", NULL, option.batch, N * train, 9 * word * (double)model.base.n, 1);
     make_experts();
     measure_training("lora", &model.expert[0], option.batch, N * lora, 2 * weights, 1);
     check(ttmm_pass_new(&bench.pass, c, &size, &err));
     measure("prefill", work_prefill, T, T * (2 * P + attention) + 2 * head, weights, 1);
-    measure("decode", work_decode, decoded, decoded * (2 * (P + head) + 2 * attention),
-            decoded * (weights + word * 2 * L * GS * T), 1);
+    measure("decode", work_decode, decoded, decoded * decode, decoded * read, 1);
     measure("embed", work_embed, T, 0, word * E, 1);
     measure("route", work_route, 0, 2 * K * E, word * K * E, 1);
     measure("merge", work_merge, 0, 2 * K * P * option.rank, 2 * word * P, 1);
     measure("lowrank", work_lowrank, 0, (double)bench.prompt * (2 * P + 2 * K * a) + 2 * head, weights + word * K * a,
             1);
+    measure("beside", work_beside, decoded, decoded * (decode + 2 * K * a), decoded * (read + word * K * a), 1);
     measure_training("ttt", &model.expert[0], 1, T * lora, 2 * weights, (double)option.neighbours * option.epochs);
 }
 

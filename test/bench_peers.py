@@ -5,7 +5,7 @@
 The same shapes, batches, threads and precision (float32) in turn, ROUNDS times; printed are the medians, ours divided
 by theirs, and percent of what bounds ours (see run bench). llama2.c decodes a whole context, so ours beside it is at
 half of one. A figure of ours is `run bench`'s, theirs is the best of a few repetitions, too. PEERS names the parts to run
-(default: all): small medium large merge."""
+(default: all): small medium large smollm llama."""
 import csv
 import os
 import platform
@@ -29,6 +29,10 @@ SHAPES = {  # dim, layers, heads, kv, intermediate, vocab; batch, context
     "small": ("0.8 M", (128, 4, 4, 2, 352, 257), 16, 128),
     "medium": ("15 M", (288, 6, 6, 6, 768, 32000), 4, 256),
     "large": ("110 M", (768, 12, 12, 12, 2048, 32000), 2, 256),
+}
+REAL = {  # the shapes of SmolLM2-135M and Llama-3.2-1B; rounds
+    "smollm": ("135 M", (576, 30, 9, 3, 1536, 49152), ROUNDS),
+    "llama": ("1.2 B", (2048, 16, 32, 8, 8192, 128256), 1),
 }
 
 
@@ -122,10 +126,25 @@ def llama2c(folder, shape, context):
     return (context - 1) * len(seconds) / sum(seconds)
 
 
-def ttmerge(shape, experts, rank):
-    """Seconds in which ttmerge adds experts that are already loaded into the weights, and restores these."""
+def with_experts(shape, experts, rank):
+    """Seconds of the same answers with experts that are loaded: merged by ttmerge, or beside the weights by PEFT, which
+    puts them together as one adapter (add_weighted_adapter, cat); of a step of TTT on 256 tokens by PEFT."""
     from ttmerge import TestTimeMergingModel
-    model = model_of(shape, 64)
+    seconds, prompt = {}, torch.randint(0, shape[-1], (1, 50))
+
+    def first(model):
+        with torch.no_grad():
+            return model(prompt, use_cache=True, logits_to_keep=1).past_key_values
+
+    def token(model, past):
+        def eight():
+            past.crop(42)
+            with torch.no_grad():
+                for i in range(42, 50):
+                    model(prompt[:, i:i + 1], past_key_values=past, use_cache=True)
+        return best(eight) / 8
+
+    model = model_of(shape, 256).eval()
     merger = TestTimeMergingModel(expert_embeddings=torch.zeros(experts, 4), tokenizer=None, encoder=None,
                                   base_model=model, adapter_location="", device="cpu", keep_in_memory=True,
                                   keep_on_device=True)
@@ -141,9 +160,34 @@ def ttmerge(shape, experts, rank):
     for _ in range(3):
         start = time.perf_counter()
         with torch.no_grad():
-            merger._restore_original_weights(merger._efficient_merge_adapters(range(experts), [1 / experts] * experts))
+            before = merger._efficient_merge_adapters(range(experts), [1 / experts] * experts)
+        past = first(model)
         times.append(time.perf_counter() - start)
-    return min(times)
+        seconds["token merged"] = token(model, past)
+        with torch.no_grad():
+            merger._restore_original_weights(before)
+    seconds["first merged"] = min(times)
+    del merger
+
+    how = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=MATRICES)
+    model = get_peft_model(model, how, adapter_name="0").eval()
+    for k in range(1, experts):
+        model.add_adapter(str(k), how)
+    times = []
+    for i in range(3):
+        start = time.perf_counter()
+        model.add_weighted_adapter([str(k) for k in range(experts)], [1 / experts] * experts, f"m{i}", "cat")
+        model.set_adapter(f"m{i}")
+        past = first(model)
+        times.append(time.perf_counter() - start)
+        seconds["token beside"] = token(model, past)
+        model.set_adapter("0")
+        model.delete_adapter(f"m{i}")
+    seconds["first beside"] = min(times)
+    for k in range(1, experts):
+        model.delete_adapter(str(k))
+    seconds["ttt"] = 256 / training(model.train(), 1, 256)
+    return seconds
 
 
 def row(what, unit, mine, theirs, peer, value=1):
@@ -151,17 +195,17 @@ def row(what, unit, mine, theirs, peer, value=1):
     m, t = statistics.median(r[value] for r in mine), statistics.median(theirs)
     ratio = m / t if value else t / m
     m, t = (f"{x:.0f}" if x >= 100 else f"{x:.3g}" for x in (m, t))
-    print(f"{what:28} {m:>9} {t:>9} {unit:9} {peer:22} {ratio:7.2f} x {statistics.median(r[2] for r in mine):7.0f} %",
+    print(f"{what:41} {m:>9} {t:>9} {unit:9} {peer:22} {ratio:7.2f} x {statistics.median(r[2] for r in mine):7.0f} %",
           flush=True)
 
 
 def main():
     torch.set_num_threads(THREADS)
     torch.manual_seed(1)
-    parts = os.environ.get("PEERS", "small medium large merge").split()
+    parts = os.environ.get("PEERS", "small medium large smollm llama").split()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     print(f"{cpu}, {THREADS} threads, PyTorch {torch.__version__}")
-    print(f"{'work':28} {'ttmm':>9} {'peer':>9} {'unit':9} {'peer':22} {'ttmm/peer':>9} {'of bound':>9}")
+    print(f"{'work':41} {'ttmm':>9} {'peer':>9} {'unit':9} {'peer':22} {'ttmm/peer':>9} {'of bound':>9}")
     for part in [p for p in parts if p in SHAPES]:
         name, shape, batch, context = SHAPES[part]
         mine, theirs, half, c = [], [], [], []
@@ -177,12 +221,25 @@ def main():
         if c:
             row(f"{name}: decode, half full", "tokens/s", [m["decode"] for m in half], c, "llama2.c")
             row(f"{name}: prefill", "tokens/s", [m["prefill"] for m in mine], c, "llama2.c (one by one)")
-    if "merge" in parts:
-        shape = (2048, 16, 32, 8, 8192, 128256)
-        m = ours(shape, 1, 64, "--rank", "64", "--experts", "10", "--only", "merge lowrank")
-        row("1.2 B: merge 10 of rank 64", "seconds", [m["merge"]], [ttmerge(shape, 10, 64)], "ttmerge, and restore", 0)
-        print(f"1.2 B: first token with the experts beside the weights: {m['lowrank'][0]:.2f} s for a prompt of 50 tokens")
-
+    for part in [p for p in parts if p in REAL]:
+        name, shape, rounds = REAL[part]
+        for rank in 16, 64:
+            mine, theirs = [], []
+            for _ in range(rounds):
+                how = ["--rank", str(rank), "--experts", "10", "--only"]
+                m = ours(shape, 1, 50, *how, "prefill decode merge lowrank beside")
+                m["first"] = (m["merge"][0] + m["prefill"][0], 0, m["merge"][2])
+                m["ttt"] = ours(shape, 1, 256, *how, "ttt", "--neighbours", "1", "--passes", "1")["ttt"]
+                m["decode"], m["beside"] = ((1 / m[w][1], *m[w][1:]) for w in ("decode", "beside"))
+                mine.append(m)
+                theirs.append(with_experts(shape, 10, rank))
+            for work, what, key, peer in (("first", "first token, merged", "first merged", "ttmerge"),
+                                          ("decode", "a token, merged", "token merged", "ttmerge"),
+                                          ("lowrank", "first token, beside", "first beside", "PEFT, cat"),
+                                          ("beside", "a token, beside", "token beside", "PEFT, cat"),
+                                          ("ttt", "a step of TTT", "ttt", "PEFT")):
+                row(f"{name}, 10 of rank {rank}: {what}", "seconds", [m[work] for m in mine],
+                    [t[key] for t in theirs], peer, 0)
 
 if __name__ == "__main__":
     main()

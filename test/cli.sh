@@ -167,14 +167,23 @@ cut -f 1-7 "$T/each" | sort > "$T/a"
 [ "$(wc -l < "$T/each")" = 77 ] && ok || fail "eval --each: $(wc -l < "$T/each") lines, expected 2, 8 methods of 9 prompts, TTT of 3"
 head -n 40 "$T/each" > "$T/again" && printf '7\tcookbook\ttt' >> "$T/again"
 expect 0 "38 results are there already" $each --each "$T/again" --jobs 2
-cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt$' | sort -u > "$T/b"
+cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt$' | sort > "$T/b"
 same "$T/a" "$T/b" "eval --each, interrupted"
+rm -f "$T/again" # --only: some of the rows, and later the others
+expect 0 "ttmm " $each --only ttmm,uniform --each "$T/again" --tsv "$T/table"
+[ "$(cut -f 1 "$T/table" | tr '\n' ' ')" = "method ttmm uniform " ] && ok || fail "eval --only has other rows: $(cut -f 1 "$T/table")"
+expect 0 "perplexities on these:" $each --only "ttt ttmm" --each "$T/again"
+grep -q '^  ttmm [0-9.]*, ttt [0-9.]*$' "$T/out" && ok || fail "eval --only: $(tail -n 1 "$T/out")"
+expect 0 "21 results are there already" $each --each "$T/again"
+cut -f 1-7 "$T/again" | sort > "$T/b" && same "$T/a" "$T/b" "eval --each, row after row"
+expect 2 "--only has ttmm-2, expected some of base" $each --only ttmm-2
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
 echo a > "$T/no-list"
 expect 3 "no list of this evaluation's results" $each --each "$T/no-list"
 expect 4 "cannot be written" $each --each "$T/nowhere/each"
 mkdir -p "$T/bare" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/bare" # a base alone, then with text
 expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
+expect 2 "--only has uniform" ./run eval "$T/bare" data/test/c.txt --prefix 20 --only uniform
 ./train index "$T/bare" "$T/cookbook.txt" --context 64 --quiet
 expect 0 "ttt " ./run eval "$T/bare" data/test/c.txt --prefix 20 --ttt-prompts 2 --passes 1
 expect 0 "" ./run merge "$T/m" "Melt the butter" -o "$T/merged"
@@ -389,14 +398,14 @@ expect 2 "--temperature" ./run generate "$T/m" "x" --temperature -1
 expect 0 "usage" ./run -h
 expect 0 "--steps" ./train base -h
 expect 0 "lowrank" ./run bench --shape 32,1,2,1,48,257 --context 32 --batch 2 --experts 3 --rank 2 --tsv "$T/bench.tsv"
-[ "$(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')" = "work train lora prefill decode embed route merge lowrank ttt " ] && ok ||
-    fail "bench --tsv: expected nine works, found $(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')"
+[ "$(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')" = "work train lora prefill decode embed route merge lowrank beside ttt " ] && ok ||
+    fail "bench --tsv: expected ten works, found $(cut -f 1 "$T/bench.tsv" | tr '\n' ' ')"
 if awk -F '\t' 'NR > 1 && !($2 > 0 && $6 > 0) { bad = 1 } END { exit bad }' "$T/bench.tsv"; then ok; else fail "bench --tsv: a figure is 0"; fi
 if awk -F '\t' '$1 == "lowrank" { n = $2 * $4 * 1e9 / 686144 } END { exit !(n > 0.999 && n < 1.001) }' "$T/bench.tsv"; then ok
 else fail "bench, lowrank: expected the work of 32 tokens, 686144 flops"; fi
 ./train base "$T/tiny" "$T/c.txt" --dim 32 --heads 2 --layers 1 --context 4 --steps 1 --quiet
 expect 0 "4 tokens" ./run bench "$T/tiny" --tsv "$T/bench.tsv"
-if awk -F '\t' 'NR > 1 && $6 > 10000 { bad = 1 } END { exit bad || NR != 10 }' "$T/bench.tsv"; then ok
+if awk -F '\t' 'NR > 1 && $6 > 10000 { bad = 1 } END { exit bad || NR != 11 }' "$T/bench.tsv"; then ok
 else fail "bench of a context of 4 tokens: expected no speed far beyond what bounds it"; fi
 expect 0 "prefill" ./run bench "$T/m" --only prefill --context 32
 expect 2 "one of them" ./run bench
@@ -570,7 +579,7 @@ if $nobody test -x train -a -r "$T/killed/config.json" 2> "$T/log"; then
 fi
 ./train all "$T/gone" "$T/cookbook.txt" "$T/c.txt" $SMALL --epochs 20 2> "$T/log" &
 pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "^experts" "$T/log"; do sleep 0.02; done
+while kill -0 $pid 2> /dev/null && ! grep -q "^cluster" "$T/log"; do sleep 0.02; done
 rm -rf "$T/gone" 2> "$T/err"
 wait $pid
 code=$?

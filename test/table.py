@@ -117,14 +117,14 @@ def whole_texts(corpus, name):
     return ["--query", f"{where}/query.safetensors"]
 
 
-def evaluate(corpus, name, seed, kind="", *words):
-    """Lines of run eval --each: {method: {prompt: (tokens, nll, seconds)}}"""
+def evaluate(corpus, name, seed, rows, kind, *words):
+    """Lines of run eval --only rows --each: {method: {prompt: (tokens, nll, seconds)}}"""
     s, each = SETTINGS[corpus], f"{HERE}/{corpus}-{name}-{seed}{kind}.each"
     neighbours, passes, rate = s["ttt"]
     beta = ["--beta", s["beta"]] if NAMES[name] else []  # the built-in embedding's cosines are others: its default
-    call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), *beta, "--each", each, "--tsv",
-         each[:-len("each")] + "tsv", "--neighbours", neighbours, "--passes", passes, "--ttt-lr", rate, "--seed", seed,
-         *words)
+    call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), *beta, "--only", rows, "--each", each,
+         "--tsv", each[:-len("each")] + "tsv", "--ttt-prompts", TTT_PROMPTS, "--neighbours", neighbours, "--passes",
+         passes, "--ttt-lr", rate, "--seed", seed, *words)
     found = {}
     for line in open(each):
         prompt, _, method, *numbers = line.rstrip("\n").split("\t") if line.count("\t") == 7 else [""] * 8
@@ -149,22 +149,18 @@ def difference(scores, others):
 
 def table(corpus):
     """Run after run, the table of what there is so far: {row: {seed: scores}}."""
-    found = {}
+    found, ours = {}, "ttmm-1,ttmm-3,ttmm-10,ttmm,ensemble-10"
     for name, seed in RUNS:
-        asked = ["--ttt-prompts", TTT_PROMPTS if seed == 1 else 0]
-        runs = [("", evaluate(corpus, name, seed, "", *encoder(name), *asked))]
-        if (name, seed) == RUNS[0]:
-            runs += [(", SIFT", evaluate(corpus, name, seed, "-sift", *encoder(name), *asked, "--select", "sift")),
-                     (", told the text", evaluate(corpus, name, seed, "-whole", *whole_texts(corpus, name),
-                                                  "--ttt-prompts", 0))]
+        first = (name, seed) == RUNS[0]
+        rows = ["base"] * first + ["finetuned"] * (name == "mpnet") + [ours, "uniform"] + ["ttt"] * first
+        runs = [("", evaluate(corpus, name, seed, ",".join(rows), "", *encoder(name)))]
+        if first:
+            runs += [(", SIFT", evaluate(corpus, name, seed, "ttt", "-sift", *encoder(name), "--select", "sift")),
+                     (", told the text", evaluate(corpus, name, seed, ours, "-whole", *whole_texts(corpus, name)))]
         for kind, methods in runs:
             for method, scores in methods.items():
-                common = method in ("base", "finetuned")
-                if common and (name != "mpnet" or kind) or kind and method == "uniform":
-                    continue
-                if kind and (method == "ttt") != (kind == ", SIFT"):
-                    continue
-                found.setdefault(method + kind + ("" if common else f" ({name})"), {})[seed] = scores
+                row = method if method in ("base", "finetuned") else f"{method}{kind} ({name})"
+                found.setdefault(row, {})[seed] = scores
         show(corpus, found)
 
 
@@ -190,10 +186,10 @@ def show(corpus, found):
 
 
 def plan(corpus):
-    """Tokens that are to be trained on; TTT is run four times, by the nearest of three embeddings and by SIFT."""
+    """Tokens that are to be trained on; TTT is run twice, on the nearest and on those that SIFT selects."""
     s, n = SETTINGS[corpus], sum(os.path.getsize(f) for f in files(corpus, "train")) / 3.5
     each = s["experts"][0] * len(RUNS) + s["finetune"][0] * sum(name == "mpnet" for name, _ in RUNS)
-    return n * each + 4 * TTT_PROMPTS * s["ttt"][0] * s["ttt"][1] * 250
+    return n * each + 2 * TTT_PROMPTS * s["ttt"][0] * s["ttt"][1] * 250
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""curves.py - the paper's figures on SmolLM2-135M and data/: data/curves/*.svg; their numbers, data/curves/curves.tsv.
+
+    make smollm-curves                    two hours on two cores; goes on where it was interrupted
+    python test/curves.py draw            only draws data/curves/curves.tsv as it is; MACHINE="..." names the machine
+
+    experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)
+    active      by the number of active experts, merged and as an ensemble, K = 10, by embedding
+    beta, tau   of the row ttmm, by embedding (the other of the two as in test/table.py)
+    time-k      time before the first token can be computed, by K, ten active
+    time-rank   time of merging ten experts, by rank: run bench on the base's shape
+Training is that of test/table.py, whose folders it uses; the baseline is its, too. All prompts of data/test."""
+import csv, json, math, os, platform, sys
+
+import table as t
+
+HERE, DATA = f"{t.HERE}/curves", "data/curves"
+MACHINE = os.environ.get("MACHINE") or f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads"
+S, FILES = t.SETTINGS["data"], t.files("data", "test")
+EMBEDDINGS = ["mpnet", "minilm", "built-in"]
+NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": "built-in embedding"}
+BETA = {"mpnet": S["beta"], "minilm": S["beta"], "built-in": 0.12}
+COLUMNS = ["figure", "series", "x", "y", "machine"]
+
+
+def rows(path, program, *words):
+    """The rows that a command writes by --tsv; what is there is taken as it is."""
+    path = f"{HERE}/{path}.tsv"
+    if not os.path.exists(path):
+        t.call(program, *words, "--tsv", f"{path}.part")
+        os.replace(f"{path}.part", path)
+    return list(csv.DictReader(open(path), delimiter="\t"))
+
+
+def evaluated(path, where, name, only, *words):
+    """{method: its row} of run eval"""
+    found = rows(path, "run", "eval", where, *FILES, *t.encoder(name), "--only", only, *words)
+    return {row["method"]: row for row in found}
+
+
+def with_experts(K):
+    """The first run's model with K experts instead, of the same corpus."""
+    if K == S["K"]:
+        return t.folder("data", "mpnet", 1)
+    where = t.base_in(f"{HERE}/k{K}")
+    t.link(f"{t.HERE}/data-mpnet-1/corpus.safetensors", f"{where}/corpus.safetensors")
+    if not os.path.exists(f"{where}/centroids.safetensors"):
+        t.call("train", "cluster", where, "--experts", K)
+    passes, rate = S["experts"]
+    t.call("train", "experts", where, "--rank", 16, "--epochs", passes, "--expert-lr", rate)
+    return where
+
+
+def measure():
+    found = []
+    point = lambda *values: found.append(dict(zip(COLUMNS, (*values, MACHINE))))
+    first = t.folder("data", "mpnet", 1)
+    level = evaluated("levels", first, "mpnet", "base,finetuned")
+    for K in 1, 2, 5, 10, 20, 50, 100:
+        of = evaluated(f"experts-{K}", with_experts(K), "mpnet", "ttmm-1,ttmm-3,ttmm-10", "--beta", BETA["mpnet"])
+        for n in 1, 3, 10:
+            if n <= K:
+                point("experts", f"{n} active", K, of[f"ttmm-{n}"]["ppl"])
+        point("time-k", "10 active", K, of["ttmm-10"]["test_time_s"])
+    point("experts", "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
+    for name in EMBEDDINGS:
+        where = t.folder("data", name, 1)
+        sparse = lambda path, *words: evaluated(f"{path}-{name}", where, name, "ttmm", *words)["ttmm"]["ppl"]
+        for n in 1, 2, 3, 5, 10:
+            point("active", NAMES[name], n, sparse(f"active-{n}", "--active", n, "--beta", BETA[name]))
+            if n > 1 and name == "mpnet":
+                how = "--active", n, "--beta", BETA[name], "--merge", "ensemble"
+                point("active", "ensemble, " + NAMES[name], n, sparse(f"ensemble-{n}", *how))
+        for beta in 0.05, 0.1, 0.2, 0.3, 0.5, 1:
+            point("beta", NAMES[name], beta, sparse(f"beta-{beta}", "--beta", beta))
+        for tau in 0.001, 0.01, 0.03, 0.1, 0.2, 0.4:
+            point("tau", NAMES[name], tau, sparse(f"tau-{tau}", "--beta", BETA[name], "--tau", tau))
+    for figure in "active", "beta", "tau":
+        point(figure, "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
+    c = json.load(open(f"{t.MODEL}/config.json"))
+    shape = ",".join(str(c[k]) for k in ("hidden_size", "num_hidden_layers", "num_attention_heads",
+                                         "num_key_value_heads", "intermediate_size", "vocab_size"))
+    for rank in 4, 8, 16, 32, 64:
+        of = rows(f"rank-{rank}", "run", "bench", "--shape", shape, "--only", "merge", "--rank", rank)
+        point("time-rank", "10 active", rank, of[0]["seconds"])
+    os.makedirs(DATA, exist_ok=True)
+    with open(f"{DATA}/curves.tsv", "w") as f:
+        out = csv.DictWriter(f, COLUMNS, delimiter="\t", lineterminator="\n")
+        out.writeheader()
+        out.writerows(found)
+
+
+FIGURES = {"experts": ("Perplexity, by the number of experts", "experts, K"),
+           "active": ("Perplexity, by the number of active experts", "active experts, of 10"),
+           "beta": ("Perplexity, by the width of the kernel", "β"),
+           "tau": ("Perplexity, by the least weight", "τ"),
+           "time-k": ("Milliseconds before the first token, by K", "experts, K"),
+           "time-rank": ("Milliseconds to merge ten experts, by rank", "rank")}
+COLOURS = ["#0860ca", "#b0480a", "#1a7f37", "#8250df"]
+STYLE = ("text{fill:#1f2328}.title{font-weight:600;font-size:15px}.tick,.note{fill:#59636e}.note{font-size:11px}"
+         ".series{font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:4;stroke-linejoin:round}"
+         ".axis{stroke:#59636e}.grid{stroke:#e4e8ec}.level{stroke:#59636e;stroke-width:2;stroke-dasharray:6 4}"
+         "polyline{fill:none;stroke-width:2.5}circle{stroke:#fff;stroke-width:1.5}")
+LEFT, TOP, RIGHT, BOTTOM, WIDE, HIGH = 52, 44, 404, 280, 420, 350
+
+
+def steps(low, high):
+    """Round numbers, some five, that hold low to high."""
+    unit = 10 ** math.floor(math.log10((high - low) / 4))
+    step = next(unit * k for k in (1, 2, 2.5, 5, 10) if (high - low) / (unit * k) <= 6)
+    first = math.floor(low / step)
+    return [step * i for i in range(first, math.ceil(high / step - 1e-9) + 1)]
+
+
+def panel(figure, points):
+    """One figure: a line a series over a logarithmic axis; a point without x is a level."""
+    title, name = FIGURES[figure]
+    scale = 1000 if figure.startswith("time") else 1  # milliseconds
+    series = {}
+    for p in points:
+        series.setdefault(p["series"], []).append((float(p["x"]) if p["x"] else None, scale * float(p["y"])))
+    xs = sorted({x for of in series.values() for x, _ in of if x is not None})
+    ys = [y for of in series.values() for _, y in of]
+    ticks = steps(min(ys), max(ys))
+    across = lambda x: LEFT + 18 + math.log(x / xs[0]) / math.log(xs[-1] / xs[0]) * (RIGHT - LEFT - 36)
+    up = lambda y: BOTTOM - (y - ticks[0]) / (ticks[-1] - ticks[0]) * (BOTTOM - TOP)
+    text = lambda x, y, css, anchor, s, more="": (
+        f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}"{more}>{s}</text>')
+    line = lambda x1, y1, x2, y2, css: (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>')
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}"'
+           ' role="img" font-family="-apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="12">',
+           f"<title>{title}</title><style>{STYLE}</style>",
+           f'<rect x=".5" y=".5" width="{WIDE - 1}" height="{HIGH - 1}" rx="8" fill="#fff" stroke="#d1d9e0"/>',
+           text(LEFT, 26, "title", "start", title)]
+    for y in ticks:
+        out += [line(LEFT, up(y), RIGHT, up(y), "grid"), text(LEFT - 8, up(y) + 4, "tick", "end", f"{y:g}")]
+    out.append(line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis"))
+    for x in xs:
+        out += [line(across(x), BOTTOM, across(x), BOTTOM + 4, "axis"),
+                text(across(x), BOTTOM + 17, "tick", "middle", f"{x:g}")]
+    out.append(text((LEFT + RIGHT) / 2, BOTTOM + 35, "name", "middle", name))
+    curves = [s for s in series if series[s][0][0] is not None]
+    for i, (s, colour) in enumerate(zip(curves, COLOURS)):
+        at = [(across(x), up(y)) for x, y in series[s]]
+        out.append(f'<polyline stroke="{colour}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}"/>')
+        out += [f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in at]
+    for s in series:
+        if s not in curves:
+            out.append(line(LEFT, up(series[s][0][1]), RIGHT, up(series[s][0][1]), "level"))
+    rises = series[curves[0]][-1][1] > series[curves[0]][0][1]
+    for i, s in enumerate(series if len(series) > 1 else []):  # their names, where the lines are not
+        colour = COLOURS[curves.index(s)] if s in curves else "#59636e"
+        where, anchor = (LEFT + 8, "start") if rises else (RIGHT - 4, "end")
+        out.append(text(where, TOP + 14 + 15 * i, "series", anchor, s, f' style="fill:{colour}"'))
+    machine = f", on {points[0]['machine']}" if figure.startswith("time") and points[0]["machine"] else ""
+    out.append(text(16, HIGH - 14, "note", "start", f"SmolLM2-135M, LoRA of rank 16, data/test: 52 prompts{machine}"))
+    return "\n".join([*out, "</svg>", ""])
+
+
+def draw():
+    points = list(csv.DictReader(open(f"{DATA}/curves.tsv"), delimiter="\t"))
+    for figure in FIGURES:
+        open(f"{DATA}/{figure}.svg", "w").write(panel(figure, [p for p in points if p["figure"] == figure]))
+
+
+if __name__ == "__main__":
+    os.makedirs(HERE, exist_ok=True)
+    if sys.argv[1:] != ["draw"]:
+        measure()
+    draw()
