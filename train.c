@@ -58,7 +58,7 @@ static const ttmm_option options[] = {
      "number of clusters and experts (sequences / 20, at most 100)"},
     {"rank", 'i', &option.rank, 1, 4096, LORA, "rank of the adapters (8)"},
     {"alpha", 'f', &option.alpha, 1e-6, 1e6, LORA, "LoRA's alpha (2 rank)"},
-    {"epochs", 'i', &option.epochs, 1, 10000, LORA, "epochs over an expert's sequences (5)"},
+    {"epochs", 'i', &option.epochs, 1, 10000, LORA, "epochs over the sequences (5)"},
     {"expert-lr", 'f', &option.expert_lr, 0, 10, LORA, "peak learning rate of the adapters (0.01)"},
     {"expert-batch", 'n', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
     {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},

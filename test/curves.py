@@ -70,6 +70,8 @@ def measure():
             if n > 1 and name == "mpnet":
                 how = "--active", n, "--beta", BETA[name], "--merge", "ensemble"
                 point("active", "ensemble, " + NAMES[name], n, sparse(f"ensemble-{n}", *how))
+                how = "--active", n, "--beta", 100  # of so wide a kernel all weights are 1 / n
+                point("active", "equal weights, " + NAMES[name], n, sparse(f"equal-{n}", *how))
         for beta in 0.05, 0.1, 0.2, 0.3, 0.5, 1:
             point("beta", NAMES[name], beta, sparse(f"beta-{beta}", "--beta", beta))
         for tau in 0.001, 0.01, 0.03, 0.1, 0.2, 0.4:

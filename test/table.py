@@ -197,6 +197,8 @@ if __name__ == "__main__":
     for path in f"{MODEL}/model.safetensors", *(f"{ENCODERS}/{name}/modules.json" for name in NAMES.values() if name):
         if not os.path.exists(path):
             sys.exit(f"table.py: {path} is not there: make smollm-table fetches it; SMOLLM=, ENCODERS= say where else")
+    if "python" in sys.argv and "TABLE_PYTHON" not in os.environ:
+        sys.exit("table.py: python is a folder with train/*.txt and test/*.txt: TABLE_PYTHON= says where")
     wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["kernel"]
     for corpus in wanted:
         print(f"{corpus}: some {plan(corpus) / 1e6:.1f} million tokens to train on, "
