@@ -19,6 +19,7 @@ S, FILES = t.SETTINGS["data"], t.files("data", "test")
 EMBEDDINGS = ["mpnet", "minilm", "built-in"]
 NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": "built-in embedding"}
 BETA = {"mpnet": S["beta"], "minilm": S["beta"], "built-in": 0.12}
+KS = [1, 2, 5, 10, 20, 50, 100]
 COLUMNS = ["figure", "series", "x", "y", "machine"]
 
 
@@ -55,12 +56,11 @@ def measure():
     point = lambda *values: found.append(dict(zip(COLUMNS, (*values, MACHINE))))
     first = t.folder("data", "mpnet", 1)
     level = evaluated("levels", first, "mpnet", "base,finetuned")
-    for K in 1, 2, 5, 10, 20, 50, 100:
+    for K in KS:
         of = evaluated(f"experts-{K}", with_experts(K), "mpnet", "ttmm-1,ttmm-3,ttmm-10", "--beta", BETA["mpnet"])
         for n in 1, 3, 10:
             if n <= K:
                 point("experts", f"{n} active", K, of[f"ttmm-{n}"]["ppl"])
-        point("time-k", "10 active", K, of["ttmm-10"]["test_time_s"])
     point("experts", "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
     for name in EMBEDDINGS:
         where = t.folder("data", name, 1)
@@ -81,6 +81,9 @@ def measure():
     c = json.load(open(f"{t.MODEL}/config.json"))
     shape = ",".join(str(c[k]) for k in ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                          "num_key_value_heads", "intermediate_size", "vocab_size"))
+    for K in KS:
+        of = evaluated(f"time-{K}", with_experts(K), "mpnet", "ttmm-10", "--beta", BETA["mpnet"], "--prompts", 20)
+        point("time-k", "10 active", K, of["ttmm-10"]["test_time_s"])
     for rank in 4, 8, 16, 32, 64:
         of = rows(f"rank-{rank}", "run", "bench", "--shape", shape, "--only", "merge", "--rank", rank)
         point("time-rank", "10 active", rank, of[0]["seconds"])
