@@ -6,6 +6,7 @@
     experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)
     active      by the number of active experts, merged and as an ensemble, K = 10, by embedding
     beta, tau   of the row ttmm, by embedding (the other of the two as in test/table.py)
+    equal       as active, all with the same weight (a row of numbers only)
     time-k      time before the first token can be computed, by K, ten active
     time-rank   time of merging ten experts, by rank: run bench on the base's shape
 Training is that of test/table.py, whose folders it uses; the baseline is its, too. All prompts of data/test."""
@@ -71,7 +72,7 @@ def measure():
                 how = "--active", n, "--beta", BETA[name], "--merge", "ensemble"
                 point("active", "ensemble, " + NAMES[name], n, sparse(f"ensemble-{n}", *how))
                 how = "--active", n, "--beta", 100  # of so wide a kernel all weights are 1 / n
-                point("active", "equal weights, " + NAMES[name], n, sparse(f"equal-{n}", *how))
+                point("equal", NAMES[name], n, sparse(f"equal-{n}", *how))
         for beta in 0.05, 0.1, 0.2, 0.3, 0.5, 1:
             point("beta", NAMES[name], beta, sparse(f"beta-{beta}", "--beta", beta))
         for tau in 0.001, 0.01, 0.03, 0.1, 0.2, 0.4:
@@ -100,12 +101,12 @@ FIGURES = {"experts": ("Perplexity, by the number of experts", "experts, K"),
            "tau": ("Perplexity, by the least weight", "τ"),
            "time-k": ("Milliseconds before the first token, by K", "experts, K"),
            "time-rank": ("Milliseconds to merge ten experts, by rank", "rank")}
-COLOURS = ["#0860ca", "#b0480a", "#1a7f37", "#8250df"]
+COLOURS = ["#0860ca", "#b0480a", "#1a7f37", "#8250df", "#59636e"]  # in turn; a level is grey
 STYLE = ("text{fill:#1f2328}.title{font-weight:600;font-size:15px}.tick,.note{fill:#59636e}.note{font-size:11px}"
-         ".series{font-weight:600;paint-order:stroke;stroke:#fff;stroke-width:4;stroke-linejoin:round}"
+         ".series{font-weight:600}"
          ".axis{stroke:#59636e}.grid{stroke:#e4e8ec}.level{stroke:#59636e;stroke-width:2;stroke-dasharray:6 4}"
          "polyline{fill:none;stroke-width:2.5}circle{stroke:#fff;stroke-width:1.5}")
-LEFT, TOP, RIGHT, BOTTOM, WIDE, HIGH = 52, 44, 404, 280, 420, 350
+LEFT, RIGHT, BOTTOM, WIDE, HIGH = 52, 404, 310, 420, 380
 
 
 def steps(low, high):
@@ -123,11 +124,13 @@ def panel(figure, points):
     series = {}
     for p in points:
         series.setdefault(p["series"], []).append((float(p["x"]) if p["x"] else None, scale * float(p["y"])))
+    names = sorted(series, key=lambda s: (series[s][0][0] is None, s.startswith("ensemble")))
+    top = 44 + 16 * (len(names) if len(names) > 1 else 0)  # a line for each name
     xs = sorted({x for of in series.values() for x, _ in of if x is not None})
     ys = [y for of in series.values() for _, y in of]
-    ticks = steps(min(ys), max(ys))
+    ticks = steps(0 if scale > 1 else min(ys), max(ys))
     across = lambda x: LEFT + 18 + math.log(x / xs[0]) / math.log(xs[-1] / xs[0]) * (RIGHT - LEFT - 36)
-    up = lambda y: BOTTOM - (y - ticks[0]) / (ticks[-1] - ticks[0]) * (BOTTOM - TOP)
+    up = lambda y: BOTTOM - (y - ticks[0]) / (ticks[-1] - ticks[0]) * (BOTTOM - top)
     text = lambda x, y, css, anchor, s, more="": (
         f'<text x="{x:.1f}" y="{y:.1f}" class="{css}" text-anchor="{anchor}"{more}>{s}</text>')
     line = lambda x1, y1, x2, y2, css: (
@@ -144,21 +147,18 @@ def panel(figure, points):
         out += [line(across(x), BOTTOM, across(x), BOTTOM + 4, "axis"),
                 text(across(x), BOTTOM + 17, "tick", "middle", f"{x:g}")]
     out.append(text((LEFT + RIGHT) / 2, BOTTOM + 35, "name", "middle", name))
-    curves = [s for s in series if series[s][0][0] is not None]
-    for i, (s, colour) in enumerate(zip(curves, COLOURS)):
+    for i, s in enumerate(names):
+        colour = COLOURS[-1 if series[s][0][0] is None else i]
+        if len(names) > 1:
+            out.append(text(LEFT, 46 + 16 * i, "series", "start", s, f' style="fill:{colour}"'))
+        if series[s][0][0] is None:
+            out.append(line(LEFT, up(series[s][0][1]), RIGHT, up(series[s][0][1]), "level"))
+            continue
         at = [(across(x), up(y)) for x, y in series[s]]
         out.append(f'<polyline stroke="{colour}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}"/>')
         out += [f'<circle fill="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in at]
-    for s in series:
-        if s not in curves:
-            out.append(line(LEFT, up(series[s][0][1]), RIGHT, up(series[s][0][1]), "level"))
-    rises = series[curves[0]][-1][1] > series[curves[0]][0][1]
-    for i, s in enumerate(series if len(series) > 1 else []):  # their names, where the lines are not
-        colour = COLOURS[curves.index(s)] if s in curves else "#59636e"
-        where, anchor = (LEFT + 8, "start") if rises else (RIGHT - 4, "end")
-        out.append(text(where, TOP + 14 + 15 * i, "series", anchor, s, f' style="fill:{colour}"'))
-    machine = f", on {points[0]['machine']}" if figure.startswith("time") and points[0]["machine"] else ""
-    out.append(text(16, HIGH - 14, "note", "start", f"SmolLM2-135M, LoRA of rank 16, data/test: 52 prompts{machine}"))
+    note = points[0]["machine"] if scale > 1 else "data/test, 52 prompts"
+    out.append(text(16, HIGH - 14, "note", "start", "SmolLM2-135M, " + note))
     return "\n".join([*out, "</svg>", ""])
 
 
