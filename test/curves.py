@@ -17,9 +17,8 @@ import table as t
 HERE, DATA = f"{t.HERE}/curves", "data/curves"
 MACHINE = os.environ.get("MACHINE") or f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads"
 S, FILES = t.SETTINGS["data"], t.files("data", "test")
-EMBEDDINGS = ["mpnet", "minilm", "built-in"]
-NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": "built-in embedding"}
-BETA = {"mpnet": S["beta"], "minilm": S["beta"], "built-in": 0.12}
+NAMES = {name: folder or "built-in embedding" for name, folder in t.NAMES.items()}
+BETA = {name: S["beta"] if folder else 0.12 for name, folder in t.NAMES.items()}
 KS = [1, 2, 5, 10, 20, 50, 100]
 COLUMNS = ["figure", "series", "x", "y", "machine"]
 
@@ -63,7 +62,7 @@ def measure():
             if n <= K:
                 point("experts", f"{n} active", K, of[f"ttmm-{n}"]["ppl"])
     point("experts", "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
-    for name in EMBEDDINGS:
+    for name in NAMES:
         where = t.folder("data", name, 1)
         sparse = lambda path, *words: evaluated(f"{path}-{name}", where, name, "ttmm", *words)["ttmm"]["ppl"]
         for n in 1, 2, 3, 5, 10:
