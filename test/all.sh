@@ -1,14 +1,14 @@
 #!/bin/sh
-# all.sh - runs every test program and, at the same time, the hosts, the witness of other programs and the command lines,
-# and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) one after the other, and none of the first
-# two.
+# all.sh - runs the command lines (test/cli.sh) and, beside them, every test program, the hosts, the witness of other
+# programs and the README's commands, and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) the
+# programs and the command lines only, one after the other; under sanitizers not the README's, which take minutes there.
 out=test/build/results.txt
 : > "$out"
-scripts=$([ -n "$ELSEWHERE" ] || echo hosts witness)
-scripts="$scripts cli"
-in_background=$([ -n "$ELSEWHERE" ] || echo 1)
-run_scripts() { for t in $scripts; do sh test/$t.sh > test/build/$t.log 2>&1; done; }
-[ -z "$in_background" ] || run_scripts &
+beside=$([ -n "$ELSEWHERE" ] || echo hosts witness)
+[ -n "$ELSEWHERE" ] || [ "${FLAGS#*-fsanitize}" != "$FLAGS" ] || beside="$beside readme"
+[ -n "$ELSEWHERE" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS-1} # of two at once with two each, half would wait in loops
+cli() { sh test/cli.sh > test/build/cli.log 2>&1; }
+[ -n "$ELSEWHERE" ] || cli &
 for t in test/build/*-f32 test/build/*-f64; do
     [ -f "$t" ] && [ -x "$t" ] || continue
     "$t" > test/build/log.txt 2>&1
@@ -24,8 +24,9 @@ if [ "$FAST" != 1 ]; then
     if grep '^f32' test/bits.txt | cmp -s - test/build/log.txt; then echo "plain definitions: 1 passed, 0 failed"
     else echo "plain definitions, against test/bits.txt: 0 passed, 1 failed"; fi | tee -a "$out"
 fi
-if [ -n "$in_background" ]; then wait; else run_scripts; fi
-for t in $scripts; do
+for t in $beside; do sh test/$t.sh > test/build/$t.log 2>&1; done
+if [ -n "$ELSEWHERE" ]; then cli; else wait; fi
+for t in $beside cli; do
     cat test/build/$t.log
     grep ' passed, ' test/build/$t.log >> "$out" || echo "test/$t.sh gave no count: 0 passed, 1 failed" | tee -a "$out"
 done

@@ -1,7 +1,7 @@
 #!/bin/sh
 # cli.sh - the two programs as a user meets them: every verb works on a small model; an interrupted run goes on to the same
-# bytes; every kind of wrong use and bad input gives the documented exit code and a sentence that says what is wrong; the
-# commands in README.md run. From the root, after make.
+# bytes; every kind of wrong use and bad input gives the documented exit code and a sentence that says what is wrong. From
+# the root, after make.
 T=test/build/cli
 rm -rf "$T"
 mkdir -p "$T"
@@ -729,13 +729,5 @@ ${CC:-cc} -std=c99 -DTTMM_DOUBLE -I. -c "$T/host.c" -o "$T/host.o"
 if links ${CC:-cc}; then fail "a host in double links with the library in float"; else ok; fi
 fi
 
-# The README's commands: each block of ```sh marked "tested" runs as it stands, in a folder of its own. (Not under
-# sanitizers: they take minutes there, and do little that was not done above.)
-if [ -f README.md ] && [ "${FLAGS#*-fsanitize}" = "$FLAGS" ]; then
-    mkdir -p "$T/readme"
-    awk '/^```sh tested/ { on = 1; next } /^```/ { on = 0 } on' README.md > "$T/readme/commands.sh"
-    for f in train run data; do ln -sf "$(pwd)/$f" "$T/readme/$f"; done
-    if (cd "$T/readme" && sh -e commands.sh > log.txt 2>&1); then ok; else fail "README.md's commands: $(tail -n 2 "$T/readme/log.txt")"; fi
-fi
 echo "test/cli.sh: $passed passed, $failed failed"
 [ $failed = 0 ]

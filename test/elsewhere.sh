@@ -33,7 +33,7 @@ cp -r ttmm.c ttmm.h train.c run.c README.md data "$B/" && cp -r test/*.* test/in
 tar -xf data/vectors.tar -C "$B/test/build"
 for program in train run; do build "$program.c ttmm.c" $program "$@"; done
 for t in functions layers method worked library files views trace vectors interop encoder; do
-    case $t in functions | layers) optimised= ;; *) optimised=-O1 ;; esac # as the Makefile has it
+    case $t in functions | layers) optimised= ;; *) optimised=-O1 ;; esac # kernels are not what is tested
     build test/$t.c test/build/$t-f32 "$@" $optimised
     build test/$t.c test/build/$t-f64 "$@" $optimised -DTTMM_DOUBLE
 done
