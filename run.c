@@ -9,7 +9,7 @@
 
 /* clang-format off */
 static struct {
-    double beta, tau, temperature, top_p, ttt_lr;
+    double beta, tau, temperature, top_p, ttt_lr, lambda;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, prompts, batch, bench_experts, length, decoded;
     int epochs, seed, threads, jobs, no_experts, ttt, route, cached, grad, by_row, print_ids, eval_ids, rank, lines;
@@ -20,7 +20,7 @@ static struct {
     const char *merge, *adapter, *experts, *centroids, *encoder, *query, *file, *ids, *select, *output, *dtype, *tsv;
     const char *each, *precision;
 } option = {.tau = 0.01, .max = 50, .prefix = 50, .tokens = 200, .temperature = 0.8, .top_p = 0.95, .ttt_lr = 8e-3,
-            .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
+            .lambda = 0.01, .neighbours = 20, .epochs = 6, .ttt_prompts = 48, .rtol = 1e-5, .seed = 1, .select = "nn",
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1,
             .steps = 20, .length = 40, .decoded = 50};
 /* clang-format on */
@@ -76,6 +76,8 @@ static const ttmm_option options[] = {
     {"passes", 'i', &option.epochs, 1, 1e4, TIMED, "epochs over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
+    {"lambda", 'f', &option.lambda, 1e-6, 1e6, TRAINED,
+     "noise of SIFT: the larger, the nearer those it selects (0.01)"},
     {"prompts", 'n', &option.prompts, 1, 1e9, " eval ", "so many prompts, evenly spaced among all (all)"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
@@ -393,7 +395,7 @@ static void load_ttt(tuner *ttt)
         ttmm_lora_free(&like);
     }
     ttt->how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
-    ttt->how.epochs = option.epochs, ttt->how.sift = strcmp(option.select, "sift") == 0;
+    ttt->how.epochs = option.epochs, ttt->how.sift = strcmp(option.select, "sift") == 0 ? option.lambda : 0;
     check(ttmm_lora_new(&ttt->lora, &model.base.config, rank, alpha, &err));
     ttt->at = &ttt->lora;
     check(ttmm_trainer_new(&ttt->trainer, &model.base, &ttt->lora, &model.corpus, &recipe, &err));
@@ -1019,10 +1021,19 @@ static void load_eval(const char *const *file, size_t n_files)
 /* All that the lines of --each depend on, but times. */
 static uint64_t fingerprint(void)
 {
-    const double settings[] = {model.with.router.beta, model.with.router.tau,     (double)model.with.router.max,
-                               (double)option.active,  (double)option.prefix,     (double)how_to_merge(TTMM_DENSE),
-                               (double)eval.n,         (double)option.neighbours, option.epochs,
-                               option.ttt_lr,          (double)option.select[0],  option.seed};
+    const double settings[] = {model.with.router.beta,
+                               model.with.router.tau,
+                               (double)model.with.router.max,
+                               (double)option.active,
+                               (double)option.prefix,
+                               (double)how_to_merge(TTMM_DENSE),
+                               (double)eval.n,
+                               (double)option.neighbours,
+                               option.epochs,
+                               option.ttt_lr,
+                               (double)option.select[0],
+                               option.lambda,
+                               option.seed};
     uint64_t h = ttmm_corpus_hash(&eval.text, NULL, 0);
     uint64_t part[6] = {ttmm_model_hash(&model.base),
                         adapter.matrix ? ttmm_lora_hash(&adapter) : 0,

@@ -361,16 +361,15 @@ long ttmm_trainer_at(const ttmm_trainer *t, long *steps, size_t *tokens); /* ste
 void ttmm_nearest(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                   ttmm_real *scratch);
 
-/* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it); equal
- * reductions:
- * lower index first.    index [count] overwritten, in order of choice    scratch [n * (count + 2)] */
+/* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it).
+ *   equal reductions: lower index first    index [count] overwritten, in order of choice    scratch [n * (count + 2)] */
 void ttmm_sift(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                double lambda, ttmm_real *scratch);
 
 typedef struct {
     size_t neighbours; /* 1 .. the corpus's sequences */
     int epochs;        /* over them */
-    int sift;          /* 1: choose by SIFT, lambda 0.01; 0: nearest */
+    double sift;       /* > 0: choose by SIFT with this lambda, 0.01 in its paper; 0: the nearest */
 } ttmm_ttt;
 
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences

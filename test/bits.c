@@ -248,7 +248,7 @@ static void test_time_training(const real *query)
     must(ttmm_lora_new(&adapter, &shape, RANK, 2 * RANK, &err));
     must(ttmm_trainer_new(&t, &base, &adapter, &corpus, &recipe, &err));
     for (int sift = 0; sift < 2; sift++) {
-        const ttmm_ttt how = {NEIGHBOURS, 2, sift};
+        const ttmm_ttt how = {NEIGHBOURS, 2, sift ? 0.01 : 0};
         size_t index[NEIGHBOURS];
         real *scratch = room(ttmm_ttt_scratch(&how, &corpus), sizeof *scratch);
         ttmm_ttt_train(t, &how, query, index, scratch);

@@ -118,7 +118,7 @@ expect 0 "expert	similarity	weight" cat "$T/route.tsv"
 expect 0 "cookbook" ./run route "$T/m" "Melt the butter and add the flour" --active 1
 expect 0 "c 1" ./run route "$T/m" "static int loan_count(const struct loan *loans, size_t n)" --active 2
 for how in "--merge dense" "--merge lowrank" "--merge ensemble" "--no-experts" "--adapter $T/m/experts/1" "--ttt --neighbours 3" \
-    "--ttt --select sift --neighbours 3 --passes 1" "--temperature 0" "--top-k 3 --active 2"; do
+    "--ttt --select sift --lambda 3 --neighbours 3 --passes 1" "--temperature 0" "--top-k 3 --active 2"; do
     expect 0 "Melt the butter" ./run generate "$T/m" "Melt the butter" --tokens 20 $how
 done
 expect 0 "12 tokens" ./run generate "$T/m" "Melt the butter" --tokens 12 --temperature 0.5
@@ -178,6 +178,7 @@ expect 0 "21 results are there already" $each --each "$T/again"
 cut -f 1-7 "$T/again" | sort > "$T/b" && same "$T/a" "$T/b" "eval --each, row after row"
 expect 2 "--only has ttmm-2, expected some of base" $each --only ttmm-2
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
+expect 3 "no list of this evaluation's results" $each --each "$T/each" --lambda 0.02
 echo a > "$T/no-list"
 expect 3 "no list of this evaluation's results" $each --each "$T/no-list"
 expect 4 "cannot be written" $each --each "$T/nowhere/each"

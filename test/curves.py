@@ -6,6 +6,8 @@
     experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)
     active      by the number of active experts, merged and as an ensemble, K = 10, by embedding
     beta, tau   of the row ttmm, by embedding (the other of the two as in test/table.py)
+    held        as experts, but learned without every fifth document, and on these (numbers only): what K to choose
+    sift        TTT by SIFT on these, some 8 prompts, by lambda; of the nearest as many (numbers only)
     equal       as active, all with the same weight (a row of numbers only)
     time-k      time before the first token can be computed, by K, ten active
     time-rank   time of merging ten experts, by rank: run bench on the base's shape
@@ -19,7 +21,7 @@ MACHINE = os.environ.get("MACHINE") or f"{platform.processor() or platform.machi
 S, FILES = t.SETTINGS["data"], t.files("data", "test")
 NAMES = {name: folder or "built-in embedding" for name, folder in t.NAMES.items()}
 BETA = {name: S["beta"] if folder else 0.12 for name, folder in t.NAMES.items()}
-KS = [1, 2, 5, 10, 20, 50, 100]
+KS, HELD = [1, 2, 5, 10, 20, 50, 100], [5, 10, 20]
 COLUMNS = ["figure", "series", "x", "y", "machine"]
 
 
@@ -32,9 +34,9 @@ def rows(path, program, *words):
     return list(csv.DictReader(open(path), delimiter="\t"))
 
 
-def evaluated(path, where, name, only, *words):
+def evaluated(path, where, name, only, *words, files=FILES):
     """{method: its row} of run eval"""
-    found = rows(path, "run", "eval", where, *FILES, *t.encoder(name), "--only", only, *words)
+    found = rows(path, "run", "eval", where, *files, *t.encoder(name), "--only", only, *words)
     return {row["method"]: row for row in found}
 
 
@@ -42,13 +44,24 @@ def with_experts(K):
     """The first run's model with K experts instead, of the same corpus."""
     if K == S["K"]:
         return t.folder("data", "mpnet", 1)
-    where = t.base_in(f"{HERE}/k{K}")
-    t.link(f"{t.HERE}/data-mpnet-1/corpus.safetensors", f"{where}/corpus.safetensors")
-    if not os.path.exists(f"{where}/centroids.safetensors"):
-        t.call("train", "cluster", where, "--experts", K)
-    passes, rate = S["experts"]
-    t.call("train", "experts", where, "--rank", 16, "--epochs", passes, "--expert-lr", rate)
-    return where
+    return t.with_experts(f"{HERE}/k{K}", f"{t.HERE}/data-mpnet-1", K, *S["experts"])
+
+
+def held_out(point):
+    """Of models that have not seen every fifth document of the training part, on these."""
+    fit, held = (t.write(f"{t.HERE}/data-held/{part}", of) for part, of in zip(("fit", "held"), t.split("data")))
+    index = t.indexed(f"{t.HERE}/data-held/index", fit, "mpnet")
+    on = lambda path, where, only, *words: evaluated(path, where, "mpnet", only, *words, files=held)
+    for K in HELD:
+        where = t.with_experts(f"{HERE}/held-k{K}", index, K, *S["experts"])
+        for method, row in on(f"held-{K}", where, "ttmm-1,ttmm-3,ttmm-10,ensemble-10", "--beta", BETA["mpnet"]).items():
+            point("held", method, K, row["ppl"])
+    neighbours, passes, rate = S["ttt"]
+    how = "--neighbours", neighbours, "--passes", passes, "--ttt-lr", rate, "--ttt-prompts", 8
+    point("sift", "nearest", "", on("nearest", where, "ttt", *how)["ttt"]["ppl"])
+    for noise in 0.01, 1, 10:
+        of = on(f"sift-{noise}", where, "ttt", *how, "--select", "sift", "--lambda", noise)
+        point("sift", "SIFT", noise, of["ttt"]["ppl"])
 
 
 def measure():
@@ -78,6 +91,7 @@ def measure():
             point("tau", NAMES[name], tau, sparse(f"tau-{tau}", "--beta", BETA[name], "--tau", tau))
     for figure in "active", "beta", "tau":
         point(figure, "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
+    held_out(point)
     c = json.load(open(f"{t.MODEL}/config.json"))
     shape = ",".join(str(c[k]) for k in ("hidden_size", "num_hidden_layers", "num_attention_heads",
                                          "num_key_value_heads", "intermediate_size", "vocab_size"))

@@ -789,11 +789,12 @@ static void test_time_training(void)
     recipe.batch = 1, recipe.shuffle = 0, recipe.schedule.lr = 0.02;
     begin(&s, 4, &recipe), begin(&d, 4, &recipe);
     const ttmm_mix mix = {1, (const ttmm_lora *const[]){&s.lora}, &ONE};
-    for (o.sift = 0; o.sift < 2; o.sift++) {
+    for (int choice = 0; choice < 3; choice++) {
+        o.sift = (double[]){0, 0.01, 3}[choice];
         CHECK(ttmm_ttt_scratch(&o, &corpus) <= MOST);
         ttmm_ttt_train(s.trainer, &o, corpus.embedding, index, scratch);
         ttmm_ttt_train(s.trainer, &o, query, index, scratch);
-        if (o.sift) ttmm_sift(order, 4, query, corpus.embedding, N_SEQ, E, 0.01, scratch);
+        if (choice > 0) ttmm_sift(order, 4, query, corpus.embedding, N_SEQ, E, o.sift, scratch);
         else ttmm_nearest(order, 4, query, corpus.embedding, N_SEQ, E, scratch);
         for (int i = 0; i < 4; i++) back[i] = order[3 - i];
         CHECK(memcmp(index, back, sizeof back) == 0 && back[3] == 6);

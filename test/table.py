@@ -36,6 +36,24 @@ def call(program, *words):
     subprocess.run([f"./{program}", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
+def write(where, texts):
+    """{file: documents} into a folder; the files' names."""
+    os.makedirs(where, exist_ok=True)
+    for name, documents in texts.items():
+        open(f"{where}/{name}.txt", "w").write((END + "\n").join(d.strip("\n") + "\n" for d in documents))
+    return [f"{where}/{name}.txt" for name in sorted(texts)]
+
+
+def split(corpus):
+    """Its training part in two, {file: documents} each: every fifth document is held out, to choose settings by."""
+    fit, held, n = {}, {}, 0
+    for path in files(corpus, "train"):
+        for text in open(path).read().split(END):
+            n += 1
+            (held if n % 5 == 3 else fit).setdefault(os.path.basename(path)[:-4], []).append(text)
+    return fit, held
+
+
 def kernel():
     """Files of the kernel's documentation, by top folder: of every nine the first and the fifth to train on, of every
     18 the last to test on."""
@@ -51,10 +69,9 @@ def kernel():
                 files += [(name.split("/")[0], name, text)] if 3000 <= len(text) <= 16000 else []
         for i, (top, name, text) in enumerate(sorted(files)):
             if i % 18 == 17 or i % 9 in (0, 4):
-                part.setdefault(("test" if i % 18 == 17 else "train", top), []).append(text)
-        for (of, top), documents in part.items():
-            os.makedirs(f"{HERE}/kernel/{of}", exist_ok=True)
-            open(f"{HERE}/kernel/{of}/{top}.txt", "w").write((END + "\n").join(documents))
+                part.setdefault("test" if i % 18 == 17 else "train", {}).setdefault(top, []).append(text)
+        for of, texts in part.items():
+            write(f"{HERE}/kernel/{of}", texts)
     return f"{HERE}/kernel"
 
 
@@ -84,21 +101,33 @@ def base_in(where):
     return where
 
 
+def indexed(where, texts, name):
+    """A model folder with the index of these files."""
+    if not os.path.exists(f"{base_in(where)}/corpus.safetensors"):
+        call("train", "index", where, *texts, *encoder(name))
+    return where
+
+
+def train(what, where, passes, rate, seed):
+    """Its experts or its baseline; ./train skips what is done."""
+    call("train", what, where, "--rank", 16, "--epochs", passes, "--expert-lr", rate, "--seed", seed)
+
+
+def with_experts(where, index, K, passes, rate, seed=1):
+    """A model folder with K experts of the text that another has indexed; the clusters are the same for all seeds."""
+    link(f"{index}/corpus.safetensors", f"{base_in(where)}/corpus.safetensors")
+    if not os.path.exists(f"{where}/centroids.safetensors"):
+        call("train", "cluster", where, "--experts", K)
+    train("experts", where, passes, rate, seed)
+    return where
+
+
 def folder(corpus, name, seed):
-    """A model folder with the experts and the baseline of a run; ./train skips what is done."""
-    where, s = base_in(f"{HERE}/{corpus}-{name}-{seed}"), SETTINGS[corpus]
-    first = f"{HERE}/{corpus}-{name}-1"
-    if seed == 1:
-        if not os.path.exists(f"{where}/corpus.safetensors"):
-            call("train", "index", where, *files(corpus, "train"), *encoder(name))
-        if not os.path.exists(f"{where}/centroids.safetensors"):
-            call("train", "cluster", where, "--experts", s["K"])
-    for file in "corpus.safetensors", "centroids.safetensors":  # the clusters are the same for all seeds
-        link(f"{first}/{file}", f"{where}/{file}")
-    how = lambda passes, rate: ["--rank", 16, "--epochs", passes, "--expert-lr", rate, "--seed", seed]
-    call("train", "experts", where, *how(*s["experts"]))
+    """A model folder with the experts and the baseline of a run."""
+    s, index = SETTINGS[corpus], indexed(f"{HERE}/{corpus}-{name}-1", files(corpus, "train"), name)
+    where = with_experts(f"{HERE}/{corpus}-{name}-{seed}", index, s["K"], *s["experts"], seed)
     if name == "mpnet":  # the baseline knows nothing of embeddings
-        call("train", "finetune", where, *how(*s["finetune"]))
+        train("finetune", where, *s["finetune"], seed)
     else:
         link(f"{HERE}/{corpus}-mpnet-{seed}/finetuned", f"{where}/finetuned")
     return where

@@ -8,7 +8,7 @@ experts by passes and rate (of the best of them by beta, too), by the number of 
 of TTT by theirs. Sequences, embeddings and clusters are ttmm's. A run trains the adapters of all settings at once: LoRA
 beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches, rate, clipping, moments
 of AdamW, as ttmm defines them; in TF32 on a GPU, and shuffled by other random numbers than ttmm's."""
-import glob, json, math, os, subprocess, sys, time
+import json, math, os, subprocess, sys, time
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from table import END, ENCODERS, HERE, MODEL, NAMES, SETTINGS, base_in, files
+from table import ENCODERS, HERE, MODEL, NAMES, SETTINGS, base_in, split, write
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True
@@ -176,22 +176,14 @@ def ttmm(*words):
 
 def index(where, texts, encoder, context):
     """ttmm's sequences and embeddings of {file: documents}, in a model folder of their own."""
-    base_in(where)
-    for name, documents in texts.items():
-        open(f"{where}/{name}.txt", "w").write((END + "\n").join(d.rstrip("\n") + "\n" for d in documents))
-    if not os.path.exists(f"{where}/corpus.safetensors"):
-        ttmm("train", "index", where, *sorted(glob.glob(f"{where}/*.txt")), "--context", context, "--encoder", encoder)
+    if not os.path.exists(f"{base_in(where)}/corpus.safetensors"):
+        ttmm("train", "index", where, *write(where, texts), "--context", context, "--encoder", encoder)
     c = load_numpy(f"{where}/corpus.safetensors")
     return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c["embeddings"]
 
 
 def main(corpus, stages):
-    encoder, fit, held, n = f"{ENCODERS}/{NAMES['mpnet']}", {}, {}, 0
-    for path in files(corpus, "train"):
-        for text in open(path).read().split(END):
-            n += 1
-            (held if n % 5 == 3 else fit).setdefault(os.path.basename(path)[:-4], []).append(text.strip("\n") + "\n")
-    where = f"{HERE}/{corpus}-tune"
+    encoder, (fit, held), where = f"{ENCODERS}/{NAMES['mpnet']}", split(corpus), f"{HERE}/{corpus}-tune"
     sequences, embeddings = index(f"{where}/fit", fit, encoder, 256)
     prompts = [p for p in index(f"{where}/held", held, encoder, 1024)[0] if len(p) > PREFIX]
     prompts = [prompts[i * len(prompts) // min(48, len(prompts))] for i in range(min(48, len(prompts)))]
