@@ -1,6 +1,6 @@
 """curves.py - the paper's figures on SmolLM2-135M and data/: data/curves/*.svg; their numbers, data/curves/curves.tsv.
 
-    make smollm-curves                    two hours on two cores; goes on where it was interrupted
+    make smollm-curves                    two and a half hours on two cores; goes on where it was interrupted
     python test/curves.py draw            only draws data/curves/curves.tsv as it is; MACHINE="..." names the machine
 
     experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)

@@ -5,16 +5,17 @@
     python test/table.py [CORPUS ...]    in the root, after make smollm and make encoder have fetched models
 
 Corpora: data (data/); python (18 packages of Python 3.11's standard library, TABLE_PYTHON=folder with train/, test/);
-kernel (the Linux kernel's documentation, from Debian's package linux-doc-6.1, files of 3 to 16 KB). Whole documents are
-held out. What is learned with which seed lies in test/build/table; a corpus's table is printed after each run, and is
-in test/build/table/CORPUS.tsv. Python only starts ./train and ./run and adds up what run eval --each wrote:
+guide (Debian's installation guide in 19 languages, its package installation-guide-amd64); kernel (the Linux kernel's
+documentation, linux-doc-6.1, files of 3 to 16 KB). Whole documents are held out. What is learned with which seed lies
+in test/build/table; a corpus's table is printed after each run, and is in test/build/table/CORPUS.tsv. Python only starts
+./train and ./run and adds up what run eval --each wrote:
     perplexity       exp of the mean loss of a token, and its standard error over prompts, each by its tokens
     seeds            the standard deviation over seeds (of experts, baseline and TTT; the clusters are the same)
     to finetuned     the mean of (loss - the baseline's loss) of a token on the same prompts, and its standard error
     seconds, faster  median time of a prompt before its first token can be computed; how many times TTT's
     where ttt ran    the perplexity on those prompts alone that TTT was run on
 test/tune.py is where the settings come from."""
-import csv, glob, gzip, json, math, os, re, statistics, subprocess, sys
+import csv, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
 
 from safetensors.numpy import load_file, save_file
 
@@ -26,9 +27,10 @@ NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in":
 # K experts, passes and rate; the baseline's; beta; TTT's neighbours, passes, rate
 SETTINGS = {"data": dict(K=10, experts=(2, 4e-3), finetune=(2, 2e-3), beta=0.3, ttt=(20, 3, 1e-3)),
             "python": dict(K=18, experts=(1, 2e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3)),
+            "guide": dict(K=19, experts=(2, 4e-3), finetune=(2, 1e-3), beta=0.3, ttt=(20, 3, 1e-3)),
             "kernel": dict(K=100, experts=(2, 1e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3))}
 RUNS = [("mpnet", 1), ("mpnet", 2), ("mpnet", 3), ("minilm", 1), ("built-in", 1)]  # encoder and seed
-TTT_PROMPTS = 16
+PROMPTS, TTT_PROMPTS = 64, 16  # at most, evenly spaced among all
 
 
 def call(program, *words):
@@ -54,14 +56,40 @@ def split(corpus):
     return fit, held
 
 
+def package(where, name):
+    """The documentation in a Debian package."""
+    os.makedirs(where, exist_ok=True)
+    subprocess.run(f"apt-get download -qq {name} && dpkg -x {name}_*.deb .", shell=True, check=True, cwd=where)
+    return f"{where}/usr/share/doc/{name}"
+
+
+def guide():
+    """Pages of Debian's installation guide, a file a language, the same pages in each (those of 600 to 8,000 characters
+    in English): of every eight the first to train on, the fifth to test on."""
+    if not glob.glob(f"{HERE}/guide/train/*.txt"):
+        root, part = package(f"{HERE}/guide/package", "installation-guide-amd64"), {"train": {}, "test": {}}
+
+        def read(path):
+            text = re.sub(r'(?s)<head>.*?</head>|<div class="nav.*?</div>', "", open(path, encoding="utf-8").read())
+            text = html.unescape(re.sub(r"<[^>]*>", "", re.sub(r"<(p|h\d|li|pre|tr|dt|dd)\b", r"\n<\1", text)))
+            return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+        pages = [path for path in sorted(glob.glob(f"{root}/en/*.html")) if 600 <= len(read(path)) <= 8000]
+        for language in sorted(os.listdir(root)):
+            for i, page in enumerate(os.path.basename(path) for path in pages):
+                if i % 4 == 0 and os.path.exists(f"{root}/{language}/{page}"):
+                    of = part["test" if i % 8 else "train"]
+                    of.setdefault(language, []).append(read(f"{root}/{language}/{page}"))
+        for of, texts in part.items():
+            write(f"{HERE}/guide/{of}", texts)
+    return f"{HERE}/guide"
+
+
 def kernel():
     """Files of the kernel's documentation, by top folder: of every nine the first and the fifth to train on, of every
     18 the last to test on."""
     if not glob.glob(f"{HERE}/kernel/train/*.txt"):
-        os.makedirs(f"{HERE}/kernel/package", exist_ok=True)
-        subprocess.run("apt-get download -qq linux-doc-6.1 && dpkg -x linux-doc-6.1_*.deb .", shell=True, check=True,
-                       cwd=f"{HERE}/kernel/package")
-        root, files, part = glob.glob(f"{HERE}/kernel/package/usr/share/doc/*/Documentation")[0], [], {}
+        root, files, part = f'{package(f"{HERE}/kernel/package", "linux-doc-6.1")}/Documentation', [], {}
         for path in glob.glob(f"{root}/**/*.rst*", recursive=True):
             name = os.path.relpath(path, root)
             if re.search(r"\.rst(\.gz)?$", name) and not re.match("translations/|(.*/)?index", name):
@@ -77,7 +105,7 @@ def kernel():
 
 def texts(corpus):
     """Its folder with train/ and test/."""
-    return {"data": lambda: "data", "python": lambda: os.environ["TABLE_PYTHON"], "kernel": kernel}[corpus]()
+    return {"data": lambda: "data", "python": lambda: os.environ["TABLE_PYTHON"], "guide": guide, "kernel": kernel}[corpus]()
 
 
 def files(corpus, part):
@@ -152,8 +180,8 @@ def evaluate(corpus, name, seed, rows, kind, *words):
     neighbours, passes, rate = s["ttt"]
     beta = ["--beta", s["beta"]] if NAMES[name] else []  # the built-in embedding's cosines are others: its default
     call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), *beta, "--only", rows, "--each", each,
-         "--tsv", each[:-len("each")] + "tsv", "--ttt-prompts", TTT_PROMPTS, "--neighbours", neighbours, "--passes",
-         passes, "--ttt-lr", rate, "--seed", seed, *words)
+         "--tsv", each[:-len("each")] + "tsv", "--prompts", PROMPTS, "--ttt-prompts", TTT_PROMPTS, "--neighbours",
+         neighbours, "--passes", passes, "--ttt-lr", rate, "--seed", seed, *words)
     found = {}
     for line in open(each):
         prompt, _, method, *numbers = line.rstrip("\n").split("\t") if line.count("\t") == 7 else [""] * 8
@@ -228,7 +256,7 @@ if __name__ == "__main__":
             sys.exit(f"table.py: {path} is not there: make smollm-table fetches it; SMOLLM=, ENCODERS= say where else")
     if "python" in sys.argv and "TABLE_PYTHON" not in os.environ:
         sys.exit("table.py: python is a folder with train/*.txt and test/*.txt: TABLE_PYTHON= says where")
-    wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["kernel"]
+    wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["guide", "kernel"]
     for corpus in wanted:
         print(f"{corpus}: some {plan(corpus) / 1e6:.1f} million tokens to train on, "
               f"{plan(corpus) / 600 / 3600:.1f} hours at 600 tokens a second (two cores of a Zen 5)", flush=True)
