@@ -1,14 +1,17 @@
 #!/bin/sh
 # all.sh - runs the command lines (test/cli.sh) and, beside them, every test program, the hosts, the witness of other
-# programs and the README's commands, and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) the
-# programs and the command lines only, one after the other; under sanitizers not the README's, which take minutes there.
+# programs and the README's commands, and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) one
+# after the other, without hosts and witness.
 out=test/build/results.txt
 : > "$out"
-beside=$([ -n "$ELSEWHERE" ] || echo hosts witness)
-[ -n "$ELSEWHERE" ] || [ "${FLAGS#*-fsanitize}" != "$FLAGS" ] || beside="$beside readme"
-[ -n "$ELSEWHERE" ] || export OMP_NUM_THREADS=${OMP_NUM_THREADS-1} # of two at once with two each, half would wait in loops
+beside=readme
+[ "${FLAGS#*-fsanitize}" = "$FLAGS" ] || beside= # under sanitizers they take minutes, and do little that cli.sh does not
 cli() { sh test/cli.sh > test/build/cli.log 2>&1; }
-[ -n "$ELSEWHERE" ] || cli &
+if [ -z "$ELSEWHERE" ]; then
+    beside="hosts witness $beside"
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS-1} # of two at once with two each, half would wait in loops
+    cli &
+fi
 for t in test/build/*-f32 test/build/*-f64; do
     [ -f "$t" ] && [ -x "$t" ] || continue
     "$t" > test/build/log.txt 2>&1
