@@ -268,8 +268,8 @@ $(ENCODER)/venv/done:
 encoder: all double $(B)/encode $(B)/large $(ENCODER)/venv/done
 	$(ENCODER)/venv/bin/python test/encoder.py $(ENCODER) $(ENCODER_DATA)
 
-# The paper's table and figures on SmolLM2-135M with sentence encoders: test/table.py, TABLE: some of data python kernel;
-# test/curves.py, of data alone.
+# The paper's table and figures on SmolLM2-135M with sentence encoders: test/table.py, TABLE= some of data python guide
+# kernel; test/curves.py, of data alone.
 smollm-table smollm-curves: all $(SMOLLM)/venv/done $(ENCODER)/venv/done
 	$(SMOLLM)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import smollm; smollm.convert()'
 	$(ENCODER)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import encoder; encoder.unpack("$(ENCODER)")'

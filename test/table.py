@@ -20,7 +20,7 @@ import csv, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
 from safetensors.numpy import load_file, save_file
 
 HERE, END = "test/build/table", "<|endoftext|>"
-MODEL = os.environ.get("SMOLLM", "test/build/smollm/model")
+MODEL = os.environ.get("SMOLLM_MODEL", "test/build/smollm/model")
 ENCODERS = os.environ.get("ENCODERS", "test/build/encoder")
 NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": None}
 # chosen on documents held out of the training part (test/RESULTS.md, "The paper on a real language model"):
@@ -253,7 +253,7 @@ if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     for path in f"{MODEL}/model.safetensors", *(f"{ENCODERS}/{name}/modules.json" for name in NAMES.values() if name):
         if not os.path.exists(path):
-            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it; SMOLLM=, ENCODERS= say where else")
+            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it, or SMOLLM_MODEL=, ENCODERS= say where")
     if "python" in sys.argv and "TABLE_PYTHON" not in os.environ:
         sys.exit("table.py: python is a folder with train/*.txt and test/*.txt: TABLE_PYTHON= says where")
     wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["guide", "kernel"]
