@@ -77,7 +77,7 @@ static const ttmm_option options[] = {
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
     {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
     {"lambda", 'f', &option.lambda, 1e-6, 1e6, TRAINED,
-     "noise of SIFT: the larger, the nearer those it selects (0.01)"},
+     "noise of SIFT: with more it selects nearer sequences, and these again (0.01)"},
     {"prompts", 'n', &option.prompts, 1, 1e9, " eval ", "so many prompts, evenly spaced among all (all)"},
     {"ttt-prompts", 'n', &option.ttt_prompts, 0, 1e9, " eval ", "prompts that TTT is evaluated on (48; 0: none)"},
     {"tokens", 'n', &option.tokens, 1, 1e6, " generate ", "most tokens to generate (200)"},
@@ -371,6 +371,9 @@ static const ttmm_lora *const adapter_at = &adapter;
 static const real one = 1;
 static const ttmm_mix nothing = {0}, adapter_alone = {1, &adapter_at, &one};
 
+/* Of ttmm_ttt: SIFT's, or 0 for the nearest. */
+static double lambda(void) { return strcmp(option.select, "sift") == 0 ? option.lambda : 0; }
+
 static void load_ttt(tuner *ttt)
 {
     ttmm_lora like = {0};
@@ -395,7 +398,7 @@ static void load_ttt(tuner *ttt)
         ttmm_lora_free(&like);
     }
     ttt->how.neighbours = smaller(option.neighbours, model.corpus.n_sequences);
-    ttt->how.epochs = option.epochs, ttt->how.sift = strcmp(option.select, "sift") == 0 ? option.lambda : 0;
+    ttt->how.epochs = option.epochs, ttt->how.lambda = lambda();
     check(ttmm_lora_new(&ttt->lora, &model.base.config, rank, alpha, &err));
     ttt->at = &ttt->lora;
     check(ttmm_trainer_new(&ttt->trainer, &model.base, &ttt->lora, &model.corpus, &recipe, &err));
@@ -1031,8 +1034,7 @@ static uint64_t fingerprint(void)
                                (double)option.neighbours,
                                option.epochs,
                                option.ttt_lr,
-                               (double)option.select[0],
-                               option.lambda,
+                               lambda(),
                                option.seed};
     uint64_t h = ttmm_corpus_hash(&eval.text, NULL, 0);
     uint64_t part[6] = {ttmm_model_hash(&model.base),

@@ -1713,8 +1713,8 @@ void ttmm_nearest(size_t *index, size_t count, const real *query, const real *em
  * Left of the variance: 1 - 0.6337 - 0.3564 = 0.0099. The nearest two, x_0 and x_1, would leave 0.3632: a second look
  * at one text says almost nothing. (A third choice would be x_0 again, 0.0032 against 0.0018 of x_2.)
  *
- * With a small lambda one look says nearly all there is to it, and what is left of q is soon fitted by whatever has some
- * part of it: in a small corpus, texts of other kinds. With a large one the nearest is looked at again and again. */
+ * With a small lambda one look at a text says nearly all that it can say; what is left of q goes to whatever overlaps
+ * with it, in a small corpus to texts of other kinds. With a large one the nearest is looked at again and again. */
 void ttmm_sift(size_t *index, size_t count, const real *query, const real *embedding, size_t n, size_t E, double lambda,
                real *scratch)
 {
@@ -1747,7 +1747,7 @@ void ttmm_sift(size_t *index, size_t count, const real *query, const real *embed
 
 size_t ttmm_ttt_scratch(const ttmm_ttt *o, const ttmm_corpus *c)
 {
-    return mul_size(c->n_sequences, o->sift > 0 ? add_size(o->neighbours, 2) : 1);
+    return mul_size(c->n_sequences, o->lambda > 0 ? add_size(o->neighbours, 2) : 1);
 }
 
 /* The baseline (Hardt & Sun 2024, arXiv 2305.18466): a fresh adapter, one step per neighbour and epoch, the nearest
@@ -1758,7 +1758,7 @@ void ttmm_ttt_train(ttmm_trainer *t, const ttmm_ttt *o, const real *query, size_
     const ttmm_corpus *c = t->corpus;
     const size_t count = o->neighbours;
     double loss;
-    if (o->sift > 0) ttmm_sift(index, count, query, c->embedding, c->n_sequences, c->dim, o->sift, scratch);
+    if (o->lambda > 0) ttmm_sift(index, count, query, c->embedding, c->n_sequences, c->dim, o->lambda, scratch);
     else ttmm_nearest(index, count, query, c->embedding, c->n_sequences, c->dim, scratch);
     for (size_t i = 0; i < count / 2; i++) {
         const size_t swap = index[i];

@@ -369,7 +369,7 @@ void ttmm_sift(size_t *index, size_t count, const ttmm_real *query, const ttmm_r
 typedef struct {
     size_t neighbours; /* 1 .. the corpus's sequences */
     int epochs;        /* over them */
-    double sift;       /* > 0: choose by SIFT with this lambda, 0.01 in its paper; 0: the nearest */
+    double lambda;     /* > 0: choose by SIFT with this noise, 0.01 in its paper; 0: the nearest */
 } ttmm_ttt;
 
 /* Train t's adapter, freshly initialised (seed of t's recipe, stream 0), on the query's neighbours among the sequences

@@ -9,7 +9,7 @@ beside=readme
 cli() { sh test/cli.sh > test/build/cli.log 2>&1; }
 if [ -z "$ELSEWHERE" ]; then
     beside="hosts witness $beside"
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS-1} # of two at once with two each, half would wait in loops
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of two at once with two each, half would wait in loops
     cli &
 fi
 for t in test/build/*-f32 test/build/*-f64; do
@@ -27,7 +27,7 @@ if [ "$FAST" != 1 ]; then
     if grep '^f32' test/bits.txt | cmp -s - test/build/log.txt; then echo "plain definitions: 1 passed, 0 failed"
     else echo "plain definitions, against test/bits.txt: 0 passed, 1 failed"; fi | tee -a "$out"
 fi
-for t in $beside; do sh test/$t.sh > test/build/$t.log 2>&1; done
+for t in $beside; do sh test/$t.sh > test/build/$t.log 2>&1 < /dev/null; done
 if [ -n "$ELSEWHERE" ]; then cli; else wait; fi
 for t in $beside cli; do
     cat test/build/$t.log

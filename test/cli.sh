@@ -126,8 +126,8 @@ expect 0 "the context is full" ./run generate "$T/m" "Melt the butter" --tokens 
 printf 'Melt the butter' > "$T/prompt.txt"
 echo 77 101 108 116 32 116 104 101 32 98 117 116 116 101 114 > "$T/prompt.ids"
 ./run generate "$T/m" "Melt the butter" --tokens 20 --quiet > "$T/a"
-./run generate "$T/m" --file "$T/prompt.txt" --tokens 20 --quiet --threads 1 > "$T/b"
-same "$T/a" "$T/b" "a prompt from a file"
+./run generate "$T/m" --file "$T/prompt.txt" --tokens 20 --quiet --threads 3 > "$T/b"
+same "$T/a" "$T/b" "a prompt from a file, 3 threads"
 ./run generate "$T/m" --ids "$T/prompt.ids" --tokens 20 --quiet > "$T/b"
 same "$T/a" "$T/b" "a prompt of token ids"
 ./run generate "$T/m" --tokens 20 --quiet < "$T/prompt.txt" > "$T/b"
@@ -151,10 +151,10 @@ for method in base finetuned ttmm-1 ttmm-3 ttmm-10 ttmm ensemble-10 uniform ttt;
     if awk -v m=$method '$1 == m && NF == 9 && $3 > 1 { found = 1 } END { exit !found }' FS='\t' "$T/eval.tsv"; then ok
     else fail "eval --tsv has no row $method with 9 columns"; fi
 done
-for how in dense lowrank ensemble; do # several prompts at once: other times, all else the same
+for how in dense lowrank ensemble; do # several prompts at once, more threads: other times, all else the same
     for jobs in 1 3; do
         expect 0 "perplexities on these" ./run eval "$T/m" data/test/c.txt --prefix 20 --ttt-prompts 3 --neighbours 4 --merge $how \
-            --jobs $jobs --tsv "$T/table"
+            --jobs $jobs --threads $jobs --tsv "$T/table"
         cut -f 1-7 "$T/table" > "$T/table.$jobs" && tail -n 3 "$T/out" >> "$T/table.$jobs"
     done
     same "$T/table.1" "$T/table.3" "eval --merge $how, 3 jobs"
@@ -178,7 +178,7 @@ expect 0 "21 results are there already" $each --each "$T/again"
 cut -f 1-7 "$T/again" | sort > "$T/b" && same "$T/a" "$T/b" "eval --each, row after row"
 expect 2 "--only has ttmm-2, expected some of base" $each --only ttmm-2
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
-expect 3 "no list of this evaluation's results" $each --each "$T/each" --lambda 0.02
+expect 3 "no list of this evaluation's results" $each --each "$T/each" --select sift --lambda 0.02
 echo a > "$T/no-list"
 expect 3 "no list of this evaluation's results" $each --each "$T/no-list"
 expect 4 "cannot be written" $each --each "$T/nowhere/each"
@@ -251,6 +251,8 @@ expect 0 " 0 of them" ./run compare "$T/full" "$T/cached" --rtol "$([ "$FAST" = 
 expect 0 "" ./run trace "$T/m" "$prompt" -o "$T/beside" --route --merge lowrank --grad
 expect 1 "EXTRA" ./run compare "$T/full" "$T/beside" --rtol 1e-4 # gradients are extra
 expect 0 "" ./run trace "$T/m" "$prompt" -o "$T/base" --grad
+expect 0 "" ./run trace "$T/m" "$prompt" -o "$T/three" --grad --threads 3
+same "$T/base" "$T/three" "a trace, 3 threads"
 expect 0 "" ./run trace "$T/m" "$prompt" -o "$T/one" --adapter "$T/m/experts/1" --grad
 expect 1 "layers.0.q  " ./run compare "$T/base" "$T/one" --tsv "$T/compare.tsv"
 expect 0 "grad.model.layers.1.mlp.up_proj.weight	F32 [48, 32]		" cat "$T/compare.tsv"

@@ -11,7 +11,8 @@
     equal       as active, all with the same weight (a row of numbers only)
     time-k      time before the first token can be computed, by K, ten active
     time-rank   time of merging ten experts, by rank: run bench on the base's shape
-Training is that of test/table.py, whose folders it uses; the baseline is its, too. All prompts of data/test."""
+Training is that of test/table.py, whose folders it uses; the baseline is its, too. All prompts of data/test, where
+nothing else is said."""
 import csv, json, math, os, platform, sys
 
 import table as t
@@ -26,12 +27,12 @@ COLUMNS = ["figure", "series", "x", "y", "machine"]
 
 
 def rows(path, program, *words):
-    """The rows that a command writes by --tsv; what is there is taken as it is."""
-    path = f"{HERE}/{path}.tsv"
-    if not os.path.exists(path):
-        t.call(program, *words, "--tsv", f"{path}.part")
-        os.replace(f"{path}.part", path)
-    return list(csv.DictReader(open(path), delimiter="\t"))
+    """The rows that a command writes by --tsv; what the same command has written is taken as it is."""
+    path, command = f"{HERE}/{path}", " ".join(map(str, (program, *words, MACHINE)))
+    if not os.path.exists(f"{path}.command") or open(f"{path}.command").read() != command:
+        t.call(program, *words, "--tsv", f"{path}.tsv")
+        open(f"{path}.command", "w").write(command)
+    return list(csv.DictReader(open(f"{path}.tsv"), delimiter="\t"))
 
 
 def evaluated(path, where, name, only, *words, files=FILES):

