@@ -15,9 +15,10 @@ starts ./train and ./run and adds up what run eval --each wrote:
     seconds, faster  median time of a prompt before its first token can be computed; how many times TTT's with mpnet
     where ttt ran    the perplexity on those prompts alone that TTT was run on
 test/tune.py is where the settings come from."""
-import csv, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
+import csv, functools, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
 
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 HERE, END = "test/build/table", "<|endoftext|>"
 MODEL = os.environ.get("SMOLLM_MODEL", "test/build/smollm/model")
@@ -141,10 +142,10 @@ def base_in(where):
     return where
 
 
-def indexed(where, texts, name):
+def indexed(where, texts, name, *words):
     """A model folder with the index of these files. (What is done ./train skips, here and below; of other texts or
     settings it makes it anew, or says that it depends on what is there.)"""
-    call("train", "index", base_in(where), *texts, *encoder(name))
+    call("train", "index", base_in(where), *texts, *encoder(name), *words)
     return where
 
 
@@ -153,6 +154,7 @@ def train(what, where, passes, rate, seed):
     call("train", what, where, "--rank", 16, "--epochs", passes, "--expert-lr", rate, "--seed", seed)
 
 
+@functools.cache
 def with_experts(where, index, K, passes, rate, seed=1):
     """A model folder with K experts of the text that another has indexed; the clusters are the same for all seeds."""
     link(f"{index}/corpus.safetensors", f"{base_in(where)}/corpus.safetensors")
@@ -161,6 +163,7 @@ def with_experts(where, index, K, passes, rate, seed=1):
     return where
 
 
+@functools.cache
 def folder(corpus, name, seed):
     """A model folder with the experts and the baseline of a run."""
     s, index = SETTINGS[corpus], indexed(f"{HERE}/{corpus}-{name}-1", files(corpus, "train"), name)
@@ -175,9 +178,8 @@ def folder(corpus, name, seed):
 def whole_texts(corpus, name):
     """Embeddings of the whole of each prompt's sequence, what is to be predicted included: the route of somebody who
     knows it."""
-    where = base_in(f"{HERE}/{corpus}-{name}-whole")
-    context = min(1024, json.load(open(f"{where}/config.json"))["max_position_embeddings"])  # as run eval cuts
-    call("train", "index", where, *files(corpus, "test"), "--context", context, *encoder(name))
+    context = min(1024, json.load(open(f"{MODEL}/config.json"))["max_position_embeddings"])  # as run eval cuts
+    where = indexed(f"{HERE}/{corpus}-{name}-whole", files(corpus, "test"), name, "--context", context)
     text = load_file(f"{where}/corpus.safetensors")
     longer = text["sequence_offsets"][1:] - text["sequence_offsets"][:-1] > 50
     save_file({"embeddings": text["embeddings"][longer]}, f"{where}/query.safetensors")
@@ -254,7 +256,8 @@ def show(corpus, found):
 
 def plan(corpus):
     """Tokens that are to be trained on; TTT is run once for each embedding, and once more, selected by SIFT."""
-    s, n = SETTINGS[corpus], sum(os.path.getsize(f) for f in files(corpus, "train")) / (3.5 if corpus != "guide" else 2)
+    s, tokenizer = SETTINGS[corpus], Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+    n = sum(len(tokenizer.encode(open(f, encoding="utf-8").read()).ids) for f in files(corpus, "train"))
     each = s["experts"][0] * len(RUNS) + s["finetune"][0] * sum(name == "mpnet" for name, _ in RUNS)
     return n * each + 4 * TTT_PROMPTS * s["ttt"][0] * s["ttt"][1] * 250
 
@@ -263,7 +266,7 @@ if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     for path in f"{MODEL}/model.safetensors", *(f"{ENCODERS}/{name}/modules.json" for name in NAMES.values() if name):
         if not os.path.exists(path):
-            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it, or SMOLLM_MODEL=, ENCODERS= say where")
+            sys.exit(f"table.py: {path} is not there: make smollm-table fetches it; else SMOLLM_MODEL=, ENCODERS=")
     if "python" in sys.argv and "TABLE_PYTHON" not in os.environ:
         sys.exit("table.py: python is a folder with train/*.txt and test/*.txt: TABLE_PYTHON= says where")
     wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["guide", "kernel"]

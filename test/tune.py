@@ -8,7 +8,7 @@ experts by passes and rate (of the best of them by beta, too), by the number of 
 of TTT by theirs. Sequences, embeddings and clusters are ttmm's. A run trains the adapters of all settings at once: LoRA
 beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches, rate, clipping, moments
 of AdamW, as ttmm defines them; in TF32 on a GPU, and shuffled by other random numbers than ttmm's."""
-import json, math, os, subprocess, sys, time
+import json, math, os, sys, time
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from table import ENCODERS, HERE, MODEL, NAMES, SETTINGS, base_in, split, write
+from table import HERE, MODEL, SETTINGS, call, indexed, split, write
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True
@@ -170,29 +170,25 @@ def route(query, centroids, beta, active):
     return rows, w[rows] / w[rows].sum()
 
 
-def ttmm(*words):
-    subprocess.run([f"./{words[0]}", *map(str, words[1:]), "--quiet"], check=True)
-
-
-def index(where, texts, encoder, context):
+def index(where, texts, context):
     """ttmm's sequences and embeddings of {file: documents}, in a model folder of their own."""
-    ttmm("train", "index", base_in(where), *write(where, texts), "--context", context, "--encoder", encoder)
+    indexed(where, write(where, texts), "mpnet", "--context", context)
     c = load_numpy(f"{where}/corpus.safetensors")
     return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c["embeddings"]
 
 
 def main(corpus, stages):
-    encoder, (fit, held), where = f"{ENCODERS}/{NAMES['mpnet']}", split(corpus), f"{HERE}/{corpus}-tune"
-    sequences, embeddings = index(f"{where}/fit", fit, encoder, 256)
-    prompts = [p for p in index(f"{where}/held", held, encoder, 1024)[0] if len(p) > PREFIX]
+    (fit, held), where = split(corpus), f"{HERE}/{corpus}-tune"
+    sequences, embeddings = index(f"{where}/fit", fit, 256)
+    prompts = [p for p in index(f"{where}/held", held, 1024)[0] if len(p) > PREFIX]
     prompts = [prompts[i * len(prompts) // min(48, len(prompts))] for i in range(min(48, len(prompts)))]
     tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
     begun = {"queries": [tokenizer.decode(p[:PREFIX]) for p in prompts]}
-    queries = index(f"{where}/queries", begun, encoder, 1024)[1]
+    queries = index(f"{where}/queries", begun, 1024)[1]
     print(f"{corpus}: {len(sequences)} sequences, {len(prompts)} prompts, base {perplexity(prompts):.3f}", flush=True)
 
     def clusters(K):
-        ttmm("train", "cluster", f"{where}/fit", "--experts", K)
+        call("train", "cluster", f"{where}/fit", "--experts", K)
         cluster = load_numpy(f"{where}/fit/corpus.safetensors")["cluster"]
         centroids = load_numpy(f"{where}/fit/centroids.safetensors")["embeddings"]
         return [np.nonzero(cluster == k)[0] for k in range(K)], centroids
