@@ -362,7 +362,7 @@ void ttmm_nearest(size_t *index, size_t count, const ttmm_real *query, const ttm
                   ttmm_real *scratch);
 
 /* The same chosen by SIFT. A sequence may be chosen again (lambda > 0 is the noise of one look at it).
- *   equal reductions: lower index first    index [count], in order of choice    scratch [n * (count + 2)] */
+ *   equal reductions: lower index first   index [count] overwritten, in order of choice   scratch [n * (count + 2)] */
 void ttmm_sift(size_t *index, size_t count, const ttmm_real *query, const ttmm_real *embedding, size_t n, size_t E,
                double lambda, ttmm_real *scratch);
 
