@@ -1,11 +1,11 @@
 """curves.py - the paper's figures on SmolLM2-135M and data/: data/curves/*.svg; their numbers, data/curves/curves.tsv.
 
-    make smollm-curves                    two and a half hours on two cores; goes on where it was interrupted
+    make smollm-curves                    three hours on two cores; goes on where it was interrupted
     python test/curves.py draw            only draws data/curves/curves.tsv as it is; MACHINE="..." names the machine
 
     experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)
-    active      by the number of active experts, merged and as an ensemble, K = 10, by embedding
-    beta, tau   of the row ttmm, by embedding (the other of the two as in test/table.py)
+    active      by the number of active experts of 10, merged and as an ensemble, by embedding
+    beta, tau   of the row ttmm, of 10 experts, by embedding (the other of the two as in test/table.py)
     held        as experts, but learned without every fifth document, and on these (numbers only): what K to choose
     sift        TTT by SIFT on these, some 8 prompts, by lambda; of the nearest as many (numbers only)
     equal       as active, all with the same weight (a row of numbers only)
@@ -22,7 +22,7 @@ MACHINE = os.environ.get("MACHINE") or f"{platform.processor() or platform.machi
 S, FILES = t.SETTINGS["data"], t.files("data", "test")
 NAMES = {name: folder or "built-in embedding" for name, folder in t.NAMES.items()}
 BETA = {name: S["beta"] if folder else 0.12 for name, folder in t.NAMES.items()}
-KS, HELD = [1, 2, 5, 10, 20, 50, 100], [5, 10, 20]
+KS, HELD = [1, 2, 5, 10, 20, 50, 100], [2, 5, 10]
 COLUMNS = ["figure", "series", "x", "y", "machine"]
 
 
@@ -41,11 +41,10 @@ def evaluated(path, where, name, only, *words, files=FILES):
     return {row["method"]: row for row in found}
 
 
-def with_experts(K):
+def with_experts(K, name="mpnet"):
     """The first run's model with K experts instead, of the same corpus."""
-    if K == S["K"]:
-        return t.folder("data", "mpnet", 1)
-    return t.with_experts(f"{HERE}/k{K}", f"{t.HERE}/data-mpnet-1", K, *S["experts"])
+    index = t.folder("data", name, 1)
+    return index if K == S["K"] else t.with_experts(f"{HERE}/k{K}-{name}", index, K, *S["experts"])
 
 
 def held_out(point):
@@ -55,14 +54,18 @@ def held_out(point):
     on = lambda path, where, only, *words: evaluated(path, where, "mpnet", only, *words, files=held)
     for K in HELD:
         where = t.with_experts(f"{HERE}/held-k{K}", index, K, *S["experts"])
-        for method, row in on(f"held-{K}", where, "ttmm-1,ttmm-3,ttmm-10,ensemble-10", "--beta", BETA["mpnet"]).items():
+        for method, row in on(f"held-{K}", where, "ttmm-1,ttmm-3,ttmm-10", "--beta", BETA["mpnet"]).items():
             point("held", method, K, row["ppl"])
-    neighbours, passes, rate = S["ttt"]
-    how = "--neighbours", neighbours, "--passes", passes, "--ttt-lr", rate, "--ttt-prompts", 8
-    point("sift", "nearest", "", on("nearest", where, "ttt", *how)["ttt"]["ppl"])
-    for noise in 0.01, 1, 10:
-        of = on(f"sift-{noise}", where, "ttt", *how, "--select", "sift", "--lambda", noise)
-        point("sift", "SIFT", noise, of["ttt"]["ppl"])
+    t.train("finetune", where, *S["finetune"], 1)
+    point("held", "one fine-tuned LoRA", "", on("held-levels", where, "finetuned")["finetuned"]["ppl"])
+    neighbours, most, rate = S["ttt"]
+    how = "--neighbours", neighbours, "--ttt-lr", rate, "--ttt-prompts", 8, "--passes"
+    for passes in most, 1:
+        of = on(f"nearest-{passes}", where, "ttt", *how, passes)["ttt"]
+        point("sift", f"nearest, passes: {passes}", "", of["ppl"])
+    for noise in 0.01, 0.1, 1, 10:  # of one pass: what SIFT selects more than once is learned by heart soon
+        of = on(f"sift-{noise}", where, "ttt", *how, 1, "--select", "sift", "--lambda", noise)["ttt"]
+        point("sift", "SIFT, passes: 1", noise, of["ppl"])
 
 
 def measure():
@@ -77,7 +80,7 @@ def measure():
                 point("experts", f"{n} active", K, of[f"ttmm-{n}"]["ppl"])
     point("experts", "one fine-tuned LoRA", "", level["finetuned"]["ppl"])
     for name in NAMES:
-        where = t.folder("data", name, 1)
+        where = with_experts(10, name)
         sparse = lambda path, *words: evaluated(f"{path}-{name}", where, name, "ttmm", *words)["ttmm"]["ppl"]
         for n in 1, 2, 3, 5, 10:
             point("active", NAMES[name], n, sparse(f"active-{n}", "--active", n, "--beta", BETA[name]))
