@@ -6,12 +6,12 @@
     experts     perplexity by K, the number of experts, 1 ... 100, of one, three and ten active ones (all-mpnet-base-v2)
     active      by the number of active experts of 10, merged and as an ensemble, by embedding
     beta, tau   of the row ttmm, of 10 experts, by embedding (the other of the two as in test/table.py)
-    held        as experts, but learned without every fifth document, and on these (numbers only): what K to choose
+    held        K = 2, 5, 10, learned without every fifth document, on these (numbers only): what K to choose
     sift        TTT by SIFT on these, some 8 prompts, by lambda; of the nearest as many (numbers only)
     equal       as active, all with the same weight (a row of numbers only)
-    time-k      time before the first token can be computed, by K, ten active
+    time-k      time before the first token can be computed, by K, at most ten active
     time-rank   time of merging ten experts, by rank: run bench on the base's shape
-Training is that of test/table.py, whose folders it uses; the baseline is its, too. All prompts of data/test, where
+Training is that of test/table.py, whose indexes, baseline and first experts it uses. All prompts of data/test, where
 nothing else is said."""
 import csv, json, math, os, platform, sys
 
@@ -42,9 +42,11 @@ def evaluated(path, where, name, only, *words, files=FILES):
 
 
 def with_experts(K, name="mpnet"):
-    """The first run's model with K experts instead, of the same corpus."""
-    index = t.folder("data", name, 1)
-    return index if K == S["K"] else t.with_experts(f"{HERE}/k{K}-{name}", index, K, *S["experts"])
+    """A model of the same corpus with K experts; that of the table's first run, if that is it."""
+    if (K, name) == (S["K"], "mpnet"):
+        return t.folder("data", name, 1)
+    index = t.indexed(f"{t.HERE}/data-{name}-1", t.files("data", "train"), name)
+    return t.with_experts(f"{HERE}/k{K}-{name}", index, K, *S["experts"])
 
 
 def held_out(point):

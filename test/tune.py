@@ -1,4 +1,4 @@
-"""tune.py - where the settings of test/table.py come from: the method once more in PyTorch, many settings at once.
+"""tune.py - where most settings of test/table.py come from: the method once more in PyTorch, many settings at once.
 
     python test/tune.py CORPUS [STAGE ...]     in the root, after make, make smollm and make encoder; of experts,
                                                clusters, finetune, ttt (all). A GPU's minutes, two cores' days
