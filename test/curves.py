@@ -58,15 +58,15 @@ def held_out(point):
         where = t.with_experts(f"{HERE}/held-k{K}", index, K, *S["experts"])
         for method, row in on(f"held-{K}", where, "ttmm-1,ttmm-3,ttmm-10", "--beta", BETA["mpnet"]).items():
             point("held", method, K, row["ppl"])
-    t.train("finetune", where, *S["finetune"], 1)
-    point("held", "one fine-tuned LoRA", "", on("held-levels", where, "finetuned")["finetuned"]["ppl"])
+    t.train("finetune", index, *S["finetune"], 1)
+    point("held", "one fine-tuned LoRA", "", on("held-levels", index, "finetuned")["finetuned"]["ppl"])
     neighbours, most, rate = S["ttt"]
     how = "--neighbours", neighbours, "--ttt-lr", rate, "--ttt-prompts", 8, "--passes"
     for passes in most, 1:
-        of = on(f"nearest-{passes}", where, "ttt", *how, passes)["ttt"]
+        of = on(f"nearest-{passes}", index, "ttt", *how, passes)["ttt"]
         point("sift", f"nearest, passes: {passes}", "", of["ppl"])
     for noise in 0.01, 0.1, 1, 10:  # of one pass: what SIFT selects more than once is learned by heart soon
-        of = on(f"sift-{noise}", where, "ttt", *how, 1, "--select", "sift", "--lambda", noise)["ttt"]
+        of = on(f"sift-{noise}", index, "ttt", *how, 1, "--select", "sift", "--lambda", noise)["ttt"]
         point("sift", "SIFT, passes: 1", noise, of["ppl"])
 
 

@@ -11,8 +11,8 @@ in test/build/table; a corpus's table is printed after each run, and is in test/
 starts ./train and ./run and adds up what run eval --each wrote:
     perplexity       exp of the mean loss of a token, the mean over seeds; its standard error over prompts, of the first
     seeds            the standard deviation over seeds (of experts and baseline; the clusters are the same)
-    to finetuned     the mean of (loss - the baseline's loss) of a token on the same prompts, and its standard error, of
-                     the first seed
+    to finetuned     the mean of (loss - the loss of the baseline with the same seed) of a token, over seeds, on the same
+                     prompts, and its standard error over prompts
     seconds, faster  median time of a prompt before its first token can be computed; how many times TTT's with mpnet
     where ttt ran    the perplexity on those prompts alone that TTT was run on
 test/tune.py is where most settings come from."""
@@ -217,6 +217,11 @@ def difference(scores, others):
     return mean, math.sqrt(sum((d - t * mean) ** 2 for t, d in same) * len(same) / max(1, len(same) - 1)) / n
 
 
+def mean(runs):
+    """Scores with the mean of the runs' losses."""
+    return {p: (x[0], statistics.mean(run[p][1] for run in runs)) for p, x in runs[0].items()}
+
+
 def table(corpus):
     """Run after run, the table of what there is so far: {row: {seed: scores}}."""
     found, ours = {}, "ttmm-1,ttmm-3,ttmm-10,ttmm,ensemble-10"
@@ -245,7 +250,7 @@ def show(corpus, found):
         first = seeds[min(seeds)]
         seconds = statistics.median(x[2] for x in first.values())
         cells = [statistics.mean(values), perplexity(first)[1], statistics.stdev(values) if len(values) > 1 else None,
-                 *difference(first, found["finetuned"][1]),
+                 *difference(mean(list(seeds.values())), mean([found["finetuned"][seed] for seed in seeds])),
                  bits * math.log(statistics.mean(values)) if len(first) > len(ttt) else None]
         lines.append("\t".join([row, *("-" if x is None else f"{x:.3f}" for x in cells), f"{seconds:.3f}",
                                 f"{slow / seconds:.0f}" if seconds else "-",
