@@ -1,7 +1,7 @@
 /* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
  * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
- * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its 1,980
- * lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
+ * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its
+ * 2,050 lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
 #define TTMM_PROGRAM "run"
 #include "ttmm.h"
 
@@ -49,7 +49,8 @@ static const ttmm_option options[] = {
     {"embedding", 'b', &option.embedding, 0, 1, " trace ",
      "the encoder's intermediates: \"text\" --encoder DIR, no MODEL"},
     {"query", 's', &option.query, 0, 0, PROMPTED, "safetensors file with the query embedding [D]"},
-    {"query", 's', &option.query, 0, 0, " eval ", "safetensors file with the embeddings of all its prompts [n, D]"},
+    {"query", 's', &option.query, 0, 0, " eval ",
+     "embeddings of its prompts [n, D]: of each sequence of run tokenize --context N longer than the prefix"},
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
     {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
@@ -63,7 +64,8 @@ static const ttmm_option options[] = {
      "with experts, chosen for the prompt (without: the base model alone)"},
     {"cached", 'b', &option.cached, 0, 1, " trace ", "token by token through the key/value cache"},
     {"grad", 'b', &option.grad, 0, 1, " trace ",
-     "the gradients of the mean next-token loss: of the adapters beside the weights, else of the weights"},
+     "the gradients of the mean next-token loss: of the adapters beside the weights, else of the weights "
+     "(with --merge dense the merged ones)"},
     {"atol", 'f', &option.atol, 0, 1e300, " compare ", "absolute tolerance (0)"},
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"by-row", 'b', &option.by_row, 0, 1, " compare ",
@@ -677,9 +679,12 @@ static void verb_merge(void)
     refuse_to_overwrite(option.output);
     choose_experts();
     check(ttmm_combine(&model.with, TTMM_DENSE, &err));
-    for (size_t i = 0; i < KEPT && ttmm_exists(option.output, "model.safetensors"); i++)
+    const int merged = ttmm_exists(option.output, "model.safetensors");
+    for (size_t i = 0; i < KEPT && merged; i++)
         ttmm_remove(option.output, kept[i]); /* of the base that was merged there before */
-    check(ttmm_model_write(&model.base, option.output, type, "merged", &err));
+    const int code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
+    if (code && !merged) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
+    check(code);
     for (size_t i = 0; i < KEPT; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
     if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
@@ -708,6 +713,9 @@ static void trace_embedding(void)
     if (option.output == NULL) FAIL(TTMM_BAD_USE, "trace needs -o F, the file to write");
     if (option.encoder == NULL || n_arguments > 1)
         FAIL(TTMM_BAD_USE, "trace --embedding takes \"text\" and --encoder DIR, and no MODEL");
+    if (option.file || option.ids || option.query || option.adapter || option.experts || option.centroids ||
+        option.merge || option.active || option.route || option.cached || option.grad)
+        FAIL(TTMM_BAD_USE, "trace --embedding is of the encoder alone: leave out what is of a MODEL or its prompt");
     check(ttmm_encoder_trace(&t, model.encoder, argument[0], strlen(argument[0]), &err));
     check(ttmm_arrays_write(t.array, t.n, option.output, "", &err));
     if (!quiet) fprintf(stderr, "%s: %zu tensors of %zu tokens\n", option.output, t.n, t.array[0].rows);
@@ -869,7 +877,8 @@ static void verb_check(void)
 
 typedef struct {
     const int *token; /* in eval.text */
-    size_t scored;    /* tokens after the prefix */
+    size_t scored;    /* tokens after the prefix ... */
+    size_t bytes;     /* ... and theirs */
     const char *file; /* it is from */
     size_t row;       /* its number among all prompts, of which --prompts leaves some */
 } eval_prompt;
@@ -918,7 +927,7 @@ static struct {
     seat *seat, *last; /* [jobs]; where the last prompt was answered */
     ttmm_corpus text;  /* the held-out files */
     eval_prompt *prompt;
-    size_t all, n, bytes;       /* the text's sequences longer than the prefix; those that are prompts; bytes scored */
+    size_t all, n;              /* the text's sequences longer than the prefix; those that are prompts */
     FILE *each;                 /* of --each */
     real *query;                /* [n, E] of --query, or NULL */
     real *count;                /* [training files] scratch of count_origins */
@@ -926,6 +935,9 @@ static struct {
     double *sorted;             /* scratch: [n] */
     ttmm_pass *member[MEMBERS]; /* for measuring the speed of decoding */
 } eval;
+
+/* Each prompt by adapters of its own; the others answer all by the same. */
+static int answers_each(const eval_method *m) { return m->how == TTMM || m->how == ENSEMBLE || m->how == TTT; }
 
 /* What the methods work with. Those for which it is not there, or that are not asked for, are left out. */
 static void load_methods(void)
@@ -936,14 +948,16 @@ static void load_methods(void)
         [BASE] = 1,          [FINETUNED] = ttmm_exists(model.folder, "finetuned/adapter_model.safetensors"),
         [TTMM] = experts,    [ENSEMBLE] = experts,
         [UNIFORM] = experts, [TTT] = corpus && option.ttt_prompts > 0};
+    int asks = 0; /* for the prompts' embeddings */
     for (eval_method *m = methods; m < methods_end; m++) {
         m->there = there[m->how] && is_wanted(m->name);
+        asks |= m->there && answers_each(m);
         if (option.only && is_wanted(m->name) && !there[m->how])
             FAIL(TTMM_BAD_USE, "--only has %s, for which %s has not what it takes", m->name, model.folder);
     }
-    if (corpus) load_corpus(method_ttt->there);
+    if (corpus) load_corpus(method_ttt->there || option.each); /* whose lines depend on them */
     if (experts) load_centroids();
-    if ((corpus || experts) && !option.query) check_embedding();
+    if (asks && !option.query) check_embedding();
     snprintf(folder, sizeof folder, "%s/finetuned", model.folder);
     if (there[FINETUNED]) check(ttmm_lora_open(&adapter, &model.base.config, folder, &err));
     eval.seat = allocate((size_t)option.jobs, sizeof *eval.seat, "the jobs");
@@ -964,8 +978,8 @@ static void list_prompts(void)
         const int *token = c->token + c->sequence[i];
         const size_t T = c->sequence[i + 1] - c->sequence[i], scored = T - smaller(T, option.prefix);
         if (scored == 0) continue;
-        eval.prompt[eval.all] = (eval_prompt){token, scored, c->file[c->document_file[c->sequence_document[i]]],
-                                              eval.all};
+        const char *file = c->file[c->document_file[c->sequence_document[i]]];
+        eval.prompt[eval.all] = (eval_prompt){token, scored, 0, file, eval.all};
         eval.all++;
     }
     if (eval.all == 0)
@@ -973,11 +987,11 @@ static void list_prompts(void)
     const size_t wanted = option.prompts ? smaller(option.prompts, eval.all) : eval.all;
     for (size_t i = 0; i < eval.all; i++) {
         if (i * wanted / eval.all == (i + 1) * wanted / eval.all) continue;
-        const eval_prompt *p = &eval.prompt[eval.n++];
-        eval.prompt[eval.n - 1] = eval.prompt[i];
+        eval_prompt *p = &eval.prompt[eval.n++];
+        *p = eval.prompt[i];
         for (size_t t = 0, bytes; t < p->scored && !model.no_tokenizer; t++) {
             ttmm_token_bytes(model.tokenizer, p->token[option.prefix + t], &bytes);
-            eval.bytes += bytes;
+            p->bytes += bytes;
         }
     }
 }
@@ -1037,13 +1051,17 @@ static uint64_t fingerprint(void)
                                lambda(),
                                option.seed};
     uint64_t h = ttmm_corpus_hash(&eval.text, NULL, 0);
-    uint64_t part[6] = {ttmm_model_hash(&model.base),
+    const ttmm_corpus *c = &model.corpus;
+    uint64_t part[8] = {ttmm_model_hash(&model.base),
                         adapter.matrix ? ttmm_lora_hash(&adapter) : 0,
                         model.centroid ? ttmm_hash(model.centroid, model.with.K * model.with.E) : 0,
-                        model.corpus.n_sequences ? ttmm_corpus_hash(&model.corpus, NULL, 0) : 0,
+                        c->n_sequences ? ttmm_corpus_hash(c, NULL, 0) : 0,
+                        c->n_sequences ? ttmm_hash(c->embedding, c->n_sequences * c->dim) : 0,
                         eval.query ? ttmm_hash(eval.query, eval.all * model.with.E) : 0,
+                        0,
                         0};
-    for (size_t k = 0; k < model.with.K; k++) part[5] = part[5] * 31 + ttmm_lora_hash(load_expert(k));
+    for (size_t k = 0; k < model.with.K; k++) part[6] = part[6] * 31 + ttmm_lora_hash(load_expert(k));
+    if (model.encoder) part[7] = strtoull(ttmm_encoder_fingerprint(model.encoder), NULL, 16);
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) h = (h ^ part[i]) * 0x9e3779b97f4a7c15;
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         uint64_t bits;
@@ -1068,10 +1086,11 @@ static void open_each(void)
         FAIL(TTMM_BAD_INPUT,
              "%s: is no list of this evaluation's results: the model, the text or the settings were others",
              option.each);
-    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; line = end + 1) {
+    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; *end = '\n', line = end + 1) {
         size_t i, active, tokens;
         int expert;
         double nll, seconds;
+        *end = 0; /* sscanf measures all that it is given */
         if (sscanf(line, "%zu\t%*[^\t\n]\t%31[^\t\n]\t%zu\t%d\t%zu\t%lf\t%lf", &i, name, &active, &expert, &tokens,
                    &nll, &seconds) != 7 ||
             i >= eval.n || tokens != eval.prompt[i].scored)
@@ -1142,14 +1161,15 @@ static int prepare(const eval_method *m, seat *s, size_t i, int how, ttmm_error 
 typedef struct {
     eval_method *method;
     int for_each, how;
-    size_t sample, tenth; /* tenth: of the prompts, shown last where lines stay */
-    double began, shown;  /* the clock */
+    size_t sample, listed, tenth; /* listed: so many are done, by --each; tenth: of all, shown last where lines stay */
+    double began, shown;          /* the clock */
 } eval_run;
 
 static void show_progress(eval_run *run, size_t done)
 {
     const int terminal = ttmm_is_terminal(stderr);
-    const double now = ttmm_seconds(), left = (now - run->began) / (double)done * (double)(eval.n - done);
+    const double now = ttmm_seconds();
+    const double left = (now - run->began) / (double)(done - run->listed) * (double)(eval.n - done);
     const size_t tenth = 10 * done / eval.n;
     if (quiet || (terminal ? now - run->shown < 0.3 : tenth == run->tenth || now - run->began < 1)) return;
     run->shown = now, run->tenth = tenth;
@@ -1187,7 +1207,7 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
                 p->scored, score->nll, score->seconds);
         if (fflush(eval.each) != 0) return ttmm_fail(e, TTMM_NO_ROOM, "%s: cannot be written", option.each);
     }
-    if (job == 0) show_progress(run, i + 1);
+    if (job == 0 && i >= run->listed) show_progress(run, i + 1);
     return TTMM_OK;
 }
 
@@ -1195,8 +1215,10 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
 static void run_method(eval_method *m)
 {
     ttmm_mixture *x = &model.with;
-    const int for_each = m->how == TTMM || m->how == ENSEMBLE || m->how == TTT;
-    eval_run run = {m, for_each, TTMM_DENSE, eval.n, 0, ttmm_seconds(), 0};
+    const int for_each = answers_each(m);
+    eval_run run = {m, for_each, TTMM_DENSE, eval.n, 0, 0, ttmm_seconds(), 0};
+    for (size_t i = 0; i < eval.n; i++)
+        if (m->score[i].ran) run.listed = i + 1;
     if (m->how == ENSEMBLE) run.how = TTMM_ENSEMBLE;
     if (m->how == TTMM) run.how = how_to_merge(TTMM_DENSE);
     if (m->how == TTT) run.sample = smaller(option.ttt_prompts, eval.n);
@@ -1237,28 +1259,31 @@ static double median_seconds(const eval_method *m)
 }
 
 /* Negative log-likelihood of a method, over all its prompts or over those that another was run on, too. */
-static double total_nll(const eval_method *m, const eval_method *other, size_t *tokens)
+static double total_nll(const eval_method *m, const eval_method *other, size_t *tokens, size_t *bytes)
 {
     double nll = 0;
-    *tokens = 0;
+    *tokens = *bytes = 0;
     for (size_t i = 0; i < eval.n; i++)
-        if (m->score[i].ran && other->score[i].ran) nll += m->score[i].nll, *tokens += eval.prompt[i].scored;
+        if (m->score[i].ran && other->score[i].ran)
+            nll += m->score[i].nll, *tokens += eval.prompt[i].scored, *bytes += eval.prompt[i].bytes;
     return nll;
 }
 
 static void print_table(void)
 {
     const double ttt_time = method_ttt->there ? median_seconds(method_ttt) : 0;
-    size_t all_tokens = 0, tokens;
-    for (size_t i = 0; i < eval.n; i++) all_tokens += eval.prompt[i].scored;
+    size_t tokens, bytes;
     printf("%-12s %6s %11s %10s %14s %9s %13s %8s\n", "method", "active", "perplexity", "bits/byte", "time/prompt",
            "speed-up", "decode tok/s", "prompts");
     for (const eval_method *m = methods; m < methods_end; m++) {
         if (!m->there) continue;
-        const double nll = total_nll(m, m, &tokens), ppl = ttmm_exp(nll / (double)tokens), time = median_seconds(m);
-        const double bpb = nll / (double)tokens * ((double)all_tokens / (double)eval.bytes) / ttmm_log(2);
+        const double nll = total_nll(m, m, &tokens, &bytes), ppl = ttmm_exp(nll / (double)tokens);
+        const double time = median_seconds(m);
         char faster[32] = "", bits[2][32] = {"-", "-"}; /* of ids whose text is not known there are no bytes */
-        if (eval.bytes) snprintf(bits[0], 32, "%.4f", bpb), snprintf(bits[1], 32, "%.9g", bpb);
+        if (bytes) {
+            const double bpb = nll / (double)bytes / ttmm_log(2);
+            snprintf(bits[0], 32, "%.4f", bpb), snprintf(bits[1], 32, "%.9g", bpb);
+        }
         if (time > 0 && ttt_time > 0) snprintf(faster, sizeof faster, "%.0f x", ttt_time / time);
         printf("%-12s %6.3g %11.3f %10s %11.3f ms %9s %13.0f %8zu\n", m->name, m->active, ppl, bits[0], 1e3 * time,
                faster, m->decode_rate, m->prompts);
@@ -1272,7 +1297,7 @@ static void print_table(void)
 static void verb_eval(void)
 {
     const char *comma = " ";
-    size_t tokens;
+    size_t tokens, bytes;
     check_only(" " TABLE_ROWS " ");
     load_eval(argument + 1, n_arguments - 1);
     if (option.each) open_each();
@@ -1290,7 +1315,7 @@ static void verb_eval(void)
     printf("ttt was run on %zu of the %zu prompts; perplexities on these:\n", method_ttt->prompts, eval.n);
     for (const eval_method *m = methods; m < methods_end; m++)
         if (m->there) {
-            const double nll = total_nll(m, method_ttt, &tokens);
+            const double nll = total_nll(m, method_ttt, &tokens, &bytes);
             printf("%s %s %.3f", comma, m->name, ttmm_exp(nll / (double)tokens));
             comma = ",";
         }

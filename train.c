@@ -7,7 +7,8 @@
  * fail and go on by itself is what makes this file longer than 600 lines.
  *
  * Processes may work on one folder at once. MODEL/train.lock, an empty file, has a lock for the folder (0: alone for
- * base, text and clusters, shared for adapters) and one for each adapter (1 finetuned, 2 + k expert k). */
+ * base, text and clusters, shared for adapters) and one for each adapter (1 finetuned, 2 + k expert k). Without such
+ * locks on a file system only train experts --only of different experts may run at once. */
 #define TTMM_PROGRAM "train"
 #include "ttmm.h"
 
@@ -49,7 +50,7 @@ static const ttmm_option options[] = {
     {"lr", 'f', &option.lr, 0, 10, " base all ", "peak learning rate (0.003)"},
     {"warmup", 'f', &option.warmup, 0, 1, " base all ", "fraction of the steps to warm up (0.05)"},
     {"embeddings", 's', &option.embeddings, 0, 0, " index all ",
-     "take the embeddings [sequences, D] from a safetensors file"},
+     "their embeddings from a safetensors file [n, D]: a row a sequence, as index has cut the same text before"},
     {"encoder", 's', &option.encoder, 0, 0, " index all ",
      "embed with a sentence encoder: its folder, of sentence-transformers"},
     {"ids", 'b', &option.ids, 0, 1, " index ",

@@ -2177,10 +2177,10 @@ static void gelu(real *x, size_t n)
  * Example: d = -7, -8, -11, -12, -100, -500: 7, 8, 8, 9, 15, 15;   d = 8: 24. */
 static size_t distance_bucket(long d)
 {
-    const size_t side = d > 0 ? 16 : 0, size = (size_t)(d < 0 ? -d : d);
-    size_t bucket = size < 8 ? size : 8;
+    const uint64_t side = d > 0 ? 16 : 0, size = (uint64_t)(d < 0 ? -d : d);
+    uint64_t bucket = size < 8 ? size : 8;
     while (size >= 8 && bucket < 15 && size * size >> (bucket - 1)) bucket++; /* 2^(bucket - 1) <= d^2: the next one */
-    return side + bucket;
+    return (size_t)(side + bucket);
 }
 
 /* w->distance, for distances below T. */
@@ -8605,7 +8605,8 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     e->extra = (size_t)types;
     if (e->mpnet && buckets >= 0 && !(json_integer(j, buckets, &u) && u == 32))
         return json_refuse(j, "relative_attention_num_buckets", buckets, "32", err);
-    if (!json_number(j, eps, &c->norm_eps)) return json_refuse(j, "layer_norm_eps", eps, "a number", err);
+    if (!json_number(j, eps, &c->norm_eps) || !(c->norm_eps >= 0 && c->norm_eps < 1))
+        return json_refuse(j, "layer_norm_eps", eps, "a number from 0 to 1", err);
     if (c->dim % c->n_heads)
         return refuse(err, j->path, "hidden_size is %d, expected a multiple of num_attention_heads, %d", c->dim,
                       c->n_heads);
@@ -8622,28 +8623,30 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
     static const char *const table[][2] = {
         {"transformer_task", "\"feature-extraction\""},
         {"module_output_name", "\"token_embeddings\""},
-        {"do_lower_case", "true or false"},
+        {"do_lower_case", "false"}, /* true: Python's lower() before the tokenizer, of special tokens' names, too */
         {"query_length document_length query_expansion tokenizer_name_or_path processing_kwargs processor_kwargs "
          "tokenizer_args model_kwargs model_args config_kwargs config_args",
          "null"}};
     const int positions = e->config.context - (e->mpnet ? 2 : 0);
-    const uint64_t around = (uint64_t)(e->tokenizer->n_before + e->tokenizer->n_after);
+    const int around = e->tokenizer->n_before + e->tokenizer->n_after;
     uint64_t u = (uint64_t)positions, most;
     json j = {.node = NULL};
     int code = TTMM_OK, said = -1;
+    if (positions <= around)
+        return refuse(err, folder, "config.json's max_position_embeddings is %d, expected at least %d",
+                      e->config.context, e->config.context - positions + around + 1);
     if (beside->n && json_integer(beside, json_find(beside, 0, "model_max_length"), &most) && most < u) u = most;
     if (ttmm_exists(folder, "sentence_bert_config.json")) {
         code = json_open(&j, folder, "sentence_bert_config.json", err);
         if (code == TTMM_OK) code = check_values(&j, table, sizeof table / sizeof *table, err);
-        if (code == TTMM_OK && json_true(&j, 0, "do_lower_case") && !e->tokenizer->lower)
-            code = refuse(err, j.path, "do_lower_case is true, but tokenizer.json's normalizer leaves the case");
         if (code == TTMM_OK) said = json_find(&j, 0, "max_seq_length");
         if (said >= 0 && !json_integer(&j, said, &u)) u = 0;
     }
-    if (code == TTMM_OK && (u <= around || u > (uint64_t)positions)) {
+    if (code == TTMM_OK && (u <= (uint64_t)around || u > (uint64_t)positions)) {
         char expected[80];
-        snprintf(expected, sizeof expected, "%d to %d, as many as positions", (int)around + 1, positions);
-        code = json_refuse(&j, "max_seq_length", said, expected, err);
+        snprintf(expected, sizeof expected, "%d to %d, as many as positions", around + 1, positions);
+        if (said >= 0) code = json_refuse(&j, "max_seq_length", said, expected, err);
+        else code = json_refuse(beside, "model_max_length", json_find(beside, 0, "model_max_length"), expected, err);
     }
     e->longest = (size_t)u;
     json_close(&j);

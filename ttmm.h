@@ -456,7 +456,7 @@ struct ttmm_mixture {
 
 /* Answering a prompt, step by step: the query, of the prefix or as `given` [E] (x->query); query, route and experts
  * (x->mix); merging if how is TTMM_DENSE (x->answering, x->beside). And all of it, with decoding. TTMM_BAD_INPUT: the
- * query has no direction; TTMM_BAD_USE: none is given and x->idf is NULL. */
+ * query has no direction; TTMM_BAD_USE: none is given, and x->encoder and x->idf are NULL. */
 int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const ttmm_real *given, ttmm_error *err);
 int ttmm_combine(ttmm_mixture *x, int how, ttmm_error *err);

@@ -1,14 +1,14 @@
 #!/bin/sh
 # all.sh - runs the command lines (test/cli.sh) and, beside them, every test program, the hosts, the witness of other
-# programs and the README's commands, and adds up. `make test` calls it from the root. Elsewhere (test/elsewhere.sh) one
-# after the other, without hosts and witness.
+# programs, memory and disk that run out (test/exhausted.sh) and the README's commands, and adds up. `make test` calls it
+# from the root. Elsewhere (test/elsewhere.sh) one after the other, without hosts, witness and what runs out.
 out=test/build/results.txt
 : > "$out"
 beside=readme
 [ "${FLAGS#*-fsanitize}" = "$FLAGS" ] || beside= # under sanitizers they take minutes, and do little that cli.sh does not
 cli() { sh test/cli.sh > test/build/cli.log 2>&1; }
 if [ -z "$ELSEWHERE" ]; then
-    beside="hosts witness $beside"
+    beside="hosts witness exhausted $beside"
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # of two at once with two each, half would wait in loops
     cli &
 fi

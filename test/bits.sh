@@ -279,7 +279,7 @@ make -n CC=$B/refuses CONTRACT= run > $B/log 2>&1 || verdict="FAILED: CONTRACT= 
 case $verdict in refused*) pass ;; *) failed=$((failed + 1)) ;; esac
 line "$name" - - - "$verdict"
 
-for p in f32 "f32 f64"; do # what README.md and RESULTS.md list
+for p in f32 "f32 f64"; do # what RESULTS.md lists
     [ ! -f "$B/same in $p" ] || echo "the same bits in $p: $(sort -u "$B/same in $p" | paste -sd '|' - | sed 's/|/; /g')"
 done
 echo "$skipped skipped"

@@ -3,34 +3,8 @@
 # bytes; every kind of wrong use and bad input gives the documented exit code and a sentence that says what is wrong. From
 # the root, after make.
 T=test/build/cli
-rm -rf "$T"
-mkdir -p "$T"
-passed=0
-failed=0
-fail() {
-    failed=$((failed + 1))
-    echo "test/cli.sh: $1"
-}
-ok() { passed=$((passed + 1)); }
+. test/expect.sh
 
-# expect CODE TEXT COMMAND...: the exit code, and TEXT in what it prints
-expect() {
-    code=$1
-    text=$2
-    shift 2
-    "$@" > "$T/out" 2>&1 < /dev/null
-    found=$?
-    if [ "$found" != "$code" ]; then fail "$*: expected exit code $code, found $found: $(head -n 2 "$T/out")"
-    elif [ -n "$text" ] && ! grep -qF -e "$text" "$T/out"; then fail "$*: expected \"$text\", found: $(head -n 2 "$T/out")"
-    elif [ "$code" -gt 1 ] && [ "$code" != 130 ] && [ "$(wc -l < "$T/out")" -gt 30 ]; then fail "$*: more than one sentence"
-    else ok; fi
-}
-same() { if cmp -s "$1" "$2"; then ok; else fail "$3: $1 and $2 differ"; fi; }
-
-# A small model: two domains, few steps.
-SMALL="--dim 32 --layers 2 --heads 2 --kv-heads 1 --intermediate 48 --context 64 --steps 30 --experts 3 --rank 2 --epochs 1"
-cp data/train/cookbook.txt "$T/cookbook.txt"
-cp data/train/c.txt "$T/c.txt"
 expect 0 "done" sh -c "./train all $T/m $T/cookbook.txt $T/c.txt $SMALL --tsv $T/summary.tsv && echo done"
 for f in config.json model.safetensors tokenizer.json corpus.safetensors centroids.safetensors \
     experts/0/adapter_config.json experts/2/adapter_model.safetensors finetuned/adapter_model.safetensors; do
@@ -179,6 +153,10 @@ cut -f 1-7 "$T/again" | sort > "$T/b" && same "$T/a" "$T/b" "eval --each, row af
 expect 2 "--only has ttmm-2, expected some of base" $each --only ttmm-2
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --select sift --lambda 0.02
+# of one prompt of all the bits a byte are those of that prompt alone
+$each --only ttt --ttt-prompts 1 --tsv "$T/a" --quiet > "$T/log" && cut -f 1-7 "$T/a" > "$T/b"
+$each --only ttt --ttt-prompts 1 --prompts 1 --tsv "$T/a" --quiet > "$T/log" && cut -f 1-7 "$T/a" > "$T/c"
+same "$T/b" "$T/c" "eval, bits a byte of ttt's prompt"
 echo a > "$T/no-list"
 expect 3 "no list of this evaluation's results" $each --each "$T/no-list"
 expect 4 "cannot be written" $each --each "$T/nowhere/each"
@@ -364,6 +342,7 @@ mv "$T/bad/a" "$T/bad/manifest.json"
 expect 3 "bad/one: tensor g is I32 [2], expected \"F64\" [2] as manifest.json says" ./run check "$T/bad" "$T/y" --precision f32
 head -c 200 "$T/v/manifest.json" > "$T/bad/manifest.json"
 expect 3 "bad/manifest.json: is not a JSON object" ./run check "$T/bad" "$T/y" --precision f32
+[ -n "$ELSEWHERE" ] || every_allocation run check "$T/v" "$T/y" --precision f16
 
 # a comparison failed: 1; wrong use: 2
 expect 1 "OTHER SHAPE" ./run compare "$T/m/model.safetensors" "$T/whole/model.safetensors"
@@ -510,6 +489,8 @@ expect 2 "takes the place of --encoder" ./run route "$T/encoded" "Melt" $ENC --q
 expect 2 "--encoder is for choosing" ./run generate "$T/encoded" "Melt" $ENC --no-experts
 expect 2 "or --embedding" ./run trace "$T/encoded" "Melt" $ENC -o "$T/x"
 expect 2 "takes \"text\" and --encoder DIR" ./run trace "Melt" --embedding -o "$T/x"
+expect 2 "is of the encoder alone" ./run trace "Melt" --embedding $ENC --grad -o "$T/x"
+expect 0 "uniform" ./run eval "$T/encoded" data/test/c.txt --prefix 20 --only base,uniform
 expect 2 "and no MODEL" ./run trace "$T/m" "Melt" --embedding $ENC -o "$T/x"
 expect 0 "expert  similarity  weight" ./run route "$T/encoded" "Melt the butter" $ENC
 expect 0 "experts" ./run generate "$T/encoded" "Melt the butter" $ENC --tokens 3
@@ -523,7 +504,16 @@ expect 0 "tensors" ./run trace "$T/encoded" "Melt the butter.xyz" --route --pref
 sed 's/"embedding"/"query"    /' "$T/embedding" > "$T/query"
 ./run compare "$T/query" "$T/routed" --rtol 1e-6 > "$T/log" 2>&1
 if grep "^query " "$T/log" | grep -q "within"; then ok; else fail "the query is not the encoder's embedding of the prefix"; fi
+# --each is of one encoder's embeddings: of the text, or, without text, of the prompts
+each="./run eval $T/bare data/test/c.txt --prefix 20 --only ttt --ttt-prompts 1 --passes 1 --each $T/embedded"
+expect 0 "ttt " $each
+./train index "$T/bare" "$T/cookbook.txt" --context 64 $ENC --quiet
+expect 3 "no list of this evaluation's results" $each $ENC
 rm "$T/encoded/corpus.safetensors"
+each="./run eval $T/encoded data/test/c.txt --prefix 20 --only ttmm --each $T/chosen"
+expect 0 "ttmm " $each $ENC
+test/build/encoder-f32 "$T/alike" mpnet && sed 's/1e-12/2e-12/' "$T/enc/config.json" > "$T/alike/config.json"
+expect 3 "no list of this evaluation's results" $each --encoder "$T/alike"
 expect 0 "expert  similarity  weight" ./run route "$T/encoded" "Melt the butter" $ENC
 
 # Processes in one folder: ten at once on any experts, two on everything, one that waits for another that is killed; they
@@ -660,56 +650,6 @@ expect 4 "cannot be made" ./train base "$T/c.txt/m" "$T/c.txt" --steps 1
 expect 4 "out of memory" ./train base "$T/x" "$T/c.txt" --dim 65536 --heads 1024 --layers 1024 --intermediate 1048576 --steps 1
 
 if [ -z "$ELSEWHERE" ]; then
-# Every allocation fails in turn (test/fault.h), and the disk is full at every size: it is said in a sentence, no temporary
-# file stays, and the same command, given again, ends with the bytes of a run that nothing happened to.
-every_allocation() { # PROGRAM ARGUMENTS...
-    program=$1
-    shift
-    for n in $(seq 0 2000); do
-        FAULT=$n "test/build/$program-faults" "$@" > "$T/out" 2> "$T/err" < /dev/null
-        code=$?
-        grep -q '^FAULT$' "$T/err" || break
-        if [ $code = 4 ] && tail -n 1 "$T/err" | grep -q ": out of memory"; then ok
-        else fail "$program $*: allocation $n fails: expected exit code 4, found $code: $(tail -n 1 "$T/err")"; fi
-    done
-    if [ $code = 0 ] && [ "$n" -gt 5 ]; then ok; else fail "$program $*: expected exit code 0 in the end, found $code"; fi
-}
-head -c 300 "$T/c.txt" > "$T/short.txt"
-every_allocation run route "$T/m" "Melt"
-every_allocation run route "$T/encoded" "Melt" $ENC
-every_allocation run trace "Melt" --embedding $ENC -o "$T/fault"
-every_allocation run generate "$T/m" "Melt" --tokens 3 --merge dense
-every_allocation run generate "$T/m" "Melt" --tokens 3 --merge ensemble
-every_allocation run generate "$T/m" "Melt" --tokens 3 --ttt
-every_allocation run eval "$T/m" "$T/short.txt" --ttt-prompts 1 --prefix 8 --jobs 2
-every_allocation run merge "$T/m" "Melt" -o "$T/merged"
-every_allocation run trace "$T/m" "Melt" --route --merge lowrank --grad -o "$T/fault"
-every_allocation run compare "$T/fault" "$T/fault"
-every_allocation run check "$T/v" "$T/y" --precision f16
-every_allocation run tokenize "$T/m" --file "$T/short.txt"
-every_allocation run info "$T/m"
-every_allocation run witness test/build/vectors/model --steps 1 --tokens 2
-every_allocation train base "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --quiet $(echo "$SMALL" | sed 's/--experts.*//')
-every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
-every_allocation train index "$T/fault.m" "$T/short.txt" --context 64 --quiet $ENC
-every_allocation train index "$T/fault.m" "$T/cookbook.txt" "$T/c.txt" --context 64 --quiet
-every_allocation train cluster "$T/fault.m" --experts 3 --quiet
-every_allocation train experts "$T/fault.m" --rank 2 --epochs 1 --quiet --jobs 2
-every_allocation train finetune "$T/fault.m" --rank 2 --epochs 1 --quiet
-# (not fewer than 16: clang's OpenMP keeps a file of its own)
-for blocks in 16 32 64 128 256 512 1024 2048 8192; do
-    (ulimit -f $blocks && trap '' XFSZ && exec ./train all "$T/disk.m" "$T/cookbook.txt" "$T/c.txt" $SMALL --quiet) 2> "$T/err"
-    code=$?
-    if [ $code = 0 ] || { [ $code = 4 ] && grep -q "cannot be" "$T/err"; }; then ok
-    else fail "a disk full at $blocks blocks: expected exit code 4, found $code: $(tail -n 1 "$T/err")"; fi
-    if [ -z "$(find "$T/disk.m" -name '*.tmp' 2> /dev/null)" ]; then ok; else fail "a disk full at $blocks blocks: a temporary file stays"; fi
-done
-[ $code = 0 ] && ok || fail "a disk with room: expected exit code 0, found $code"
-for f in model corpus centroids experts/0/adapter_model experts/2/adapter_model finetuned/adapter_model; do
-    same "$T/m/$f.safetensors" "$T/fault.m/$f.safetensors" "after failed allocations"
-    same "$T/m/$f.safetensors" "$T/disk.m/$f.safetensors" "after full disks"
-done
-
 # As a library: a caller links; one compiled for the other precision does not; `real` is the caller's own. Others: test/hosts.
 cat > "$T/host.c" << 'END'
 #include "ttmm.h"

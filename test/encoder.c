@@ -209,7 +209,10 @@ static void refused(void)
         {longest, "64", "65.5", "max_seq_length is 65.5, expected 3 to 68"},
         {longest, "64", "69", "max_seq_length is 69, expected 3 to 68"},
         {longest, "64", "2", "max_seq_length is 2"},
-        {longest, "false", "\"yes\"", "do_lower_case is \"yes\""},
+        {longest, "false", "true", "do_lower_case is true, expected false"},
+        {"config.json", "embeddings\": 70", "embeddings\": 1", "max_position_embeddings is 1, expected at least 5"},
+        {"config.json", "embeddings\": 70", "embeddings\": 4", "max_position_embeddings is 4, expected at least 5"},
+        {"config.json", "1e-12", "-1", "layer_norm_eps is -1, expected a number from 0 to 1"},
         {longest, "64", "64, \"query_length\": 32", "query_length is 32"},
         {longest, "64", "64, \"transformer_task\": \"fill-mask\"", "transformer_task is \"fill-mask\""},
         {"config.json", "\"mpnet\"", "\"roberta\"", "model_type is \"roberta\", expected \"bert\" or \"mpnet\""},
@@ -335,6 +338,8 @@ static void files_beside(void)
     DONE(ttmm_encoder_read(&e, FOLDER, &err));
     CHECK(e && e->longest == 50);
     ttmm_encoder_free(e);
+    put("tokenizer_config.json", "{\"model_max_length\": 2}");
+    REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer_config.json", "model_max_length is 2, expected 3 to 68");
 }
 
 /* Weights in 16 bits, named as in a whole BERT, cut short, not finite. */

@@ -1,6 +1,6 @@
 /* fault.h - included before all else in test/build/run-faults and train-faults: the programs with an allocation that
- * fails, number $FAULT of the process, counted from 0. It says so on standard error. test/cli.sh takes them through all
- * numbers. */
+ * fails, number $FAULT of the process, counted from 0. It says so on standard error. test/exhausted.sh takes them
+ * through all numbers. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <stdio.h>

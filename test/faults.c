@@ -2,7 +2,7 @@
  * every function that reads or writes files, each call of the system does. A failed allocation is told (TTMM_NO_ROOM
  * and a sentence). Whatever fails, all that was allocated until then is freed, all files are closed, no temporary file
  * stays, and what was in the folder before is there still, byte for byte. A disk that fills up: the same at every size
- * of file. test/cli.sh does this with the programs. */
+ * of file. test/exhausted.sh does this with the programs. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <errno.h>
