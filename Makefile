@@ -123,7 +123,8 @@ CXX = $(patsubst cc,c++,$(subst clang,clang++,$(CC:%gcc=%g++)))
 hosts: $(HOSTS)
 	@CC="$(CC)" CXX="$(CXX)" FLAGS="$(FLAGS)" sh test/hosts.sh
 
-test: all $(HOSTS) $(B)/vectors $(TESTS:%=$(B)/%-f32) $(TESTS:%=$(B)/%-f64) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
+PRECISIONS = f32 f64
+test: all $(HOSTS) $(B)/vectors $(foreach p,$(PRECISIONS),$(TESTS:%=$(B)/%-$p)) $(B)/run-faults $(B)/train-faults $(B)/plain-layers-f32 $(B)/plain-bits
 	@$(CC) --version | head -n 1; echo "$(FLAGS)"
 	@CC="$(CC)" CXX="$(CXX)" FLAGS="$(FLAGS)" FAST=$(FAST) sh test/all.sh
 

@@ -44,7 +44,7 @@ static const ttmm_option options[] = {
     {"active", 'n', &option.active, 1, 1e6, " eval ", "exactly this many experts, the nearest, in the row ttmm"},
     {"active", 'n', &option.active, 1, 1e6, " info ", "experts that take part (10)"},
     {"prefix", 'n', &option.prefix, 1, 1e6, ROUTED, "tokens of the prompt that are embedded (50)"},
-    {"encoder", 's', &option.encoder, 0, 0, " generate route eval merge trace export info ",
+    {"encoder", 's', &option.encoder, 0, 0, " generate route eval merge trace info ",
      "embed the prompt with a sentence encoder: its folder, as for train index"},
     {"embedding", 'b', &option.embedding, 0, 1, " trace ",
      "the encoder's intermediates: \"text\" --encoder DIR, no MODEL"},
@@ -323,8 +323,9 @@ static void begin_mixture(ttmm_mixture *x, ttmm_model *merged, size_t active)
     *x = model.with;
     x->base = &model.base, x->merged = merged,
     x->tokenizer = model.corpus.by_ids ? ttmm_tokenizer_of_ids() : model.tokenizer;
-    x->centroid = model.centroid, x->idf = model.corpus.idf, x->encoder = model.encoder, x->prefix = option.prefix;
-    x->router.beta = option.beta > 0 ? option.beta : model.corpus.idf ? 0.12 : 0.2;
+    x->centroid = model.centroid, x->encoder = model.encoder, x->prefix = option.prefix;
+    x->idf = x->E == TTMM_EMBED_DIM ? model.corpus.idf : NULL; /* centroids may be from elsewhere */
+    x->router.beta = option.beta > 0 ? option.beta : x->idf ? 0.12 : 0.2;
     x->router.tau = option.tau, x->router.max = option.max, x->router.active = active;
     x->load = expert_of;
     check(ttmm_mixture_new(x, &err));
@@ -626,8 +627,8 @@ static void verb_generate(void)
     if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
     if (instead && (option.merge || option.active))
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
-    if (option.encoder && (option.adapter || option.no_experts))
-        FAIL(TTMM_BAD_USE, "--encoder is for choosing experts or neighbours, which take no part here");
+    if ((option.encoder || option.query) && (option.adapter || option.no_experts))
+        FAIL(TTMM_BAD_USE, "--encoder and --query are for choosing experts or neighbours, which take no part here");
     if (prompt_tokens >= (size_t)model.base.config.context) /* said before anything is loaded */
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
@@ -648,16 +649,28 @@ static void verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
+/* By name: "x", "x/" and "./x". */
+static int same_folder(const char *a, const char *b)
+{
+    size_t n, m;
+    for (; strncmp(a, "./", 2) == 0; a += 2) continue;
+    for (; strncmp(b, "./", 2) == 0; b += 2) continue;
+    for (n = strlen(a); n > 1 && a[n - 1] == '/'; n--) continue;
+    for (m = strlen(b); m > 1 && b[m - 1] == '/'; m--) continue;
+    return n == m && memcmp(a, b, n) == 0;
+}
+
 /* A folder may be written to if it holds no model, or one that merge has written. */
 static void refuse_to_overwrite(const char *folder)
 {
     char path[4200], note[16] = "";
+    const int begun = ttmm_exists(folder, "model.safetensors.tmp"); /* and interrupted */
     const int whole = ttmm_exists(folder, "model.safetensors");
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     if (whole) check(ttmm_note(note, sizeof note, path, &err));
-    if (strcmp(folder, model.folder) == 0 || ttmm_exists(folder, "corpus.safetensors") ||
+    if (same_folder(folder, model.folder) || ttmm_exists(folder, "corpus.safetensors") ||
         ttmm_exists(folder, "experts/0/adapter_config.json") || ttmm_exists(folder, "model.safetensors.index.json") ||
-        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json")))
+        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json") && !begun))
         FAIL(TTMM_BAD_USE, "%s: holds a model that merge has not written, which would be lost: choose another folder",
              folder);
 }
@@ -680,13 +693,13 @@ static void verb_merge(void)
     choose_experts();
     check(ttmm_combine(&model.with, TTMM_DENSE, &err));
     const int merged = ttmm_exists(option.output, "model.safetensors");
-    for (size_t i = 0; i < KEPT && merged; i++)
-        ttmm_remove(option.output, kept[i]); /* of the base that was merged there before */
     const int code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
     if (code && !merged) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
     check(code);
+    const size_t written = model.base.config.vocab == TTMM_BYTES ? 2 : 0; /* of these, with the model */
     for (size_t i = 0; i < KEPT; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
+        else if (merged && i >= written) ttmm_remove(option.output, kept[i]); /* of what was merged there before */
     if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
 
@@ -699,8 +712,8 @@ static void check_trace_options(int routed)
         FAIL(TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
     if (routed && option.adapter)
         FAIL(TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
-    if ((option.merge || option.active || option.encoder) && !routed)
-        FAIL(TTMM_BAD_USE, "--merge, --active and --encoder are for experts: add --route%s",
+    if ((option.merge || option.active || option.encoder || option.experts || option.centroids) && !routed)
+        FAIL(TTMM_BAD_USE, "--merge, --active, --encoder, --experts and --centroids are for experts: add --route%s",
              option.encoder ? ", or --embedding for the encoder itself" : " or --query");
     if (how_to_merge(TTMM_DENSE) == TTMM_ENSEMBLE)
         FAIL(TTMM_BAD_USE, "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
@@ -1165,6 +1178,12 @@ typedef struct {
     double began, shown;          /* the clock */
 } eval_run;
 
+/* `sample` of the prompts, evenly spaced. */
+static int in_sample(const eval_run *run, size_t i)
+{
+    return i * run->sample / eval.n != (i + 1) * run->sample / eval.n;
+}
+
 static void show_progress(eval_run *run, size_t done)
 {
     const int terminal = ttmm_is_terminal(stderr);
@@ -1188,8 +1207,8 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
     ttmm_mixture *x = &s->with;
     const eval_prompt *p = &eval.prompt[i];
     const size_t prefix = option.prefix, T = prefix + p->scored, n = eval.n;
-    if (i * run->sample / n == (i + 1) * run->sample / n) return TTMM_OK; /* `sample` of them, evenly spaced */
-    const int listed = m->score[i].ran;                                   /* in the file of --each */
+    if (!in_sample(run, i)) return TTMM_OK;
+    const int listed = m->score[i].ran; /* in the file of --each */
     if (listed && i + 1 < n) return TTMM_OK;
     const double began = ttmm_seconds();
     const int code = run->for_each ? prepare(m, s, i, run->how, e) : TTMM_OK;
@@ -1217,11 +1236,13 @@ static void run_method(eval_method *m)
     ttmm_mixture *x = &model.with;
     const int for_each = answers_each(m);
     eval_run run = {m, for_each, TTMM_DENSE, eval.n, 0, 0, ttmm_seconds(), 0};
-    for (size_t i = 0; i < eval.n; i++)
-        if (m->score[i].ran) run.listed = i + 1;
     if (m->how == ENSEMBLE) run.how = TTMM_ENSEMBLE;
     if (m->how == TTMM) run.how = how_to_merge(TTMM_DENSE);
     if (m->how == TTT) run.sample = smaller(option.ttt_prompts, eval.n);
+    for (size_t i = 0; i < eval.n; i++) {
+        if (!in_sample(&run, i)) m->score[i].ran = 0; /* --each may have more of them */
+        if (m->score[i].ran) run.listed = i + 1;
+    }
     if (!for_each) {
         x->mix = m->how == FINETUNED ? adapter_alone : m->how == UNIFORM ? all_experts() : nothing;
         check(ttmm_combine(x, TTMM_DENSE, &err));
@@ -1240,6 +1261,7 @@ static void run_method(eval_method *m)
     const size_t members = run.how == TTMM_ENSEMBLE ? larger(1, smaller(x->mix.n, MEMBERS)) : 1;
     m->active /= (double)m->prompts;
     m->decode_rate = decode_rate(members, x->answering, &x->beside, last->token, option.prefix + last->scored);
+    if (run.how == TTMM_ENSEMBLE && x->mix.n > members) m->decode_rate *= (double)members / (double)x->mix.n;
 }
 
 static int by_value(const void *a, const void *b)
@@ -2028,6 +2050,14 @@ static void check_word(const char *name, const char *value, const char *a, const
     FAIL(TTMM_BAD_USE, "--%s is %.100s, expected %s or %s", name, value, a, b);
 }
 
+/* With PEFT, transformers answers with an adapter that lies beside the weights. */
+static void refuse_adapter_beside(void)
+{
+    if (ttmm_exists(model.folder, "adapter_config.json"))
+        FAIL(TTMM_BAD_INPUT, "%s: holds adapter_config.json: an adapter must be in a folder of its own (--adapter)",
+             model.folder);
+}
+
 /* Whether experts will be merged into the base, which then is read: it would be mapped in vain. */
 static int merges_for_sure(void (*verb)(void))
 {
@@ -2063,8 +2093,11 @@ int main(int argc, char **argv)
         if (action[v] == verb_info || action[v] == verb_tokenize) { /* the shape alone: weights are sizes */
             check(ttmm_config_read(&model.base.config, model.folder, &err));
             model.base.n = ttmm_n_weights(&model.base.config);
-        } else if (merges_for_sure(action[v])) check(ttmm_model_read(&model.base, model.folder, &err));
-        else check(ttmm_model_open(&model.base, model.folder, &err));
+        } else {
+            refuse_adapter_beside();
+            check(merges_for_sure(action[v]) ? ttmm_model_read(&model.base, model.folder, &err)
+                                             : ttmm_model_open(&model.base, model.folder, &err));
+        }
     }
     const int routed = option.query && (action[v] == verb_route || action[v] == verb_merge); /* by that alone */
     if (strstr(verbs[v].arguments, "prompt") && !routed) load_prompt(n_arguments > 1 ? argument[1] : NULL);

@@ -166,8 +166,9 @@ static void begin_stage(int how)
 {
     char path[4200];
     snprintf(path, sizeof path, "%s/train.lock", model);
-    if (locks == NULL) locks = ttmm_open(path, "ab");
-    check(take_lock(0, how, model, &err));
+    if (locks == NULL) locks = ttmm_open(path, "a+b"); /* once: to close it again would let go of all locks */
+    const int code = take_lock(0, how, model, &err);
+    check(code > 0 ? -code : code);
 }
 
 /* ---- Stages ------------------------------------------------------------------------------------------------------ */
@@ -214,6 +215,7 @@ static struct { /* the stage that trains: one run, one after the other, or sever
     long done, steps; /* of all runs; done: with those of an earlier process */
     long earlier;     /* those */
     size_t tokens;    /* seen */
+    int kept;         /* there is, or was, a checkpoint of this process or for it */
 } training;
 
 /* What is written makes its folder: if the model's has disappeared, it would come up anew with that alone. */
@@ -271,6 +273,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
     CRITICAL
     {
         training.done += step, training.earlier += step;
+        training.kept |= resumed;
         if (resumed && !quiet) {
             clear_line();
             fprintf(stderr, "%s goes on from step %ld of %ld\n", j->what, step, steps);
@@ -287,8 +290,10 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
         before = seen;
         const double now = ttmm_seconds();
         const int stop = interrupted && step < steps;
-        if (stop || now - saved > 30) {
+        if (stop || (now - saved > 30 && step < steps)) {
             const int code = save_checkpoint(j, e);
+            CRITICAL
+            training.kept = 1;
             if (code) return code;
             saved = now;
         }
@@ -311,7 +316,7 @@ static void begin_training(const char *name, int jobs, long steps)
 static void end_training(int code)
 {
     catch_signals(SIG_DFL);
-    ttmm_remove(model, "checkpoint"); /* if nothing is in it */
+    if (training.kept) ttmm_remove(model, "checkpoint"); /* if nothing is in it */
     check(code > 0 ? -code : code);
 }
 
@@ -465,6 +470,15 @@ static ttmm_encoder *load_encoder(int no_text)
     return encoder;
 }
 
+static void remove_centroids(void)
+{
+    char note[1024];
+    if (read_note(note, "centroids.safetensors") && strncmp(note, "cluster: ", 9) != 0)
+        FAIL(TTMM_BAD_INPUT, "%s/centroids.safetensors: was not written by train, and would be lost: move it away",
+             model);
+    ttmm_remove(model, "centroids.safetensors");
+}
+
 static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
 {
     const int no_text = tokenizer == ttmm_tokenizer_of_ids();
@@ -493,7 +507,7 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
     ttmm_encoder_free(encoder);
     clear_line();
-    ttmm_remove(model, "centroids.safetensors"); /* of the text before */
+    remove_centroids(); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
     note_stage("index", began, 0, 0,
                no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
@@ -523,7 +537,7 @@ static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const ch
     const ttmm_array a = {"embeddings", K, c->dim, centroid, NULL};
     check(ttmm_cluster(c->cluster, centroid, c->embedding, c->n_sequences, c->dim, K, (uint64_t)option.seed, &err));
     c->clustered = 1;
-    ttmm_remove(model, "centroids.safetensors"); /* so that new clusters never stand beside old centroids */
+    remove_centroids(); /* so that new clusters never stand beside old ones */
     check(ttmm_corpus_write(c, model, index, &err));
     snprintf(path, sizeof path, "%s/centroids.safetensors", model);
     check(ttmm_arrays_write(&a, 1, path, settings, &err));
@@ -609,6 +623,8 @@ static void load_adapters(adapters *a)
     a->recipe.schedule = (ttmm_schedule){option.expert_lr, 0.1, 0.05, 0};
     a->recipe.batch = option.expert_batch, a->recipe.seed = (uint64_t)option.seed;
     a->alpha = option.alpha > 0 ? option.alpha : 2 * option.rank;
+    if (ttmm_exists(model, "adapter_config.json")) /* with which transformers would answer, if PEFT is there */
+        FAIL(TTMM_BAD_INPUT, "%s: holds adapter_config.json: an adapter must be in a folder of its own", model);
     check(ttmm_model_open(&a->base, model, &err));
     check(ttmm_corpus_open(&a->text, model, a->base.config.vocab, 0, &err));
     const size_t longest = ttmm_longest_sequence(&a->text);
@@ -789,6 +805,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
     open_tsv();
+    if (all) ttmm_encoder_free(load_encoder(0)); /* what is wrong with it is said now, not after the base */
     if (all || strcmp(verb, "base") == 0) stage_base(&text);
     if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
     ttmm_corpus_free(&text);

@@ -174,6 +174,7 @@ __extension__ _Static_assert(sizeof 1.0 == sizeof(double),
 #else
 #define OMP(directive)
 #define omp_set_num_threads(n) ((void)(n))
+#define omp_get_max_active_levels() 1
 #define omp_set_max_active_levels(n) ((void)(n))
 #define omp_get_max_threads() 1
 #define omp_get_num_procs() 1
@@ -461,16 +462,23 @@ enum { WORTH_THREADS = 40000 };
 
 /* ==== 2. Embedding ================================================================================================ */
 
+/* The largest magnitude; 0 if a number is not finite. */
+static real magnitude(const real *x, size_t n)
+{
+    real most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const real size = x[i] < 0 ? -x[i] : x[i];
+        if (!(size <= (real)(sizeof(real) == 4 ? FLT_MAX : DBL_MAX))) return 0;
+        most = size > most ? size : most;
+    }
+    return most;
+}
+
 /* x becomes x / |x|. Returns 1, or 0 with x as it was if that cannot be: it is zero or not finite. Divided by the
  * largest magnitude first, so that no square overflows or vanishes. */
 static int normalise(real *x, size_t n)
 {
-    real most = 0;
-    for (size_t i = 0; i < n; i++) {
-        const real magnitude = x[i] < 0 ? -x[i] : x[i];
-        if (!(magnitude <= (real)(sizeof(real) == 4 ? FLT_MAX : DBL_MAX))) return 0;
-        most = magnitude > most ? magnitude : most;
-    }
+    const real most = magnitude(x, n);
     if (most == 0) return 0;
     for (size_t i = 0; i < n; i++) x[i] /= most;
     const real length = sqrt_real(dot(x, x, n));
@@ -1093,6 +1101,8 @@ typedef struct { /* scratch of attention: each thread has its own */
     size_t size; /* of one thread */
     int threads;
 } thread_scratch;
+/* Threads of a loop that uses it: no more than it was made for. */
+#define TEAM(scratch) ((scratch).threads < ttmm_threads() ? (scratch).threads : ttmm_threads())
 
 /* o_i = sum_j P_ij v_j, j ascending, for each head of each sequence b of T_b = start[b + 1] - start[b] queries.
  *   o [N, H, S]: overwritten;   q [N, H, S];   k, v [N, G, S];   scratch [threads, at most ATTENTION_ROWS, past + T]
@@ -1110,7 +1120,7 @@ static void attention_forward(real *o, const real *q, const real *k, const real 
     for (size_t b = 0; b < B; b++) {
         const size_t T = start[b + 1] - start[b], blocks = (T + ATTENTION_ROWS - 1) / ATTENTION_ROWS, keys = past + T;
         const real *kb = k + start[b] * G * S, *vb = v + start[b] * G * S;
-        OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (T * keys * H * S > WORTH_THREADS))
+        OMP(omp parallel for schedule(dynamic) num_threads(TEAM(scratch)) if (T * keys * H * S > WORTH_THREADS))
         for (size_t task = 0; task < blocks * H; task++) {
             const size_t h = task % H, g = h / (H / G),
                          i = (blocks - 1 - task / H) * ATTENTION_ROWS; /* long ones first */
@@ -1142,7 +1152,7 @@ static void attention_backward(real *dq, real *dk, real *dv, const real *do_, co
     enum { WORTH_IT = 1024 }; /* numbers in all queries; the work is some T times as much */
     const size_t H = (size_t)c->n_heads, G = (size_t)c->n_kv_heads, S = (size_t)c->head_dim;
     const real scale = (real)(1 / sqrt((double)S));
-    OMP(omp parallel for schedule(dynamic) num_threads(scratch.threads) if (start[B] * H * S > WORTH_IT))
+    OMP(omp parallel for schedule(dynamic) num_threads(TEAM(scratch)) if (start[B] * H * S > WORTH_IT))
     for (size_t task = 0; task < B * G; task++) {
         const size_t b = task / G, g = task % G, first = start[b], T = start[b + 1] - first, kv = (first * G + g) * S;
         real *P = scratch.data + (size_t)omp_get_thread_num() * scratch.size;
@@ -1367,9 +1377,10 @@ static void add_to(real *out, const real *x, const real *y, size_t n)
 static int fits(const ttmm_pass *p, const ttmm_mix *mix, const int *token, const size_t *start, size_t B)
 {
     const ttmm_pass_size *size = &p->size;
+    const size_t longest = size->longest ? size->longest : size->tokens;
     if (B < 1 || B > size->sequences || start[0] != 0) return 0;
     for (size_t b = 0; b < B; b++)
-        if (start[b + 1] <= start[b] || start[b + 1] - start[b] > p->positions) return 0;
+        if (start[b + 1] <= start[b] || start[b + 1] - start[b] > longest) return 0;
     if (start[B] > size->tokens || (size->cache && start[B] > size->cache - ttmm_cached(p))) return 0;
     for (size_t t = 0; t < start[B]; t++)
         if (token[t] < 0 || token[t] >= p->config.vocab) return 0;
@@ -1602,8 +1613,9 @@ void ttmm_trainer_start(ttmm_trainer *t, const size_t *sequence, size_t n, long 
     const size_t batch = t->recipe.batch;
     t->n_sequences = sequence ? n : t->corpus->n_sequences;
     for (size_t i = 0; i < t->n_sequences; i++) t->sequence[i] = sequence ? sequence[i] : i;
-    t->visits = epochs ? (size_t)epochs * t->n_sequences : SIZE_MAX;
-    t->steps = epochs ? (long)((t->visits + batch - 1) / batch) : steps;
+    t->visits = epochs ? mul_size((size_t)epochs, t->n_sequences) : SIZE_MAX;
+    const size_t last = t->visits / batch + (t->visits % batch != 0);
+    t->steps = epochs ? last < LONG_MAX ? (long)last : LONG_MAX : steps;
     t->step = 0, t->epoch = -1, t->tokens = 0, t->stream = stream;
     memset(t->moment1, 0, t->n * sizeof(real));
     memset(t->moment2, 0, t->n * sizeof(real));
@@ -1838,10 +1850,11 @@ int ttmm_is_end(const ttmm_config *c, int token)
 /* Tokens into the cache, as many at a time as p has room for; returns the logits [V] of the last. */
 const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
+    const size_t longest = p->size.longest ? p->size.longest : p->size.tokens;
     size_t n = 0;
     if (T > p->size.cache - ttmm_cached(p)) return NULL;
     for (size_t from = 0; from < T; from += n) {
-        const size_t start[2] = {0, n = T - from < p->size.tokens ? T - from : p->size.tokens};
+        const size_t start[2] = {0, n = T - from < longest ? T - from : longest};
         if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK) return NULL;
     }
     return n ? ttmm_logits(p, m, n - 1, 1) : NULL;
@@ -1908,7 +1921,10 @@ int ttmm_decode(size_t *n, const ttmm_model *m, const ttmm_mix *mix, int how, co
 {
     const ttmm_config *c = &m->config;
     const size_t V = (size_t)c->vocab, context = (size_t)c->context;
-    const int ensemble = how == TTMM_ENSEMBLE && mix && mix->n > 0;
+    const int ensemble = how == TTMM_ENSEMBLE && mix && mix->n > 1;
+    const real one = 1;
+    const ttmm_mix alone = {1, mix ? mix->lora : NULL, &one};
+    if (how == TTMM_ENSEMBLE && mix && mix->n == 1) mix = &alone; /* an ensemble of one is that one */
     *n = 0;
     if (T < 1 || T >= context)
         return fail(err, TTMM_BAD_INPUT, "the prompt has %zu tokens, expected 1 to %d, one less than the context", T,
@@ -1960,7 +1976,8 @@ int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const real *given, t
     else if (x->idf == NULL || x->E != TTMM_EMBED_DIM)
         return fail(err, TTMM_BAD_USE, "there are no embeddings of our own: the query must be given");
     else ttmm_embed(x->query, x->tokenizer, token, prefix, x->idf);
-    return TTMM_OK;
+    if (magnitude(x->query, x->E) > 0) return TTMM_OK;
+    return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
 }
 
 int ttmm_choose(ttmm_mixture *x, const int *token, size_t T, const real *given, ttmm_error *err)
@@ -2200,7 +2217,7 @@ static void attend(encoder_room *w, const ttmm_encoder *e, const size_t *start, 
 {
     const size_t H = (size_t)e->config.n_heads, S = (size_t)e->config.head_dim, D = H * S;
     const real scale = (real)(1 / sqrt((double)S));
-    OMP(omp parallel for schedule(dynamic) num_threads(w->scratch.threads) if (start[B] * D > WORTH_THREADS / 16))
+    OMP(omp parallel for schedule(dynamic) num_threads(TEAM(w->scratch)) if (start[B] * D > WORTH_THREADS / 16))
     for (size_t task = 0; task < B * H; task++) {
         const size_t b = task / H, h = task % H, n = start[b + 1] - start[b], at = start[b] * D + h * S;
         real *P = w->scratch.data + (size_t)omp_get_thread_num() * w->scratch.size;
@@ -3324,7 +3341,7 @@ int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix,
     memset(l, 0, sizeof *l);
     for (int i = 0; i < c->n_layers * TTMM_MATRICES; i++) {
         ttmm_lora_matrix *x = &matrix[i];
-        x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES);
+        x->out = kind_rows(c, i % TTMM_MATRICES), x->in = kind_cols(c, i % TTMM_MATRICES), x->a = x->b = NULL;
         for (int side = 0; side < 2 && x->rank; side++)
             if (unfit(x->view[side]))
                 return fail(err, TTMM_BAD_USE, "matrix %d of an adapter has %s", i, unfit(x->view[side]));
@@ -3673,7 +3690,7 @@ static int allocate_embeddings(ttmm_corpus *c, size_t rows, size_t dim, int idf,
 {
     arena a = {0};
     TTMM_FREE(c->embedding_block);
-    c->embedding_block = NULL, c->idf = NULL, c->dim = 0, c->encoder[0] = 0;
+    c->embedding_block = NULL, c->embedding = NULL, c->idf = NULL, c->dim = 0, c->encoder[0] = 0;
     size_t numbers = add_size(mul_size(rows, dim), idf ? dim : 0);
     take_reals(&a, numbers);
     int code = allocate(&a, &c->embedding_block, "the embeddings of all sequences", err);
@@ -4110,10 +4127,11 @@ int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int j
     int code = TTMM_OK;
     for (; next < n && jobs == 1 && code == TTMM_OK; next++) code = work(context, next, 0, err);
     if (jobs == 1) return code;
-    if (ttmm_threads() > 1) omp_set_max_active_levels(2);
+    const int levels = omp_get_max_active_levels();
+    if (ttmm_threads() > 1 && levels < 2) omp_set_max_active_levels(2);
     OMP(omp parallel num_threads(jobs))
     for (;;) {
-        ttmm_error own;
+        ttmm_error own = {0};
         size_t i;
         OMP(omp critical)
         i = code == TTMM_OK && next < n ? next++ : n;
@@ -4122,6 +4140,7 @@ int ttmm_parallel(size_t n, int jobs, int (*work)(void *context, size_t i, int j
         OMP(omp critical)
         if (found < 0 ? code >= 0 : found > 0 && code == 0) code = found, *err = own;
     }
+    omp_set_max_active_levels(levels);
     return code;
 }
 
@@ -4175,6 +4194,13 @@ size_t ttmm_memory(void)
     MEMORYSTATUSEX s = {.dwLength = sizeof s};
     if (!GlobalMemoryStatusEx(&s)) return 0;
     return s.ullTotalPhys < SIZE_MAX ? (size_t)s.ullTotalPhys : SIZE_MAX;
+}
+
+static int is_readable(const char *path)
+{
+    FILE *f = ttmm_open(path, "rb");
+    if (f) fclose(f);
+    return f != NULL;
 }
 
 static HANDLE handle_of(FILE *f) { return (HANDLE)_get_osfhandle(_fileno(f)); }
@@ -4404,6 +4430,9 @@ static int try_lock(FILE *f, unsigned number, int how)
 #endif
 }
 static void wait_a_little(void) { nanosleep(&(struct timespec){0, 50000000}, NULL); }
+
+/* Without opening it: POSIX lets go of all locks that a process has on a file when it closes any descriptor of it. */
+static int is_readable(const char *path) { return access(path, R_OK) == 0; }
 #endif
 
 /* Refuse a file: "PATH: ..." in err. Returns TTMM_BAD_INPUT. */
@@ -4475,14 +4504,12 @@ int ttmm_make_folder(const char *path, ttmm_error *err)
     return TTMM_OK;
 }
 
-/* By opening it: what exists and may not be read is of no use. */
+/* What exists and may not be read is of no use. */
 int ttmm_exists(const char *folder, const char *name)
 {
     char path[PATH_BYTES];
     ttmm_error err;
-    FILE *f = join_path(path, folder, name, &err) == TTMM_OK ? ttmm_open(path, "rb") : NULL;
-    if (f) fclose(f);
-    return f != NULL;
+    return join_path(path, folder, name, &err) == TTMM_OK && is_readable(path);
 }
 
 int ttmm_remove(const char *folder, const char *name)
@@ -4527,7 +4554,8 @@ static int output_open(output *o, const char *folder, const char *name, ttmm_err
     if (is_special(o->path)) return fail(err, TTMM_NO_ROOM, "%s: cannot be written: it is not a regular file", o->path);
     errno = 0;
     o->f = ttmm_open(o->temporary, "wb");
-    return o->f ? TTMM_OK : output_failed(o, err);
+    if (o->f) return TTMM_OK;
+    return fail(err, TTMM_NO_ROOM, "%s: cannot be written: %s", o->path, reason(errno ? errno : EIO));
 }
 
 /* All is on the disk before the name changes: else a crash could leave the name with an empty file. */
@@ -6082,7 +6110,8 @@ static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
 }
 
 /* Attention must see all positions before: no sliding window in any layer. In transformers' Qwen2Config the layers from
- * max_window_layers (28, if it is absent) on have one. */
+ * max_window_layers (28, if it is absent) on have one, of 4,096 positions if that is absent. Llama has none; but its
+ * cache, in generate, takes either key as one if there is no layer_types. */
 static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
 {
     const int types = json_find(j, 0, "layer_types"), most = json_find(j, 0, "max_window_layers");
@@ -6090,8 +6119,12 @@ static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
     for (int i = json_child(j, types); i >= 0; i = j->node[i].next)
         if (!json_equal(j, i, "full_attention"))
             return json_refuse(j, "one of layer_types", i, "\"full_attention\"", err);
-    if (types >= 0 || !c->biases || !json_true(j, 0, "use_sliding_window")) return TTMM_OK; /* Llama has none */
-    if (json_find(j, 0, "sliding_window") < 0) return TTMM_OK;
+    if (types >= 0) return TTMM_OK;
+    if (!c->biases) {
+        static const char *const windows[][2] = {{"sliding_window attention_chunk_size", "null"}};
+        return check_values(j, windows, 1, err);
+    }
+    if (!json_true(j, 0, "use_sliding_window") || json_type(j, json_key(j, 0, "sliding_window")) == 'n') return TTMM_OK;
     if (most >= 0 && !json_integer(j, most, &before)) before = 0;
     return before >= (uint64_t)c->n_layers ? TTMM_OK
                                            : refuse(err, j->path, "use_sliding_window is true, which is not supported");
@@ -6132,9 +6165,10 @@ static int read_settings(const char *folder, const char *name, const char *const
     return code;
 }
 
-/* All of config.json. What is missing has the default of transformers' LlamaConfig, for Qwen2 as well. */
+/* All of config.json. What is missing has the default of transformers' LlamaConfig or Qwen2Config. */
 static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
 {
+    const int type = json_find(j, 0, "model_type");
     const struct {
         const char *key;
         int *value, fallback; /* 0: the key must be there */
@@ -6146,7 +6180,7 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         {"head_dim", &c->head_dim, -1},
         {"vocab_size", &c->vocab, 0},
         {"intermediate_size", &c->intermediate, 0},
-        {"max_position_embeddings", &c->context, 2048},
+        {"max_position_embeddings", &c->context, json_equal(j, type, "qwen2") ? 32768 : 2048},
     };
     for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
         uint64_t u;
@@ -6155,17 +6189,17 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
         else return json_refuse(j, field[i].key, node, "a count", err);
     }
-    const int type = json_find(j, 0, "model_type");
     c->biases = json_equal(j, type, "qwen2");
     if (!c->biases && !json_equal(j, type, "llama"))
         return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
     static const char *const table[][2] = {
         {"hidden_act", "\"silu\""},
         {"mlp_bias", "false"},
-        {"quantization_config", "null"},
+        {"quantization_config transformers_weights configuration_files", "null"}, /* the last two: other files count */
         {"tie_word_embeddings", "true or false"},
+        {"is_causal", "true"},
         {"attention_bias", "false"}}; /* Llama's has one on o, too; Qwen2's own are not in the config */
-    int code = check_values(j, table, c->biases ? 4 : 5, err);
+    int code = check_values(j, table, c->biases ? 5 : 6, err);
     if (code) return code;
     if (c->n_kv_heads == -1) c->n_kv_heads = c->n_heads;
     if (c->head_dim == -1) c->head_dim = c->n_heads > 0 ? c->dim / c->n_heads : 0;
@@ -6312,7 +6346,8 @@ int ttmm_config_of(ttmm_config *c, const ttmm_file *file, ttmm_error *err)
     return code;
 }
 
-/* config.json; generation_config.json has the last word on where a text ends, as in transformers' generate. */
+/* config.json; where a text ends generation_config.json has the last word, if it says it. (In transformers' generate it
+ * has that if it does not, too: then nothing ends a text. ttmm_config_note tells.) */
 int ttmm_config_read(ttmm_config *c, const char *folder, ttmm_error *err)
 {
     int says_tied;
@@ -6381,6 +6416,7 @@ static ttmm_array array_of_model(const void *m, size_t i) { return ttmm_model_te
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_n_tensors(&m->config);
+    if (m->view) return fail(err, TTMM_BAD_USE, "%s: not written: the model is a view of other memory", folder);
     int code = check_finite(m->data, m->n, type, folder, err);
     if (code == TTMM_OK) code = ttmm_make_folder(folder, err);
     if (code == TTMM_OK) code = write_config(&m->config, folder, type, err);
@@ -6565,14 +6601,16 @@ static int write_adapter_config(const ttmm_lora *l, const char *folder, ttmm_err
 
 static ttmm_array array_of_lora(const void *l, size_t i) { return ttmm_lora_tensor_at(l, i); }
 
-/* One rank and one scale for all matrices, as ttmm_lora_new makes them: adapter_config.json is written without
- * rank_pattern and alpha_pattern. */
+/* One rank and one scale for all matrices, alpha / rank, as ttmm_lora_new makes them: adapter_config.json is written
+ * without rank_pattern, alpha_pattern and rsLoRA. */
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_lora_tensors(l);
     int code = ttmm_make_folder(folder, err);
     for (size_t i = 0; i < n / 2 && code == TTMM_OK; i++)
-        if (l->matrix[i].rank != l->matrix[0].rank || l->matrix[i].scale != l->matrix[0].scale)
+        if (l->matrix[i].rank && l->matrix[i].a == NULL)
+            code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter is a view of other memory", folder);
+        else if (l->matrix[i].rank != l->matrix[0].rank || l->matrix[i].scale != (real)(l->alpha / l->matrix[0].rank))
             code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
                         folder);
     if (code == TTMM_OK) code = check_finite(l->data, l->n, TTMM_REAL, folder, err);
@@ -8591,7 +8629,7 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     static const char *const table[][2] = {{"hidden_act", "\"gelu\""},
                                            {"position_embedding_type", "\"absolute\""},
                                            {"is_decoder add_cross_attention", "false"},
-                                           {"quantization_config", "null"}};
+                                           {"quantization_config transformers_weights configuration_files", "null"}};
     uint64_t u;
     e->mpnet = json_equal(j, type, "mpnet");
     if (!e->mpnet && !json_equal(j, type, "bert"))

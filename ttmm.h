@@ -553,10 +553,11 @@ void ttmm_model_free(ttmm_model *m);
 
 size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
 /* Over numbers that somebody else owns, in flash or wherever: nothing is copied, written or freed. A view serves
- * wherever a model or an adapter is only read, with the same bits as what it is a view of; it cannot be trained.
+ * wherever a model or an adapter is only read, with the same bits as what it is a view of; it cannot be trained, nor
+ * written to a file.
  *   tensor [ttmm_n_tensors(c)], of the shapes of ttmm_tensor_at: borrowed
  *   matrix [L * TTMM_MATRICES], rank (0: none), scale and view set: borrowed; in and out are set here
- * TTMM_BAD_USE: no numbers, not of one of the four types, or not aligned to it. */
+ * Numbers must be finite. TTMM_BAD_USE: none, not of one of the four types, or not aligned to it. */
 int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err);
 int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix, double alpha, ttmm_error *err);
 int ttmm_lora_new(ttmm_lora *l, const ttmm_config *c, int rank, double alpha,
@@ -680,13 +681,14 @@ char **ttmm_arguments(int *argc, char **argv);
  * is), and writes atomically: a crash leaves the old file or the new one; what is not a regular file is not replaced by
  * one. TTMM_NO_ROOM: it could not be written. */
 int ttmm_make_folder(const char *path, ttmm_error *err); /* and those above it */
-int ttmm_exists(const char *folder, const char *name);   /* 1 if it can be opened: a file, on POSIX a folder, too */
+int ttmm_exists(const char *folder, const char *name);   /* 1 if it may be read: a file, on POSIX a folder, too */
 int ttmm_remove(const char *folder, const char *name);   /* 1 if it was there, and is gone; an empty folder, too */
 int ttmm_copy(const char *to_folder, const char *folder, const char *name, ttmm_error *err); /* to_folder is there */
 
-/* Locks between processes, by number (below 2^31) in a file that is open for writing: those of a process end with it,
- * however it ends, or with the file. TTMM_ALONE: no other process has the lock. Returns 1 if it is had (or let go), 0,
- * after a twentieth of a second, if another process has it; 1, too, where there are no locks. */
+/* Locks between processes, by number (below 2^31) in a file that is open to read and to write: those of a process end
+ * with it, however it ends, or with the file. TTMM_ALONE: no other process has the lock. Returns 1 if it is had (or let
+ * go), 0, after a twentieth of a second, if another process has it; 1, too, where there are no locks. On POSIX all of
+ * them go if this process opens the file once more and closes it. */
 enum { TTMM_UNLOCKED, TTMM_SHARED, TTMM_ALONE };
 int ttmm_lock(FILE *f, unsigned number, int how);
 
@@ -835,7 +837,8 @@ int ttmm_stored_bytes(size_t *bytes, const ttmm_config *c, const char *folder,
 size_t ttmm_lora_tensors(const ttmm_lora *l);
 ttmm_array ttmm_lora_tensor_at(const ttmm_lora *l, size_t i);
 
-/* adapter_config.json and adapter_model.safetensors. TTMM_BAD_USE: the matrices have different ranks or scales. */
+/* adapter_config.json and adapter_model.safetensors. TTMM_BAD_USE: the matrices have different ranks, or
+ * scales that are not alpha / rank. */
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err);
 /* Any subset of the seven matrices, of any ranks; lora_alpha, alpha_pattern and use_rslora give the scales. Tensors of
  * modules that target_modules, exclude_modules and layers_to_transform leave out are passed over, as in PEFT. What else

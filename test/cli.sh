@@ -153,6 +153,8 @@ cut -f 1-7 "$T/again" | sort > "$T/b" && same "$T/a" "$T/b" "eval --each, row af
 expect 2 "--only has ttmm-2, expected some of base" $each --only ttmm-2
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --tau 0.02
 expect 3 "no list of this evaluation's results" $each --each "$T/each" --select sift --lambda 0.02
+cp "$T/each" "$T/again" # of which --ttt-prompts takes fewer
+expect 0 "ttt was run on 1 of the 9 prompts" $each --each "$T/again" --ttt-prompts 1
 # of one prompt of all the bits a byte are those of that prompt alone
 $each --only ttt --ttt-prompts 1 --tsv "$T/a" --quiet > "$T/log" && cut -f 1-7 "$T/a" > "$T/b"
 $each --only ttt --ttt-prompts 1 --prompts 1 --tsv "$T/a" --quiet > "$T/log" && cut -f 1-7 "$T/a" > "$T/c"
@@ -397,6 +399,19 @@ for verb in generate route eval merge trace compare check tokenize info witness 
 # what excludes each other, and empty words
 expect 2 "exclude each other" ./run generate "$T/m" "x" --ttt --no-experts
 expect 2 "take no part" ./run generate "$T/m" "x" --ttt --merge ensemble
+expect 2 "take no part" ./run generate "$T/m" "x" --no-experts --query "$T/query"
+expect 2 "add --route" ./run trace "$T/m" "x" -o "$T/x" --experts "$T/m/experts"
+# an ensemble of one expert is that one
+for how in lowrank ensemble; do
+    for heat in 0 0.8; do ./run generate "$T/m" "Melt" --active 1 --merge $how --temperature $heat --tokens 30 --quiet; done > "$T/$how"
+done
+same "$T/lowrank" "$T/ensemble" "an ensemble of one"
+# centroids from elsewhere are not lost; an adapter beside the weights would count elsewhere
+mkdir -p "$T/theirs" && cp "$T/m/config.json" "$T/m/model.safetensors" "$T/m/tokenizer.json" "$T/theirs"
+cp test/build/vectors/model/centroids.safetensors "$T/theirs"
+expect 3 "centroids.safetensors: was not written by train" ./train index "$T/theirs" "$T/c.txt" --context 64
+cp "$T/m/experts/0/adapter_config.json" "$T/theirs"
+expect 3 "holds adapter_config.json" ./run generate "$T/theirs" "x" --no-experts
 expect 2 "first argument is empty" ./train base "" "$T/c.txt"
 expect 2 "--output is empty" ./run merge "$T/m" "x" -o ""
 expect 2 "from 2 to 1048576" ./train base "$T/x" "$T/c.txt" --context 1
@@ -445,7 +460,12 @@ expect 3 "holds another model" ./train base "$T/shards" "$T/c.txt" --dim 8 --hea
 expect 2 "would be lost" ./run merge "$T/m" "Melt" -o "$T/shards"
 expect 2 "would be lost" ./run merge "$T/m" "Melt" -o test/interop/qwen2
 expect 2 "would be lost" ./run merge "$T/merged" "Melt" --experts "$T/m/experts" --centroids "$T/m/centroids.safetensors" -o "$T/merged"
+expect 2 "would be lost" ./run merge "$T/merged" "Melt" --experts "$T/m/experts" --centroids "$T/m/centroids.safetensors" -o "./$T/merged/"
 expect 0 "" ./run merge "$T/m" "Melt" -o "$T/merged"
+# one that was killed while it wrote the weights is given again
+mkdir -p "$T/cut" && cp "$T/merged/config.json" "$T/cut" && head -c 999 "$T/merged/model.safetensors" > "$T/cut/model.safetensors.tmp"
+expect 0 "" ./run merge "$T/m" "Melt" -o "$T/cut"
+if diff -r "$T/merged" "$T/cut"; then ok; else fail "merge after one that was killed left another folder"; fi
 for f in model corpus centroids; do
     rm -rf "$T/less" && cp -r "$T/m" "$T/less" && rm "$T/less/$f.safetensors"
     expect 3 "holds experts of another" ./train all "$T/less" "$T/cookbook.txt" "$T/c.txt" $SMALL
@@ -486,7 +506,7 @@ expect 3 ", and --encoder $T/other is" ./run route "$T/encoded" "Melt" --encoder
 expect 3 "was embedded without an encoder" ./run route "$T/m" "Melt" $ENC
 expect 3 "modules.json: cannot be opened" ./run route "$T/encoded" "Melt" --encoder "$T/m"
 expect 2 "takes the place of --encoder" ./run route "$T/encoded" "Melt" $ENC --query "$T/enc/model.safetensors"
-expect 2 "--encoder is for choosing" ./run generate "$T/encoded" "Melt" $ENC --no-experts
+expect 2 "are for choosing" ./run generate "$T/encoded" "Melt" $ENC --no-experts
 expect 2 "or --embedding" ./run trace "$T/encoded" "Melt" $ENC -o "$T/x"
 expect 2 "takes \"text\" and --encoder DIR" ./run trace "Melt" --embedding -o "$T/x"
 expect 2 "is of the encoder alone" ./run trace "Melt" --embedding $ENC --grad -o "$T/x"
@@ -532,6 +552,22 @@ pid=$!
 expect 0 "" ./train all "$T/both" "$T/cookbook.txt" "$T/c.txt" $SMALL --threads 1 --quiet
 if wait $pid; then ok; else fail "one of two failed"; fi
 if diff -r "$T/m" "$T/both"; then ok; else fail "two at once left another folder than one"; fi
+# a lock lasts to the end of the work, past adapters that are written meanwhile
+rm -r "$T/ten/experts"
+./train experts "$T/ten" --rank 2 --epochs 40 --jobs 1 --quiet &
+pid=$!
+made() { find "$T/ten/experts" -name adapter_model.safetensors 2> "$T/log" | wc -l; }
+while kill -0 $pid 2> /dev/null && [ "$(made)" = 0 ]; do sleep 0.01; done
+kill -STOP $pid
+[ "$(made)" -lt 3 ] && ok || fail "all experts were there before a lock could be tried"
+./train cluster "$T/ten" --experts 2 > "$T/err" 2>&1 &
+other=$!
+for tenth in 1 2 3 4 5 6 7 8 9 10; do kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err" && sleep 0.1; done
+grep -q "another train is at work on it, waiting" "$T/err" && ok || fail "clusters beside experts at work: $(head -n 1 "$T/err")"
+kill -CONT $pid
+wait $pid && ok || fail "experts beside a waiting train failed"
+wait $other
+[ $? = 3 ] && ok || fail "clusters under trained experts: $(tail -n 1 "$T/err")"
 rm -r "$T/ten/experts" && cp -r "$T/ten" "$T/alone"
 ./train experts "$T/alone" --rank 2 --epochs 15 --quiet
 ./train experts "$T/ten" --rank 2 --epochs 15 --only 0 2> "$T/log" &

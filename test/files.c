@@ -642,6 +642,10 @@ static void lora_of_parts(void)
     DONE(ttmm_arrays_write(own, 3, at("adapter_model.safetensors"), "", &err)); /* a half is missing */
     GIVES("half", ttmm_lora_read(&r, c, FOLDER, &err), TTMM_BAD_INPUT, "up_proj.lora_B", "");
     DONE(ttmm_lora_write(&lora, FOLDER, "", &err));
+    if (!DONE(ttmm_lora_read(&r, c, FOLDER, &err))) return; /* one scale, but another than alpha / rank: rsLoRA's */
+    for (int i = 0; i < 21; i++) r.matrix[i].scale *= (real)sqrt(2);
+    GIVES("to write", ttmm_lora_write(&r, FOLDER, "", &err), TTMM_BAD_USE, "different ranks or scales", "");
+    ttmm_lora_free(&r);
 }
 
 /* Texts, with built-in, outside or no embeddings, clustered or not, come back as they were. One number out of place, or

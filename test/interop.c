@@ -745,6 +745,11 @@ static void models_refused(void)
         {"'max_window_layers': 2", "'max_window_layers': 0", 0},          /* but they are not used */
         {"{", "{'layer_types': ['full_attention', 'full_attention'],", 0},
         {"{", "{'layer_types': ['full_attention', 'sliding_attention'],", "layer_types"},
+        {"{", "{'is_causal': false,", "is_causal is false, expected true"},
+        {"{", "{'is_causal': null,", 0},
+        {"{", "{'transformers_weights': 'other.safetensors',", "transformers_weights"},
+        {"{", "{'configuration_files': ['config.4.0.0.json'],", "configuration_files"},
+        {"{", "{'configuration_files': [],", 0},
     };
     static const change slides[] = {{"'use_sliding_window': false", "'use_sliding_window': true", "sliding_window"}};
     static const change does_not[] = {{"'use_sliding_window': false", "'use_sliding_window': true", 0}};
@@ -761,6 +766,9 @@ static void models_refused(void)
         {"'original_max_position_embeddings': 64", "'original_max_position_embeddings': 0",
          "original_max_position_embeddings"},
         {"'rope_type': 'llama3'", "'rope_type': 'yarn'", "rope_type"},
+        {"{", "{'sliding_window': 8,", "sliding_window is 8, expected null"},
+        {"{", "{'attention_chunk_size': 8,", "attention_chunk_size is 8, expected null"},
+        {"{", "{'sliding_window': 8, 'layer_types': ['full_attention', 'full_attention'],", 0},
     };
     static contents config, weights;
     const char *path = at(FOLDER, "model", "model.safetensors");
@@ -773,6 +781,10 @@ static void models_refused(void)
     APPLY("config.json", config.at, both, read_model), APPLY("config.json", config.at, qwen2, read_model);
     snprintf(config.at, sizeof config.at, "%s", edited(config.at, "'max_window_layers': 2", "'max_window_layers': 1"));
     APPLY("config.json", config.at, slides, read_model);
+    const char *absent = edited(config.at, "'sliding_window': 64,", ""); /* 4096 */
+    static contents without;
+    snprintf(without.at, sizeof without.at, "%s", absent);
+    APPLY("config.json", without.at, slides, read_model);
     snprintf(config.at, sizeof config.at, "%s", edited(config.at, "'sliding_window': 64", "'sliding_window': null"));
     APPLY("config.json", config.at, does_not, read_model);
     for (char *p = weights.at; p < weights.at + weights.n - 30; p++)

@@ -131,6 +131,11 @@ static void calls_refused(void)
     CHECK(ttmm_forward(p, &base, NULL, ok, (const size_t[]){0, 2}, 1) == TTMM_OK && ttmm_cached(p) == 5);
     CHECK(ttmm_feed(p, &base, NULL, ok, 0) == NULL);
     ttmm_pass_free(p);
+    must(ttmm_pass_new(&p, &config,
+                       &(ttmm_pass_size){.tokens = 4, .sequences = 1, .longest = 2, .cache = 5, .logits = 1}, &err));
+    REFUSES(ok, NULL, 1, 0, 3); /* the longest, with a cache, too */
+    CHECK(ttmm_feed(p, &base, NULL, ok, 5) && ttmm_cached(p) == 5);
+    ttmm_pass_free(p);
 }
 
 static const ttmm_lora *silent(void *context, size_t k, ttmm_error *e)
@@ -179,6 +184,10 @@ static void edges(void)
     const real one = 1;
     must(ttmm_mixture_new(&x, &err));
     NOT_MADE(ttmm_mixture_merge(&x, &(ttmm_mix){1, &adapter, &one}, &err), "3 layers for a model of 2");
+    err.code = TTMM_OK;
+    static const real nowhere[E], far[E] = {(real)INFINITY};
+    REFUSED(ttmm_query(&x, prompt, T, nowhere, &err), "query embedding", "expected a direction");
+    REFUSED(ttmm_query(&x, prompt, T, far, &err), "query embedding", "expected a direction");
     err.code = TTMM_OK;
     CHECK_EQUAL(ttmm_choose(&x, prompt, T, NULL, &err), TTMM_BAD_USE);
     CHECK(x.mix.n == 0);

@@ -270,6 +270,8 @@ static void refused(void)
     const ttmm_recipe r = {.batch = 1};
     ttmm_trainer *t;
     GIVES("training", ttmm_trainer_new(&t, &v, NULL, &corpus, &r, &err), TTMM_BAD_USE, "view", "cannot be trained");
+    GIVES("writing", ttmm_model_write(&v, folder, TTMM_BF16, "", &err), TTMM_BAD_USE, "view", "not written");
+    GIVES("writing", ttmm_lora_write(&lv[1], folder, "", &err), TTMM_BAD_USE, "view", "not written");
     GIVES("training", ttmm_trainer_new(&t, &m, &lv[1], &corpus, &r, &err), TTMM_BAD_USE, "view", "cannot be trained");
     ttmm_model_free(&m), ttmm_lora_free(&l[0]), ttmm_lora_free(&l[1]), release();
 
