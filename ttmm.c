@@ -7437,7 +7437,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
     while (i < n && s[i] < 0xcc) i++; /* U+0300 and all after it begin with this byte or a higher one */
     *out = (char *)text, *length = n;
     if (i == n) return;
-    uint32_t *code = malloc(mul_size(mul_size(3, n) + 4, sizeof *code)); /* 2 bytes give up to 3; and spare */
+    uint32_t *code = malloc(mul_size(add_size(mul_size(3, n), 4), sizeof *code)); /* 2 bytes give up to 3; and spare */
     if ((*out = (char *)code) == NULL) return;
     for (i = 0; i < n; i += bytes) {
         const uint32_t c = utf8_get(s + i, n - i, &bytes);
@@ -7458,7 +7458,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
         last = order;
         code[kept++] = code[i];
     }
-    *out = malloc(mul_size(4, kept) + 1);
+    *out = malloc(add_size(mul_size(4, kept), 1));
     *length = 0;
     for (i = 0; *out && i < kept; i++) *length += utf8_put(*out + *length, code[i]);
     free(code);
@@ -7499,6 +7499,7 @@ struct ttmm_tokenizer {
     size_t n_added, longest; /* bytes */
     int *place;              /* [place_room] hash table: of those of one text and `normalised` the first, plus 1 */
     size_t place_room;
+    int templates;                                                  /* that the post_processor has */
     unsigned char begins[256];                                      /* whether an added token begins with that byte */
     int before[MOST_AROUND], after[MOST_AROUND], n_before, n_after; /* what the template puts around a text */
     unicode unicode;
@@ -7725,8 +7726,7 @@ static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, con
     const unicode *u = &tok->unicode;
     const unsigned char *s = (const unsigned char *)text;
     size_t codes = 0, bytes;
-    uint32_t *code = malloc(
-        mul_size(mul_size(2, n) + 4, sizeof *code)); /* as above; a CJK character of 3 bytes gives 3 */
+    uint32_t *code = malloc(mul_size(add_size(mul_size(2, n), 4), sizeof *code)); /* a CJK character of 3 bytes: 3 */
     *out = NULL, *length = 0;
     for (size_t i = 0; code && i < n; i += bytes) {
         uint32_t c = utf8_get(s + i, n - i, &bytes);
@@ -7739,7 +7739,7 @@ static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, con
         else code[codes++] = c;
         if (apart) code[codes++] = ' ';
     }
-    if (code) *out = malloc(mul_size(4, codes) + 1);
+    if (code) *out = malloc(add_size(mul_size(4, codes), 1));
     if (*out && tok->strip) order_marks(u, code, codes, code + codes);
     for (size_t i = 0; *out && i < codes; i++) {
         uint32_t c = code[i];
@@ -8065,12 +8065,12 @@ static int read_post_processor(ttmm_tokenizer *tok, const json *j, int node, ttm
     if (!has_type(j, node, "TemplateProcessing"))
         return refuse_type(j, "the post_processor", node, "TemplateProcessing, ByteLevel or none", err);
     const int tokens = json_find(j, node, "special_tokens");
-    int after = 0;
+    int after = 0, texts = 0;
     for (int i = json_child(j, json_find(j, node, "single")); i >= 0; i = j->node[i].next) {
         const int name = json_find(j, json_find(j, i, "SpecialToken"), "id");
         char key[256];
         if (name < 0) {
-            after = 1; /* the text */
+            after = 1, texts++; /* the text */
             continue;
         }
         json_text(key, sizeof key, j, name);
@@ -8090,6 +8090,11 @@ static int read_post_processor(ttmm_tokenizer *tok, const json *j, int node, ttm
             return refuse(err, j->path,
                           "the post_processor's template has the token %s, expected ids for it in special_tokens", key);
     }
+    if (texts != 1 || tok->templates++)
+        return refuse(err, j->path, "the post_processor's single has %s, expected the text once",
+                      texts == 0   ? "no text"
+                      : texts == 1 ? "a second template"
+                                   : "the text several times");
     return TTMM_OK;
 }
 
@@ -8114,14 +8119,18 @@ static int read_merge(ttmm_tokenizer *tok, const json *j, int node, int rank, ch
     return 1;
 }
 
-/* An earlier merge of the same two is replaced: of a name given twice the last rank counts. */
+/* An earlier merge of the same two is replaced: of a name given twice the last rank counts. As in merges.txt, what
+ * begins with #version is none. */
 static int read_merges(ttmm_tokenizer *tok, const json *j, int merges, char *scratch, ttmm_error *err)
 {
     int rank = 0;
     for (size_t i = 0; i < tok->merge_room; i++) tok->merge[i].left = -1;
-    for (int i = json_child(j, merges); i >= 0; i = j->node[i].next, rank++)
+    for (int i = json_child(j, merges); i >= 0; i = j->node[i].next) {
+        if (json_text(scratch, j->bytes, j, i) >= 8 && memcmp(scratch, "#version", 8) == 0) continue;
         if (!read_merge(tok, j, i, rank, scratch))
             return refuse(err, j->path, "merge %d is not of two tokens whose union is a token, too", rank);
+        rank++;
+    }
     return TTMM_OK;
 }
 
@@ -8158,7 +8167,9 @@ static int read_vocabulary(ttmm_tokenizer *tok, size_t *used, const json *j, int
     for (int i = json_child(j, vocab); i >= 0; i = json_next_key(j, i)) {
         const int id = read_id(tok, j, i, j->node[i].next, err);
         if (id < 0) return id;
-        char *text = tok->text + *used;
+        char *text = tok->text + *used, shown[64];
+        if (tok->length[id])
+            return refuse(err, j->path, "the id of token %s, %d, is that of another, too", json_shown(shown, j, i), id);
         tok->at[id] = *used, tok->length[id] = json_text(text, j->bytes, j, i);
         if (!name_to_bytes(text, &tok->length[id])) tok->special[id] = RAW;
         *find_token(tok, text, tok->length[id], tok->special[id]) = id;
@@ -8219,6 +8230,8 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     const int known = find_name(tok, text, n, text + 2 * n);
     const size_t id = known >= 0 ? (size_t)known : *next > tok->n_words ? *next : tok->n_words;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
+    if (known < 0 && tok->length[id])
+        return refuse(err, j->path, "the vocabulary has holes: %zu, the id of an added token, is that of a word", id);
     *next = id + 1 > *next ? id + 1 : *next;
     a.token = (int)id;
     if (normalised) normal_form(&form, &a.length, tok, a.text, n);
@@ -8227,7 +8240,9 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
         memcpy(text + n, form, a.length);
         free(form);
     }
-    if (a.length > 0) add_token(tok, a); /* normalised it may be nothing: in no text */
+    if (a.length == 0)
+        return json_refuse(j, "an added token", content, "one of which the normalizer leaves something", err);
+    add_token(tok, a);
     tok->at[id] = *used, tok->length[id] = n;
     tok->special[id] = (char)(json_true(j, node, "special") ? SPECIAL : 0);
     if (!tok->most && !name_to_bytes(text, &tok->length[id])) {
@@ -8296,7 +8311,7 @@ static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, tt
         read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next);
     for (int i = j->n ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i)) {
         const char *end = j->text + j->node[i].end - 1; /* at the quote */
-        if (j->node[i].end - j->node[i].start > 9)
+        if (j->node[i].end - j->node[i].start >= 9)
             if (memcmp(end - 6, "_token", 6) == 0 || memcmp(end - 7, "_tokens", 7) == 0)
                 read_named_all(tok, used, j, j->node[i].next);
     }
@@ -8408,29 +8423,51 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     return code;
 }
 
-/* The parts of an encoder's tokenizer.json. beside: tokenizer_config.json, from which transformers makes a tokenizer of
- * its own: it must not say otherwise. (What added tokens there are tokenizer.json says, as in tokenizers.) */
+/* The parts of an encoder's tokenizer.json. beside: tokenizer_config.json, from which transformers' BertTokenizer and
+ * MPNetTokenizer make a tokenizer of their own, with a default where it says nothing: it must not be another. (What
+ * added tokens there are tokenizer.json says, as in tokenizers.) */
 static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
 {
-    static const char *const sides[][2] = {{"truncation_side padding_side", "\"right\""}};
+    static const char *const sides[][2] = {{"truncation_side padding_side", "\"right\""},
+                                           {"split_special_tokens", "false"}};
+    static const char *const cut[] = {"truncation", "padding"};
     static const char *const part[][2] = {
         {"model", "WordPiece"}, {"normalizer", "BertNormalizer"}, {"pre_tokenizer", "BertPreTokenizer"}};
     static const char *const step[][2] = {{"lowercase", "do_lower_case"},
                                           {"strip_accents", "strip_accents"},
                                           {"handle_chinese_chars", "tokenize_chinese_chars"}};
+    static const char *const unsaid[] = {"true, as tokenizer_config.json says nothing else",
+                                         "null, as tokenizer_config.json says nothing else"};
+    const int normalizer = json_find(j, 0, "normalizer"), model = json_find(j, 0, "model");
+    const int class = beside->n ? json_find(beside, 0, "tokenizer_class") : -1;
+    const int own = beside->n && !json_equal(beside, class, "PreTrainedTokenizerFast") &&
+                    !json_equal(beside, class, "TokenizersBackend"); /* these take tokenizer.json as it is */
+    uint64_t most;
     for (size_t i = 0; i < 3; i++) {
         const int node = json_find(j, 0, part[i][0]);
         if (!has_type(j, node, part[i][1]))
             return json_refuse(j, part[i][0], either(json_find(j, node, "type"), node), part[i][1], err);
-        const int said = beside->n ? json_find(beside, 0, step[i][1]) : -1;
-        if (said >= 0 &&
-            json_type(beside, said) != json_type(j, json_find(j, json_find(j, 0, "normalizer"), step[i][0])))
+        const int said = own ? json_find(beside, 0, step[i][1]) : -1, done = json_find(j, normalizer, step[i][0]);
+        if (said >= 0 && json_type(beside, said) != json_type(j, done))
             return json_refuse(beside, step[i][1], said, "what tokenizer.json's normalizer does", err);
+        if (own && said < 0 && (i == 1 ? done >= 0 : !json_true(j, normalizer, step[i][0])))
+            return json_refuse(j, step[i][0], done, i == 1 ? unsaid[1] : unsaid[0], err);
     }
+    if (own && !json_true(j, normalizer, "clean_text"))
+        return json_refuse(j, "clean_text", json_find(j, normalizer, "clean_text"), "true", err);
+    if (own && !(json_integer(j, json_find(j, model, "max_input_chars_per_word"), &most) && most == 100))
+        return json_refuse(j, "max_input_chars_per_word", json_find(j, model, "max_input_chars_per_word"), "100", err);
+    if (own && !json_equal(j, json_find(j, model, "continuing_subword_prefix"), "##"))
+        return json_refuse(j, "continuing_subword_prefix", json_find(j, model, "continuing_subword_prefix"), "\"##\"",
+                           err);
     const int vocab = json_find(j, json_find(j, 0, "model"), "vocab"), added = json_find(j, 0, "added_tokens");
     if (json_type(j, vocab) != '{') return json_refuse(j, "the model's vocab", vocab, "an object", err);
     if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
-    return beside->n ? check_values(beside, sides, 1, err) : TTMM_OK;
+    for (size_t i = 0; i < 2; i++) {
+        const int side = json_find(j, json_find(j, 0, cut[i]), "direction");
+        if (side >= 0 && !json_equal(j, side, "Right")) return json_refuse(j, cut[i], side, "\"Right\"", err);
+    }
+    return beside->n ? check_values(beside, sides, 2, err) : TTMM_OK;
 }
 
 /* "cls": ["<s>", 0], of BertProcessing and RobertaProcessing: the token before a text; "sep": that after it. */

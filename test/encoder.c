@@ -234,7 +234,14 @@ static void refused(void)
         {t, "\"BertPreTokenizer\"", "\"Whitespace\"", "pre_tokenizer is \"Whitespace\""},
         {t, "\"RobertaProcessing\"", "\"ByteLevel\"", "post_processor is \"ByteLevel\", expected TemplateProcessing"},
         {t, "[\"</s>\", 2]", "[\"</s>\", 200]", "sep is [\"</s>\", 200], expected a token and its id"},
-        {t, "\"RobertaProcessing\"", "\"TemplateProcessing\"", "puts no tokens around a text"},
+        {t, "\"RobertaProcessing\"", "\"TemplateProcessing\"", "single has no text, expected the text once"},
+        {t, "\"RobertaProcessing\"",
+         "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}]",
+         "puts no tokens around a text"},
+        {t, "\"truncation\": null", "\"truncation\": {\"direction\": \"Left\"}",
+         "truncation is \"Left\", expected \"Right\""},
+        {t, "\"padding\": null", "\"padding\": {\"direction\": \"Left\"}", "padding is \"Left\", expected \"Right\""},
+        {t, "\"content\": \"<Mask>\"", "\"content\": \"\\u0301\"", "of which the normalizer leaves something"},
         {t, "\"RobertaProcessing\"",
          "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\", \"type_id\": 1}}]",
          "a type_id of the post_processor's single is 1, expected 0"},
@@ -290,7 +297,9 @@ static void steps(void)
     }
 }
 
-/* Files beside them, which need not be there. */
+/* Files beside them, which need not be there. With AS_IT_IS transformers takes tokenizer.json, else it makes a tokenizer
+ * of its own. */
+#define AS_IT_IS "\"tokenizer_class\": \"PreTrainedTokenizerFast\""
 static void put(const char *name, const char *text)
 {
     char path[200];
@@ -310,9 +319,12 @@ static void files_beside(void)
         {"tokenizer_config.json", "{\"do_lower_case\": false}", "do_lower_case is false"},
         {"tokenizer_config.json", "{\"tokenize_chinese_chars\": false}", "tokenize_chinese_chars is false"},
         {"tokenizer_config.json", "{\"strip_accents\": false}", "strip_accents is false"},
-        {"tokenizer_config.json", "{\"truncation_side\": \"left\"}", "truncation_side is \"left\""},
-        {"tokenizer_config.json", "{\"do_lower_case\": true, \"strip_accents\": null, \"truncation_side\": \"right\"}",
-         NULL},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"truncation_side\": \"left\"}", "truncation_side is \"left\""},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"split_special_tokens\": true}", "split_special_tokens is true"},
+        {"tokenizer_config.json",
+         "{" AS_IT_IS ", \"do_lower_case\": true, \"strip_accents\": null, \"truncation_side\": \"right\"}", NULL},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
+         "max_input_chars_per_word is 20, expected 100"},
         {"adapter_config.json", "{}", "holds adapter_config.json"},
         {"2_Normalize/config.json", "{\"module_input_name\": \"token_embeddings\"}",
          "module_input_name is \"token_embeddings\""},
@@ -334,11 +346,20 @@ static void files_beside(void)
     DONE(ttmm_encoder_read(&e, FOLDER, &err));
     CHECK(e && e->longest == 68);
     ttmm_encoder_free(e);
-    put("tokenizer_config.json", "{\"model_max_length\": 50}");
+    put("tokenizer_config.json", "{" AS_IT_IS ", \"model_max_length\": 50}");
     DONE(ttmm_encoder_read(&e, FOLDER, &err));
     CHECK(e && e->longest == 50);
     ttmm_encoder_free(e);
-    put("tokenizer_config.json", "{\"model_max_length\": 2}");
+    static const char *const other[][3] = {
+        {"\"lowercase\": true", "\"lowercase\": false", "lowercase is false, expected true, as tokenizer_config.json"},
+        {"\"strip_accents\": null", "\"strip_accents\": true", "strip_accents is true, expected null, as tokenizer"},
+        {"\"clean_text\": true", "\"clean_text\": false", "clean_text is false, expected true"}};
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        replace(1, "tokenizer.json", other[i][0], other[i][1]), put("tokenizer_config.json", "{}");
+        REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer.json", other[i][2]);
+    }
+    replace(1, "tokenizer.json", "", "");
+    put("tokenizer_config.json", "{" AS_IT_IS ", \"model_max_length\": 2}");
     REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer_config.json", "model_max_length is 2, expected 3 to 68");
 }
 

@@ -978,6 +978,14 @@ static void tokenizers_refused(void)
         {INSTEAD("post_processor", "{'type':'TemplateProcessing','single':[{'SpecialToken':{'id':'<s>','type_id':0}},"
                                    "{'Sequence':{'id':'A','type_id':0}}],'special_tokens':{}}"),
          "<s>"},
+        {INSTEAD("post_processor", "{'type':'TemplateProcessing','single':[{'Sequence':{'id':'A','type_id':0}},"
+                                   "{'Sequence':{'id':'A','type_id':0}}],'special_tokens':{}}"),
+         "the text several times"},
+        {INSTEAD("post_processor",
+                 "{'type':'Sequence','processors':[{'type':'TemplateProcessing','single':[{'Sequence':{'id':'A'}}],"
+                 "'special_tokens':{}},{'type':'TemplateProcessing','single':[{'Sequence':{'id':'A'}}],"
+                 "'special_tokens':{}}]}"),
+         "a second template"},
         {INSTEAD("decoder", "null"), "decoder"},
         {INSTEAD("decoder", "{'type':'Sequence','decoders':[]}"), "decoder"},
         {INSTEAD("decoder", "{'type':'Sequence','decoders':[{'type':'ByteLevel'},{'type':'Fuse'}]}"), "Fuse"},
@@ -999,7 +1007,7 @@ static void tokenizers_refused(void)
         {"'end_of_word_suffix':''", "'end_of_word_suffix':'</w>'", "end_of_word_suffix"},
         {"'lstrip':false", "'lstrip':true", 0}, /* texts with that token are not read */
         {"'add_prefix_space':false", "'add_prefix_space':true", "add_prefix_space"},
-        {"':255,", "':256,", ""}, /* two tokens of one id; none of a byte's */
+        {"':255,", "':256,", "is that of another, too"},
         {"':255,", "':1000000,", "vocabulary"},
         {"':255,", "':-1,", "vocabulary"},
         {"':255,", "_':255,", "merge"},
@@ -1030,6 +1038,8 @@ static void tokenizers_refused(void)
         {MERGES, MERGES "'q z',", "merge"},
         {MERGES, MERGES "'qz',", "merge"},
         {MERGES, MERGES "'',", "merge"},
+        {MERGES, MERGES "'#version: 0.2',", 0},
+        {"':255,", "':415,", "the vocabulary has holes"},
     };
     static const struct { /* a decoder, and a token whose name it would alter */
         const char *from, *to;
