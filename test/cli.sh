@@ -47,8 +47,8 @@ LONG="--dim 32 --layers 2 --heads 2 --intermediate 48 --context 64 --steps 900"
 if [ "$ELSEWHERE" != wasm ]; then # where signals are
 STOP=-TERM
 case $ELSEWHERE in windows*) STOP=-INT ;; esac
-rm -r "$T/jobs/experts" && $EXPERTS --epochs 40 --quiet --jobs 1 && mv "$T/jobs/experts" "$T/jobs/whole"
-$EXPERTS --epochs 40 --jobs 2 2> "$T/log" &
+rm -r "$T/jobs/experts" && $EXPERTS --epochs 15 --quiet --jobs 1 && mv "$T/jobs/experts" "$T/jobs/whole"
+$EXPERTS --epochs 15 --jobs 2 2> "$T/log" &
 pid=$!
 while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
 kill $STOP $pid
@@ -57,12 +57,12 @@ stopped=$?
 one_sentence 130 "the same command goes on" "two jobs interrupted"
 [ -n "$(ls "$T/jobs/checkpoint")" ] && ok || fail "two jobs interrupted left no checkpoint"
 mkdir -p "$T/jobs/experts" && : > "$T/jobs/experts/2"
-$EXPERTS --epochs 40 --jobs 3 2> "$T/log"
+$EXPERTS --epochs 15 --jobs 3 2> "$T/log"
 stopped=$?
 one_sentence 4 "experts/2: the folder cannot be made" "one of three jobs fails"
 grep -q "goes on from step" "$T/log" && ok || fail "three jobs do not go on from a checkpoint: $(cat "$T/log")"
 rm "$T/jobs/experts/2"
-expect 0 "one adapter a cluster" $EXPERTS --epochs 40 --jobs 2
+expect 0 "one adapter a cluster" $EXPERTS --epochs 15 --jobs 2
 for k in 0 1 2; do same "$T/jobs/whole/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "two jobs, gone on"; done
 [ -e "$T/jobs/checkpoint" ] && fail "two jobs left a checkpoint" || ok
 ./train base "$T/parts" "$T/cookbook.txt" $LONG 2> "$T/log" &
@@ -569,12 +569,12 @@ wait $pid && ok || fail "experts beside a waiting train failed"
 wait $other
 [ $? = 3 ] && ok || fail "clusters under trained experts: $(tail -n 1 "$T/err")"
 rm -r "$T/ten/experts" && cp -r "$T/ten" "$T/alone"
-./train experts "$T/alone" --rank 2 --epochs 40 --quiet
-./train experts "$T/ten" --rank 2 --epochs 40 --only 0 2> "$T/log" &
+./train experts "$T/alone" --rank 2 --epochs 25 --quiet
+./train experts "$T/ten" --rank 2 --epochs 25 --only 0 2> "$T/log" &
 pid=$!
 while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
 kill -STOP $pid
-./train experts "$T/ten" --rank 2 --epochs 40 2> "$T/err" &
+./train experts "$T/ten" --rank 2 --epochs 25 2> "$T/err" &
 other=$!
 while kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err" 2> /dev/null; do sleep 0.02; done
 kill -KILL $pid
