@@ -1,7 +1,7 @@
 /* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
  * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
  * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its
- * 2,050 lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
+ * 2,100 lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
 #define TTMM_PROGRAM "run"
 #include "ttmm.h"
 
@@ -669,6 +669,7 @@ static void refuse_to_overwrite(const char *folder)
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     if (whole) check(ttmm_note(note, sizeof note, path, &err));
     if (same_folder(folder, model.folder) || ttmm_exists(folder, "corpus.safetensors") ||
+        ttmm_exists(folder, "train.lock") || ttmm_exists(folder, "checkpoint/base.safetensors") ||
         ttmm_exists(folder, "experts/0/adapter_config.json") || ttmm_exists(folder, "model.safetensors.index.json") ||
         (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json") && !begun))
         FAIL(TTMM_BAD_USE, "%s: holds a model that merge has not written, which would be lost: choose another folder",

@@ -284,7 +284,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
         if (!(loss - loss == 0))
             return ttmm_fail(e, TTMM_BAD_INPUT, "%s: the loss is not finite at step %ld: try a lower learning rate",
                              j->what, step);
-        if (step > steps - (steps + 9) / 10) sum += loss, counted++;
+        if (step > steps - steps / 10 - (steps % 10 != 0)) sum += loss, counted++;
         CRITICAL
         progress(j, loss, seen - before);
         before = seen;
@@ -470,13 +470,13 @@ static ttmm_encoder *load_encoder(int no_text)
     return encoder;
 }
 
-static void remove_centroids(void)
+/* Centroids of somebody else's experts, which new text or clusters would take away. */
+static void refuse_foreign_centroids(void)
 {
     char note[1024];
     if (read_note(note, "centroids.safetensors") && strncmp(note, "cluster: ", 9) != 0)
         FAIL(TTMM_BAD_INPUT, "%s/centroids.safetensors: was not written by train, and would be lost: move it away",
              model);
-    ttmm_remove(model, "centroids.safetensors");
 }
 
 static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
@@ -502,12 +502,13 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
         return;
     }
     refuse_if_trained("text", 1);
+    refuse_foreign_centroids();
     encoding.began = ttmm_seconds(), encoding.all = text->n_sequences;
     if (encoder) check(ttmm_corpus_encode(text, encoder, tokenizer, show_encoded, NULL, &err));
     else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
     ttmm_encoder_free(encoder);
     clear_line();
-    remove_centroids(); /* of the text before */
+    ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
     note_stage("index", began, 0, 0,
                no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
@@ -537,7 +538,7 @@ static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const ch
     const ttmm_array a = {"embeddings", K, c->dim, centroid, NULL};
     check(ttmm_cluster(c->cluster, centroid, c->embedding, c->n_sequences, c->dim, K, (uint64_t)option.seed, &err));
     c->clustered = 1;
-    remove_centroids(); /* so that new clusters never stand beside old ones */
+    ttmm_remove(model, "centroids.safetensors"); /* so that new clusters never stand beside old ones */
     check(ttmm_corpus_write(c, model, index, &err));
     snprintf(path, sizeof path, "%s/centroids.safetensors", model);
     check(ttmm_arrays_write(&a, 1, path, settings, &err));
@@ -561,6 +562,7 @@ static void stage_cluster(void)
         say_done("cluster");
     } else {
         refuse_if_trained("clustering", 0);
+        refuse_foreign_centroids();
         cluster_corpus(&c, K, index, settings);
         note_stage("cluster", began, 0, 0, "clusters and centroids: centroids.safetensors");
     }
@@ -805,7 +807,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "train %s, seed %d, %d thread%s\n", verb, option.seed, ttmm_threads(),
                 ttmm_threads() == 1 ? "" : "s");
     open_tsv();
-    if (all) ttmm_encoder_free(load_encoder(0)); /* what is wrong with it is said now, not after the base */
+    if (all) { /* what is wrong with these is said now, not after the base */
+        ttmm_encoder_free(load_encoder(0));
+        refuse_foreign_centroids();
+    }
     if (all || strcmp(verb, "base") == 0) stage_base(&text);
     if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
     ttmm_corpus_free(&text);

@@ -1850,7 +1850,7 @@ int ttmm_is_end(const ttmm_config *c, int token)
 /* Tokens into the cache, as many at a time as p has room for; returns the logits [V] of the last. */
 const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
-    const size_t longest = p->size.longest ? p->size.longest : p->size.tokens;
+    const size_t longest = p->size.longest && p->size.longest < p->size.tokens ? p->size.longest : p->size.tokens;
     size_t n = 0;
     if (T > p->size.cache - ttmm_cached(p)) return NULL;
     for (size_t from = 0; from < T; from += n) {
@@ -1976,7 +1976,7 @@ int ttmm_query(ttmm_mixture *x, const int *token, size_t T, const real *given, t
     else if (x->idf == NULL || x->E != TTMM_EMBED_DIM)
         return fail(err, TTMM_BAD_USE, "there are no embeddings of our own: the query must be given");
     else ttmm_embed(x->query, x->tokenizer, token, prefix, x->idf);
-    if (magnitude(x->query, x->E) > 0) return TTMM_OK;
+    if (x->E == 0 || magnitude(x->query, x->E) > 0) return TTMM_OK; /* 0: there are no experts to route to */
     return fail(err, TTMM_BAD_INPUT, "the query embedding is zero or not finite, expected a direction");
 }
 
@@ -3267,14 +3267,15 @@ static const char *unfit(ttmm_numbers x)
                                                                      : NULL;
 }
 
-int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err)
+int ttmm_model_view(ttmm_model *m, const ttmm_config *config, const ttmm_numbers *tensor, ttmm_error *err)
 {
-    int code = ttmm_config_check(c, err);
-    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(c); i++)
-        if (unfit(tensor[i])) code = fail(err, TTMM_BAD_USE, "%s has %s", ttmm_tensor_at(c, i).name, unfit(tensor[i]));
+    const ttmm_config c = *config; /* it may be m's own */
+    int code = ttmm_config_check(&c, err);
+    for (size_t i = 0; code == TTMM_OK && i < ttmm_n_tensors(&c); i++)
+        if (unfit(tensor[i])) code = fail(err, TTMM_BAD_USE, "%s has %s", ttmm_tensor_at(&c, i).name, unfit(tensor[i]));
     memset(m, 0, sizeof *m);
     if (code) return code;
-    lay_out_model(m, c);
+    lay_out_model(m, &c);
     m->view = tensor;
     return TTMM_OK;
 }
@@ -6109,6 +6110,14 @@ static int read_rope(ttmm_config *c, const json *j, ttmm_error *err)
     return TTMM_OK;
 }
 
+/* Whether some positions are past a window of so many. */
+static int is_window(const ttmm_config *c, const json *j, int node)
+{
+    uint64_t n;
+    if (node < 0 || json_type(j, node) == 'f') return 0;
+    return !json_integer(j, node, &n) || (n > 0 && n < (uint64_t)c->context);
+}
+
 /* Attention must see all positions before: no sliding window in any layer. In transformers' Qwen2Config the layers from
  * max_window_layers (28, if it is absent) on have one, of 4,096 positions if that is absent. Llama has none; but its
  * cache, in generate, takes either key as one if there is no layer_types. */
@@ -6120,10 +6129,12 @@ static int check_window(const ttmm_config *c, const json *j, ttmm_error *err)
         if (!json_equal(j, i, "full_attention"))
             return json_refuse(j, "one of layer_types", i, "\"full_attention\"", err);
     if (types >= 0) return TTMM_OK;
-    if (!c->biases) {
-        static const char *const windows[][2] = {{"sliding_window attention_chunk_size", "null"}};
-        return check_values(j, windows, 1, err);
+    for (int i = 0; i < 2 && !c->biases; i++) {
+        static const char *const key[] = {"sliding_window", "attention_chunk_size"};
+        if (is_window(c, j, json_find(j, 0, key[i])))
+            return json_refuse(j, key[i], json_find(j, 0, key[i]), "null, or as many as positions", err);
     }
+    if (!c->biases) return TTMM_OK;
     if (!json_true(j, 0, "use_sliding_window") || json_type(j, json_key(j, 0, "sliding_window")) == 'n') return TTMM_OK;
     if (most >= 0 && !json_integer(j, most, &before)) before = 0;
     return before >= (uint64_t)c->n_layers ? TTMM_OK
@@ -6165,7 +6176,8 @@ static int read_settings(const char *folder, const char *name, const char *const
     return code;
 }
 
-/* All of config.json. What is missing has the default of transformers' LlamaConfig or Qwen2Config. */
+/* All of config.json. What is missing has the default of transformers' LlamaConfig; for Qwen2, too, but for the number
+ * of positions. (That of key/value heads is another there: then no tensor fits.) */
 static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
 {
     const int type = json_find(j, 0, "model_type");
@@ -6507,16 +6519,17 @@ static int open_model(ttmm_model *m, int *in_place, const char *folder, ttmm_err
 int ttmm_model_of(ttmm_model *m, const ttmm_config *config, const ttmm_file *file, ttmm_error *err)
 {
     checkpoint k = {0};
-    ttmm_config c = *config;
+    ttmm_config c = *config; /* it may be m's own */
+    const int says_tied = c.tied;
     reading *order = NULL;
     memset(m, 0, sizeof *m);
     int in_place = 1, code = safetensors_of(&k.s, file, err);
     if (code) return code;
     if (has_tensor(&k, tensor_table[TTMM_EMBED].name) && has_tensor(&k, tensor_table[TTMM_HEAD].name)) c.tied = 0;
-    code = read_weights(m, &in_place, &k, &order, &c, config->tied, err);
+    code = read_weights(m, &in_place, &k, &order, &c, says_tied, err);
     if (code == TTMM_OK && !in_place) { /* misaligned, or of another byte order */
         ttmm_model_free(m), free(order), order = NULL;
-        code = read_weights(m, &in_place, &k, &order, &c, config->tied, err);
+        code = read_weights(m, &in_place, &k, &order, &c, says_tied, err);
     }
     free(order);
     close_checkpoint(&k);
@@ -6606,13 +6619,16 @@ static ttmm_array array_of_lora(const void *l, size_t i) { return ttmm_lora_tens
 int ttmm_lora_write(const ttmm_lora *l, const char *folder, const char *note, ttmm_error *err)
 {
     const size_t n = ttmm_lora_tensors(l);
-    int code = ttmm_make_folder(folder, err);
+    int code = TTMM_OK;
     for (size_t i = 0; i < n / 2 && code == TTMM_OK; i++)
         if (l->matrix[i].rank && l->matrix[i].a == NULL)
             code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter is a view of other memory", folder);
         else if (l->matrix[i].rank != l->matrix[0].rank || l->matrix[i].scale != (real)(l->alpha / l->matrix[0].rank))
-            code = fail(err, TTMM_BAD_USE, "%s: not written: the adapter's matrices have different ranks or scales",
-                        folder);
+            code = fail(
+                err, TTMM_BAD_USE,
+                "%s: not written: the adapter's matrices have different ranks, or scales other than alpha / rank",
+                folder);
+    if (code == TTMM_OK) code = ttmm_make_folder(folder, err);
     if (code == TTMM_OK) code = check_finite(l->data, l->n, TTMM_REAL, folder, err);
     if (code == TTMM_OK) code = write_adapter_config(l, folder, err);
     const char *name = "adapter_model.safetensors";
@@ -7029,7 +7045,7 @@ static int read_corpus_file(ttmm_corpus *c, safetensors *s, int vocab, int embed
 /* An image's words on their way: counted and hashed, and written if f is there, as bytes or as C. */
 typedef struct {
     FILE *f;
-    int as_c, rounds; /* rounds: 1 if a number was not stored as it is */
+    int as_c, rounds, too_large; /* rounds: 1 if a number was not stored as it is; too_large: as an infinity */
     size_t n;
     uint64_t hash;
 } image_output;
@@ -7051,6 +7067,14 @@ static void put_double(image_output *o, double x)
     put_word(o, (uint32_t)to_bits(x), 0), put_word(o, (uint32_t)(to_bits(x) >> 32), 0);
 }
 
+static uint32_t image_number(image_output *o, const real *x, size_t i, int type)
+{
+    const uint64_t bits = encode_number(x, i, type);
+    const double kept = decode_number(bits, type);
+    o->rounds |= (real)kept != x[i], o->too_large |= !(kept - kept == 0);
+    return (uint32_t)bits;
+}
+
 static void put_numbers(image_output *o, ttmm_numbers x, size_t n, int type)
 {
     real part[256];
@@ -7059,14 +7083,9 @@ static void put_numbers(image_output *o, ttmm_numbers x, size_t n, int type)
         const size_t some = n - i < 256 ? n - i : 256;
         to_reals(part, x, i, some);
         for (size_t k = 0; k < some; k++) {
-            uint64_t word = encode_number(part, k, type);
-            o->rounds |= (real)decode_number(word, type) != part[k];
-            if (type == TTMM_BF16 && ++k < some) {
-                const uint64_t upper = encode_number(part, k, type);
-                o->rounds |= (real)decode_number(upper, type) != part[k];
-                word |= upper << 16;
-            }
-            put_word(o, (uint32_t)word, type == TTMM_BF16);
+            uint32_t word = image_number(o, part, k, type);
+            if (type == TTMM_BF16 && ++k < some) word |= image_number(o, part, k, type) << 16;
+            put_word(o, word, type == TTMM_BF16);
         }
     }
 }
@@ -7111,6 +7130,7 @@ int ttmm_image_write(const ttmm_mixture *x, const ttmm_lora *const *lora, int ty
     output o;
     put_image(&w, begin, x, lora, type);
     if (w.n > UINT32_MAX) return fail(err, TTMM_BAD_INPUT, "%s: an image of more than 2^32 words", path);
+    if (w.too_large) return fail(err, TTMM_BAD_INPUT, "%s: not written: a number is too large for its type", path);
     *bytes = 4 * w.n, *rounded = w.rounds;
     begin[2] = (uint32_t)w.n, begin[3] = (uint32_t)w.hash, begin[4] = (uint32_t)(w.hash >> 32);
     const int code = output_open(&o, NULL, path, err);
@@ -7458,7 +7478,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
         last = order;
         code[kept++] = code[i];
     }
-    *out = malloc(add_size(mul_size(4, kept), 1));
+    *out = malloc(mul_size(4, kept) + 1);
     *length = 0;
     for (i = 0; *out && i < kept; i++) *length += utf8_put(*out + *length, code[i]);
     free(code);
@@ -7739,7 +7759,7 @@ static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, con
         else code[codes++] = c;
         if (apart) code[codes++] = ' ';
     }
-    if (code) *out = malloc(add_size(mul_size(4, codes), 1));
+    if (code) *out = malloc(mul_size(4, codes) + 1);
     if (*out && tok->strip) order_marks(u, code, codes, code + codes);
     for (size_t i = 0; *out && i < codes; i++) {
         uint32_t c = code[i];
@@ -8436,18 +8456,18 @@ static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
     static const char *const step[][2] = {{"lowercase", "do_lower_case"},
                                           {"strip_accents", "strip_accents"},
                                           {"handle_chinese_chars", "tokenize_chinese_chars"}};
-    static const char *const unsaid[] = {"true, as tokenizer_config.json says nothing else",
-                                         "null, as tokenizer_config.json says nothing else"};
+    static const char *const unsaid[] = {"true, BertTokenizer's default", "null, BertTokenizer's default"};
     const int normalizer = json_find(j, 0, "normalizer"), model = json_find(j, 0, "model");
     const int class = beside->n ? json_find(beside, 0, "tokenizer_class") : -1;
-    const int own = beside->n && !json_equal(beside, class, "PreTrainedTokenizerFast") &&
-                    !json_equal(beside, class, "TokenizersBackend"); /* these take tokenizer.json as it is */
+    const int own = class < 0 || !(json_equal(beside, class, "PreTrainedTokenizerFast") ||
+                                   json_equal(beside, class, "TokenizersBackend")); /* tokenizer.json as it is */
     uint64_t most;
     for (size_t i = 0; i < 3; i++) {
         const int node = json_find(j, 0, part[i][0]);
         if (!has_type(j, node, part[i][1]))
             return json_refuse(j, part[i][0], either(json_find(j, node, "type"), node), part[i][1], err);
-        const int said = own ? json_find(beside, 0, step[i][1]) : -1, done = json_find(j, normalizer, step[i][0]);
+        const int said = own && beside->n ? json_find(beside, 0, step[i][1]) : -1,
+                  done = json_find(j, normalizer, step[i][0]);
         if (said >= 0 && json_type(beside, said) != json_type(j, done))
             return json_refuse(beside, step[i][1], said, "what tokenizer.json's normalizer does", err);
         if (own && said < 0 && (i == 1 ? done >= 0 : !json_true(j, normalizer, step[i][0])))

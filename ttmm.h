@@ -58,8 +58,11 @@ typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
 #define ttmm_cluster ttmm_cluster_f64
 #define ttmm_corpus_embed ttmm_corpus_embed_f64
 #define ttmm_corpus_of ttmm_corpus_of_f64
+#define ttmm_corpus_open ttmm_corpus_open_f64
 #define ttmm_corpus_read ttmm_corpus_read_f64
 #define ttmm_corpus_set_embeddings ttmm_corpus_set_embeddings_f64
+#define ttmm_corpus_view ttmm_corpus_view_f64
+#define ttmm_decode ttmm_decode_f64
 #define ttmm_embed ttmm_embed_f64
 #define ttmm_encode ttmm_encode_f64
 #define ttmm_encode_tokens ttmm_encode_tokens_f64
@@ -68,14 +71,18 @@ typedef double ttmm_real; /* the ground truth: train-f64, run-f64 */
 #define ttmm_image_view ttmm_image_view_f64
 #define ttmm_lora_new ttmm_lora_new_f64
 #define ttmm_lora_of ttmm_lora_of_f64
+#define ttmm_lora_open ttmm_lora_open_f64
 #define ttmm_lora_place ttmm_lora_place_f64
 #define ttmm_lora_read ttmm_lora_read_f64
+#define ttmm_lora_view ttmm_lora_view_f64
 #define ttmm_mixture_new ttmm_mixture_new_f64
 #define ttmm_mixture_place ttmm_mixture_place_f64
 #define ttmm_model_new ttmm_model_new_f64
 #define ttmm_model_of ttmm_model_of_f64
+#define ttmm_model_open ttmm_model_open_f64
 #define ttmm_model_place ttmm_model_place_f64
 #define ttmm_model_read ttmm_model_read_f64
+#define ttmm_model_view ttmm_model_view_f64
 #define ttmm_nearest ttmm_nearest_f64
 #define ttmm_pass_new ttmm_pass_new_f64
 #define ttmm_pass_place ttmm_pass_place_f64
@@ -556,7 +563,7 @@ size_t ttmm_lora_bytes(const ttmm_config *c, int rank);
  * wherever a model or an adapter is only read, with the same bits as what it is a view of; it cannot be trained, nor
  * written to a file.
  *   tensor [ttmm_n_tensors(c)], of the shapes of ttmm_tensor_at: borrowed
- *   matrix [L * TTMM_MATRICES], rank (0: none), scale and view set: borrowed; in and out are set here
+ *   matrix [L * TTMM_MATRICES], rank (0: none), scale and view set: borrowed; in, out, a and b are set here
  * Numbers must be finite. TTMM_BAD_USE: none, not of one of the four types, or not aligned to it. */
 int ttmm_model_view(ttmm_model *m, const ttmm_config *c, const ttmm_numbers *tensor, ttmm_error *err);
 int ttmm_lora_view(ttmm_lora *l, const ttmm_config *c, ttmm_lora_matrix *matrix, double alpha, ttmm_error *err);

@@ -557,12 +557,12 @@ rm -r "$T/ten/experts"
 ./train experts "$T/ten" --rank 2 --epochs 40 --jobs 1 --quiet &
 pid=$!
 made() { find "$T/ten/experts" -name adapter_model.safetensors 2> "$T/log" | wc -l; }
-while kill -0 $pid 2> /dev/null && [ "$(made)" = 0 ]; do sleep 0.01; done
+while kill -0 $pid 2> /dev/null && [ "$(made)" -eq 0 ]; do sleep 0.01; done
 kill -STOP $pid
 [ "$(made)" -lt 3 ] && ok || fail "all experts were there before a lock could be tried"
 ./train cluster "$T/ten" --experts 2 > "$T/err" 2>&1 &
 other=$!
-for tenth in 1 2 3 4 5 6 7 8 9 10; do kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err" && sleep 0.1; done
+while kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err"; do sleep 0.02; done
 grep -q "another train is at work on it, waiting" "$T/err" && ok || fail "clusters beside experts at work: $(head -n 1 "$T/err")"
 kill -CONT $pid
 wait $pid && ok || fail "experts beside a waiting train failed"

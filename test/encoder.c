@@ -297,9 +297,7 @@ static void steps(void)
     }
 }
 
-/* Files beside them, which need not be there. With AS_IT_IS transformers takes tokenizer.json, else it makes a tokenizer
- * of its own. */
-#define AS_IT_IS "\"tokenizer_class\": \"PreTrainedTokenizerFast\""
+/* Files beside them, which need not be there. */
 static void put(const char *name, const char *text)
 {
     char path[200];
@@ -339,6 +337,7 @@ static void files_beside(void)
         else DONE(ttmm_encoder_read(&e, FOLDER, &err));
         CHECK((e == NULL) == (cases[i][2] != NULL));
         ttmm_remove(FOLDER, cases[i][0]);
+        if (strcmp(cases[i][0], "tokenizer_config.json") == 0) put(cases[i][0], "{" AS_IT_IS "}");
     }
     ttmm_encoder_free(e);
     /* max_seq_length by tokenizer_config.json, or as many as there are positions */
@@ -351,8 +350,8 @@ static void files_beside(void)
     CHECK(e && e->longest == 50);
     ttmm_encoder_free(e);
     static const char *const other[][3] = {
-        {"\"lowercase\": true", "\"lowercase\": false", "lowercase is false, expected true, as tokenizer_config.json"},
-        {"\"strip_accents\": null", "\"strip_accents\": true", "strip_accents is true, expected null, as tokenizer"},
+        {"\"lowercase\": true", "\"lowercase\": false", "lowercase is false, expected true, BertTokenizer's"},
+        {"\"strip_accents\": null", "\"strip_accents\": true", "strip_accents is true, expected null, BertTokenizer's"},
         {"\"clean_text\": true", "\"clean_text\": false", "clean_text is false, expected true"}};
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
         replace(1, "tokenizer.json", other[i][0], other[i][1]), put("tokenizer_config.json", "{}");
@@ -361,6 +360,8 @@ static void files_beside(void)
     replace(1, "tokenizer.json", "", "");
     put("tokenizer_config.json", "{" AS_IT_IS ", \"model_max_length\": 2}");
     REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer_config.json", "model_max_length is 2, expected 3 to 68");
+    ttmm_remove(FOLDER, "tokenizer_config.json");
+    REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer.json", "max_input_chars_per_word is 20, expected 100");
 }
 
 /* Weights in 16 bits, named as in a whole BERT, cut short, not finite. */

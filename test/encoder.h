@@ -9,10 +9,13 @@
 enum { ENC_D = 30, ENC_H = 3, ENC_F = 44, ENC_L = 2, ENC_POSITIONS = 70, ENC_LONGEST = 64, ENC_VOCAB = 100 };
 
 static const char *const encoder_files[] = {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
-                                            "config.json", "tokenizer.json"};
+                                            "config.json",  "tokenizer.json",        "tokenizer_config.json"};
 enum { ENC_FILES = sizeof encoder_files / sizeof *encoder_files };
 
 #define FLAGS "\"single_word\": false, \"lstrip\": false, \"rstrip\": false}"
+
+/* transformers takes tokenizer.json as it is; else it would make a tokenizer of its own. */
+#define AS_IT_IS "\"tokenizer_class\": \"PreTrainedTokenizerFast\""
 
 /* What stands in file i of those. Tokens: 0 <s>, 1 <pad>, 2 </s>, 3 [UNK], 4 <mask>; then letters, alone and inside of
  * words; then some words and pieces. */
@@ -41,7 +44,8 @@ static inline void encoder_text(char *out, size_t size, int i, int mpnet)
         "\"decoder\": {\"type\": \"WordPiece\", \"prefix\": \"##\", \"cleanup\": true},\n"
         "\"model\": {\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", \"continuing_subword_prefix\": \"##\",\n"
         " \"max_input_chars_per_word\": 20, \"vocab\": {\"<s>\": 0, \"<pad>\": 1, \"</s>\": 2, \"[UNK]\": 3, "
-        "\"<Mask>\": 4"};
+        "\"<Mask>\": 4",
+        "{" AS_IT_IS "}\n"};
     static const char *const pieces[] = {"melt",
                                          "the",
                                          "butter",

@@ -644,7 +644,7 @@ static void lora_of_parts(void)
     DONE(ttmm_lora_write(&lora, FOLDER, "", &err));
     if (!DONE(ttmm_lora_read(&r, c, FOLDER, &err))) return; /* one scale, but another than alpha / rank: rsLoRA's */
     for (int i = 0; i < 21; i++) r.matrix[i].scale *= (real)sqrt(2);
-    GIVES("to write", ttmm_lora_write(&r, FOLDER, "", &err), TTMM_BAD_USE, "different ranks or scales", "");
+    GIVES("to write", ttmm_lora_write(&r, FOLDER, "", &err), TTMM_BAD_USE, "scales other than alpha", "");
     ttmm_lora_free(&r);
 }
 

@@ -19,7 +19,7 @@ mkdir -p $D
 host() # FLAGS
 {
     cc $G -O2 "$@" -DBOARD='"host.h"' -DIMAGE="\"../../$D/$image.h\"" -DHEAP=1000000 -DTRAINS=1 $MAIN -lm -o $D/host &&
-        $D/host > $D/host.out
+        $D/host > $D/host.out && grep -q '^trained' $D/host.out
 }
 
 # One build of one board: LINE of the table, with what the firmware says of itself.

@@ -79,6 +79,7 @@ static int fuzz_fseeko(FILE *f, off_t at, int whence)
 static off_t fuzz_ftello(FILE *f) { return (off_t)READER(f).at; }
 static int fuzz_ferror(FILE *f) { return (void)f, 0; }
 static int fuzz_open(const char *path, int flags) { return (void)flags, file_of(path); }
+static int fuzz_access(const char *path, int mode) { return (void)mode, file_of(path) < 0 ? -1 : 0; }
 static int fuzz_close(int file) { return (void)file, 0; }
 static int fuzz_fstat(int file, struct stat *s)
 {
@@ -132,6 +133,7 @@ static void fuzz_free(void *block)
 #define fseeko fuzz_fseeko
 #define ftello fuzz_ftello
 #define ferror fuzz_ferror
+#define access fuzz_access
 #define open fuzz_open
 #define close fuzz_close
 #define fstat fuzz_fstat

@@ -767,6 +767,7 @@ static void models_refused(void)
          "original_max_position_embeddings"},
         {"'rope_type': 'llama3'", "'rope_type': 'yarn'", "rope_type"},
         {"{", "{'sliding_window': 8,", "sliding_window is 8, expected null"},
+        {"{", "{'sliding_window': 131072, 'attention_chunk_size': false,", 0},
         {"{", "{'attention_chunk_size': 8,", "attention_chunk_size is 8, expected null"},
         {"{", "{'sliding_window': 8, 'layer_types': ['full_attention', 'full_attention'],", 0},
     };

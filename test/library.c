@@ -193,6 +193,8 @@ static void edges(void)
     CHECK(x.mix.n == 0);
     x.K = 0;
     CHECK(DONE(ttmm_choose(&x, prompt, T, NULL, &err)) && x.mix.n == 0); /* no experts: the base answers */
+    x.E = 0;
+    CHECK(DONE(ttmm_choose(&x, prompt, T, nowhere, &err)) && x.mix.n == 0);
     ttmm_mixture_free(&x);
     const real logits[] = {(real)NAN, 2, (real)NAN, 1}, two[] = {1, 3, 3};
     const ttmm_sampler s = {1, 1, 0};

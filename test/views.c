@@ -270,6 +270,14 @@ static void refused(void)
     const ttmm_recipe r = {.batch = 1};
     ttmm_trainer *t;
     GIVES("training", ttmm_trainer_new(&t, &v, NULL, &corpus, &r, &err), TTMM_BAD_USE, "view", "cannot be trained");
+    ttmm_mixture x = {.base = &m};
+    size_t bytes;
+    int rounded;
+    const real kept = m.data[0];
+    m.data[0] = (real)3.4e38;
+    GIVES("an image", ttmm_image_write(&x, NULL, TTMM_BF16, "test/build/huge.bin", &bytes, &rounded, &err),
+          TTMM_BAD_INPUT, "not written", "too large");
+    m.data[0] = kept;
     GIVES("writing", ttmm_model_write(&v, folder, TTMM_BF16, "", &err), TTMM_BAD_USE, "view", "not written");
     GIVES("writing", ttmm_lora_write(&lv[1], folder, "", &err), TTMM_BAD_USE, "view", "not written");
     GIVES("training", ttmm_trainer_new(&t, &m, &lv[1], &corpus, &r, &err), TTMM_BAD_USE, "view", "cannot be trained");

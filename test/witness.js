@@ -582,8 +582,9 @@ function allStages(folder, { length, steps, tokens }) {
             const merged = merge(model, adapters);
             return [...modelTensors(merged), ...passLines(forward(merged, [], [sequences[0]]))];
         };
-        stages.beside = () => withGradients(forward(model, adapters, [sequences[0]]), adapters.flatMap((adapter, i) =>
-            adapterTensors(model, adapter).map(([name, w]) => [`experts.${chosen.experts[i]}.${name}`, w])));
+        stages.beside = () => withGradients(forward(model, adapters, [sequences[0]]), adapters.length === 0
+            ? modelTensors(model) : adapters.flatMap((adapter, i) =>
+                adapterTensors(model, adapter).map(([name, w]) => [`experts.${chosen.experts[i]}.${name}`, w])));
     }
     stages.greedy = () => {                                     // no cache: each token by a pass over all before it
         const decoded = [], results = range(tokens, () => {
