@@ -1362,14 +1362,18 @@ static void verb_tokenize(void)
     ttmm_corpus_free(&text);
 }
 
-/* What a firmware has beside an image: the view, routing, token by token with the experts beside the weights; without
- * the stack. Pointers count as here: of 32 bits it is less. */
+/* What a firmware has beside an image: the view, routing, greedy decoding, token by token, with the experts beside the
+ * weights, on one thread; without the stack. Pointers count as here: of 32 bits it is less. */
 static size_t firmware_ram(size_t K, size_t E, size_t matrices, size_t rank, size_t positions)
 {
     const ttmm_config *c = &model.base.config;
     const ttmm_decoding d = {.tokens = positions - 1, .piece = 1};
+    const int threads = ttmm_threads();
+    ttmm_set_threads(1);
+    const size_t decoding = ttmm_decoding_bytes(c, 1, rank, 1, &d);
+    ttmm_set_threads(threads);
     return ttmm_n_tensors(c) * sizeof(ttmm_numbers) + K * (matrices * sizeof(ttmm_lora_matrix) + sizeof(ttmm_lora)) +
-           ttmm_mixture_bytes(K, E) + ttmm_decoding_bytes(c, 1, rank, 1, &d);
+           ttmm_mixture_bytes(K, E) + decoding;
 }
 
 /* Of models that fit one: no microcontroller has 64 MiB of flash. */
@@ -1409,9 +1413,10 @@ static void print_memory(const ttmm_lora *const *list, size_t K, size_t rank)
     const size_t base = stored + tokens + K * model.with.E * sizeof(real);
     printf("memory, with %d threads, %zu experts, and %zu tokens of prompt and answer (--active, --context):\n",
            ttmm_threads(), some, T);
-    print_size("generate, experts merged in", base - stored + weights + some * lora +
-                                                  ttmm_merge_scratch(c, &chosen) * sizeof(real) +
-                                                  ttmm_pass_bytes(c, &merged));
+    const size_t merging = base - stored + weights + some * lora + ttmm_merge_scratch(c, &chosen) * sizeof(real) +
+                           ttmm_pass_bytes(c, &merged);
+    print_size("generate, experts merged in", merging);
+    print_size("  into a copy, without --merge", merging + stored);
     print_size("generate, experts beside", base + some * lora + ttmm_pass_bytes(c, &beside));
     const size_t job = weights + ttmm_merge_scratch(c, &all) * sizeof(real) + ttmm_pass_bytes(c, &scored);
     const size_t eval_all = base + (K + 1) * lora + MEMBERS * ttmm_pass_bytes(c, &step);
