@@ -649,15 +649,19 @@ static void verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-/* By name: "x", "x/" and "./x". */
+/* Without "./" before it; returns its length without "/" after it. */
+static size_t plain_name(const char **folder)
+{
+    while (strncmp(*folder, "./", 2) == 0) *folder += 2;
+    size_t n = strlen(*folder);
+    while (n > 1 && (*folder)[n - 1] == '/') n--;
+    return n;
+}
+
 static int same_folder(const char *a, const char *b)
 {
-    size_t n, m;
-    for (; strncmp(a, "./", 2) == 0; a += 2) continue;
-    for (; strncmp(b, "./", 2) == 0; b += 2) continue;
-    for (n = strlen(a); n > 1 && a[n - 1] == '/'; n--) continue;
-    for (m = strlen(b); m > 1 && b[m - 1] == '/'; m--) continue;
-    return n == m && memcmp(a, b, n) == 0;
+    const size_t n = plain_name(&a);
+    return n == plain_name(&b) && memcmp(a, b, n) == 0;
 }
 
 /* A folder may be written to if it holds no model, or one that merge has written. */
@@ -983,6 +987,9 @@ static void load_methods(void)
     begin_mixture(&model.with, &eval.seat->merged, 0);
 }
 
+/* Whether i is one of `some` of n, evenly spaced; the last is. */
+static int is_among(size_t i, size_t some, size_t n) { return i * some / n != (i + 1) * some / n; }
+
 /* The sequences longer than the prefix, and their bytes after it. */
 static void list_prompts(void)
 {
@@ -1000,7 +1007,7 @@ static void list_prompts(void)
         FAIL(TTMM_BAD_INPUT, "the files have no sequence longer than the prefix, %zu tokens", option.prefix);
     const size_t wanted = option.prompts ? smaller(option.prompts, eval.all) : eval.all;
     for (size_t i = 0; i < eval.all; i++) {
-        if (i * wanted / eval.all == (i + 1) * wanted / eval.all) continue;
+        if (!is_among(i, wanted, eval.all)) continue;
         eval_prompt *p = &eval.prompt[eval.n++];
         *p = eval.prompt[i];
         for (size_t t = 0, bytes; t < p->scored && !model.no_tokenizer; t++) {
@@ -1179,12 +1186,6 @@ typedef struct {
     double began, shown;          /* the clock */
 } eval_run;
 
-/* `sample` of the prompts, evenly spaced. */
-static int in_sample(const eval_run *run, size_t i)
-{
-    return i * run->sample / eval.n != (i + 1) * run->sample / eval.n;
-}
-
 static void show_progress(eval_run *run, size_t done)
 {
     const int terminal = ttmm_is_terminal(stderr);
@@ -1208,7 +1209,7 @@ static int answer_prompt(void *context, size_t i, int job, ttmm_error *e)
     ttmm_mixture *x = &s->with;
     const eval_prompt *p = &eval.prompt[i];
     const size_t prefix = option.prefix, T = prefix + p->scored, n = eval.n;
-    if (!in_sample(run, i)) return TTMM_OK;
+    if (!is_among(i, run->sample, n)) return TTMM_OK;
     const int listed = m->score[i].ran; /* in the file of --each */
     if (listed && i + 1 < n) return TTMM_OK;
     const double began = ttmm_seconds();
@@ -1241,7 +1242,7 @@ static void run_method(eval_method *m)
     if (m->how == TTMM) run.how = how_to_merge(TTMM_DENSE);
     if (m->how == TTT) run.sample = smaller(option.ttt_prompts, eval.n);
     for (size_t i = 0; i < eval.n; i++) {
-        if (!in_sample(&run, i)) m->score[i].ran = 0; /* --each may have more of them */
+        if (!is_among(i, run.sample, eval.n)) m->score[i].ran = 0; /* --each may have more of them */
         if (m->score[i].ran) run.listed = i + 1;
     }
     if (!for_each) {

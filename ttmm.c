@@ -1373,14 +1373,15 @@ static void add_to(real *out, const real *x, const real *y, size_t n)
     for (size_t i = 0; i < n; i++) out[i] = x[i] + y[i];
 }
 
+static size_t longest_of(const ttmm_pass_size *s) { return s->longest ? s->longest : s->tokens; }
+
 /* Whether these sequences, and these adapters, fit what p was made for. */
 static int fits(const ttmm_pass *p, const ttmm_mix *mix, const int *token, const size_t *start, size_t B)
 {
     const ttmm_pass_size *size = &p->size;
-    const size_t longest = size->longest ? size->longest : size->tokens;
     if (B < 1 || B > size->sequences || start[0] != 0) return 0;
     for (size_t b = 0; b < B; b++)
-        if (start[b + 1] <= start[b] || start[b + 1] - start[b] > longest) return 0;
+        if (start[b + 1] <= start[b] || start[b + 1] - start[b] > longest_of(size)) return 0;
     if (start[B] > size->tokens || (size->cache && start[B] > size->cache - ttmm_cached(p))) return 0;
     for (size_t t = 0; t < start[B]; t++)
         if (token[t] < 0 || token[t] >= p->config.vocab) return 0;
@@ -1850,11 +1851,11 @@ int ttmm_is_end(const ttmm_config *c, int token)
 /* Tokens into the cache, as many at a time as p has room for; returns the logits [V] of the last. */
 const real *ttmm_feed(ttmm_pass *p, const ttmm_model *m, const ttmm_mix *mix, const int *token, size_t T)
 {
-    const size_t longest = p->size.longest && p->size.longest < p->size.tokens ? p->size.longest : p->size.tokens;
+    const size_t longest = longest_of(&p->size), piece = longest < p->size.tokens ? longest : p->size.tokens;
     size_t n = 0;
     if (T > p->size.cache - ttmm_cached(p)) return NULL;
     for (size_t from = 0; from < T; from += n) {
-        const size_t start[2] = {0, n = T - from < longest ? T - from : longest};
+        const size_t start[2] = {0, n = T - from < piece ? T - from : piece};
         if (ttmm_forward(p, m, mix, token + from, start, 1) != TTMM_OK) return NULL;
     }
     return n ? ttmm_logits(p, m, n - 1, 1) : NULL;
@@ -3560,7 +3561,6 @@ static int check_adapter(const ttmm_lora *l, const ttmm_config *c, ttmm_error *e
                : fail(err, TTMM_BAD_USE, "an adapter of %d layers for a model of %d", l->n_layers, c->n_layers);
 }
 
-static size_t longest_of(const ttmm_pass_size *s) { return s->longest ? s->longest : s->tokens; }
 static size_t positions_of(const ttmm_pass_size *s) { return s->cache ? s->cache : longest_of(s); }
 
 /* Without backward and trace all layers share one set of activations, and what a half of a layer adds to the residual
@@ -8458,6 +8458,9 @@ static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
                                           {"handle_chinese_chars", "tokenize_chinese_chars"}};
     static const char *const unsaid[] = {"true, BertTokenizer's default", "null, BertTokenizer's default"};
     const int normalizer = json_find(j, 0, "normalizer"), model = json_find(j, 0, "model");
+    const int clean = json_find(j, normalizer, "clean_text"), vocab = json_find(j, model, "vocab"),
+              longest = json_find(j, model, "max_input_chars_per_word"),
+              prefix = json_find(j, model, "continuing_subword_prefix"), added = json_find(j, 0, "added_tokens");
     const int class = beside->n ? json_find(beside, 0, "tokenizer_class") : -1;
     const int own = class < 0 || !(json_equal(beside, class, "PreTrainedTokenizerFast") ||
                                    json_equal(beside, class, "TokenizersBackend")); /* tokenizer.json as it is */
@@ -8473,14 +8476,10 @@ static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
         if (own && said < 0 && (i == 1 ? done >= 0 : !json_true(j, normalizer, step[i][0])))
             return json_refuse(j, step[i][0], done, i == 1 ? unsaid[1] : unsaid[0], err);
     }
-    if (own && !json_true(j, normalizer, "clean_text"))
-        return json_refuse(j, "clean_text", json_find(j, normalizer, "clean_text"), "true", err);
-    if (own && !(json_integer(j, json_find(j, model, "max_input_chars_per_word"), &most) && most == 100))
-        return json_refuse(j, "max_input_chars_per_word", json_find(j, model, "max_input_chars_per_word"), "100", err);
-    if (own && !json_equal(j, json_find(j, model, "continuing_subword_prefix"), "##"))
-        return json_refuse(j, "continuing_subword_prefix", json_find(j, model, "continuing_subword_prefix"), "\"##\"",
-                           err);
-    const int vocab = json_find(j, json_find(j, 0, "model"), "vocab"), added = json_find(j, 0, "added_tokens");
+    if (own && !json_true(j, normalizer, "clean_text")) return json_refuse(j, "clean_text", clean, "true", err);
+    if (own && !(json_integer(j, longest, &most) && most == 100))
+        return json_refuse(j, "max_input_chars_per_word", longest, "100", err);
+    if (own && !json_equal(j, prefix, "##")) return json_refuse(j, "continuing_subword_prefix", prefix, "\"##\"", err);
     if (json_type(j, vocab) != '{') return json_refuse(j, "the model's vocab", vocab, "an object", err);
     if (added >= 0 && json_type(j, added) != '[') return json_refuse(j, "added_tokens", added, "a list", err);
     for (size_t i = 0; i < 2; i++) {
