@@ -144,6 +144,7 @@ __extension__ _Static_assert(sizeof 1.0 == sizeof(double),
 #endif
 #if !defined(_WIN32) && !defined(TTMM_NO_FILES)
 #define _POSIX_C_SOURCE 200809L
+#define _DARWIN_C_SOURCE /* macOS: or _SC_PHYS_PAGES is hidden */
 #define _FILE_OFFSET_BITS 64
 #endif
 #include "ttmm.h"
@@ -184,8 +185,9 @@ __extension__ _Static_assert(sizeof 1.0 == sizeof(double),
 #if CHAR_BIT != 8 || FLT_MANT_DIG != 24 || DBL_MANT_DIG != 53
 #error "ttmm needs 8-bit bytes and IEEE-754 float and double"
 #endif
-#if (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && !defined(__TINYC__)) || \
-    ((defined(__TINYC__) || defined(__PCC__)) && defined(__i386__)) /* these two do not say; there they use the x87 */
+/* FLT_EVAL_METHOD is 16 where only _Float16 has its own. tcc and pcc do not say; on i386 they use the x87. */
+#if (defined(FLT_EVAL_METHOD) && FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 && !defined(__TINYC__)) || \
+    ((defined(__TINYC__) || defined(__PCC__)) && defined(__i386__))
 #error "ttmm needs float arithmetic in float (on x86 -msse2 -mfpmath=sse, on s390x -fexcess-precision=fast)"
 #endif
 #if defined(__clang__) && defined(__arm__) && defined(__ARM_NEON) && !defined(TTMM_DOUBLE)
@@ -3080,7 +3082,7 @@ double ttmm_peak_flops(void)
             STORE(last, a);
             all += (double)last[0];
         }
-        const double rate = 2.0 * WIDTH * CHAINS * ROUNDS * ttmm_threads() / (ttmm_seconds() - began);
+        const double rate = (2 * WIDTH * CHAINS) * (double)ROUNDS * ttmm_threads() / (ttmm_seconds() - began);
         best = rate > best ? rate : best;
     }
     return all > 0 ? best : 0; /* all is used, so that it is computed */
@@ -4448,20 +4450,23 @@ TTMM_FORMAT static int refuse(ttmm_error *err, const char *path, const char *for
     return err->code = TTMM_BAD_INPUT;
 }
 
+/* An array, to be freed. NULL: no memory, or it is more than this machine can address. */
+static void *new_array(size_t n, size_t size) { return n <= PTRDIFF_MAX / size ? malloc(n * size) : NULL; }
+
 /* A growing array with room for n: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
 static void *grow(void *array, size_t *room, size_t n, size_t size)
 {
     if (n <= *room) return array;
     const size_t longer = add_size(mul_size(2, *room), add_size(n, 63));
-    void *more = realloc(array, mul_size(longer, size));
+    void *more = longer <= PTRDIFF_MAX / size ? realloc(array, longer * size) : NULL;
     if (more) *room = longer;
     return more;
 }
 
-/* FOLDER/NAME, or NAME alone if folder is NULL.    out [PATH_BYTES] */
+/* FOLDER/NAME; NAME alone if folder is NULL, FOLDER if name is empty.    out [PATH_BYTES] */
 static int join_path(char *out, const char *folder, const char *name, ttmm_error *err)
 {
-    const int n = snprintf(out, PATH_BYTES, "%s%s%s", folder ? folder : "", folder ? "/" : "", name);
+    const int n = snprintf(out, PATH_BYTES, "%s%s%s", folder ? folder : "", folder && *name ? "/" : "", name);
     return n >= 0 && n < PATH_BYTES ? TTMM_OK : fail(err, TTMM_BAD_INPUT, "%.60s...: the path is too long", out);
 }
 
@@ -7457,7 +7462,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
     while (i < n && s[i] < 0xcc) i++; /* U+0300 and all after it begin with this byte or a higher one */
     *out = (char *)text, *length = n;
     if (i == n) return;
-    uint32_t *code = malloc(mul_size(add_size(mul_size(3, n), 4), sizeof *code)); /* 2 bytes give up to 3; and spare */
+    uint32_t *code = new_array(add_size(mul_size(3, n), 4), sizeof *code); /* 2 bytes give up to 3; and spare */
     if ((*out = (char *)code) == NULL) return;
     for (i = 0; i < n; i += bytes) {
         const uint32_t c = utf8_get(s + i, n - i, &bytes);
@@ -7625,8 +7630,8 @@ static void encode_word(encoder *e, const char *s, size_t n)
     if (n > e->word_room) {
         free(e->symbol), free(e->heap);
         e->word_room = 2 * n;
-        e->symbol = malloc(mul_size(e->word_room, 3 * sizeof *e->symbol));
-        e->heap = malloc(mul_size(e->word_room, 2 * sizeof *e->heap)); /* every merge removes one, and adds up to two */
+        e->symbol = new_array(e->word_room, 3 * sizeof *e->symbol);
+        e->heap = new_array(e->word_room, 2 * sizeof *e->heap); /* every merge removes one, and adds up to two */
         e->list->failed = e->list->failed || n > INT_MAX || e->symbol == NULL || e->heap == NULL;
     }
     if (e->list->failed) return;
@@ -7746,7 +7751,7 @@ static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, con
     const unicode *u = &tok->unicode;
     const unsigned char *s = (const unsigned char *)text;
     size_t codes = 0, bytes;
-    uint32_t *code = malloc(mul_size(add_size(mul_size(2, n), 4), sizeof *code)); /* a CJK character of 3 bytes: 3 */
+    uint32_t *code = new_array(add_size(mul_size(2, n), 4), sizeof *code); /* a CJK character of 3 bytes: 3 */
     *out = NULL, *length = 0;
     for (size_t i = 0; code && i < n; i += bytes) {
         uint32_t c = utf8_get(s + i, n - i, &bytes);
@@ -7759,7 +7764,7 @@ static void bert_text(char **out, size_t *length, const ttmm_tokenizer *tok, con
         else code[codes++] = c;
         if (apart) code[codes++] = ' ';
     }
-    if (code) *out = malloc(mul_size(4, codes) + 1);
+    if (code) *out = new_array(codes + 1, 4);
     if (*out && tok->strip) order_marks(u, code, codes, code + codes);
     for (size_t i = 0; *out && i < codes; i++) {
         uint32_t c = code[i];
@@ -8651,7 +8656,7 @@ static int read_modules(char *first, const char *folder, ttmm_error *err)
         if (last == NULL || strcmp(last + 1, expected[k]) != 0 || strncmp(type, package, sizeof package - 1) != 0) {
             snprintf(type, sizeof type, "module %d", k);
             code = json_refuse(&j, type, either(found, node), expected[k], err);
-        } else code = join_path(k ? place : first, *name ? folder : NULL, *name ? name : folder, err);
+        } else code = join_path(k ? place : first, folder, name, err);
         if (code == TTMM_OK && k == 1) code = read_settings(place, "config.json", pooling, 3, err);
         if (code == TTMM_OK && k == 2) code = check_beside(place, "config.json", normalize, 1, err);
     }
@@ -8796,7 +8801,7 @@ static int read_encoder_weights(ttmm_encoder *e, uint64_t *hash, const char *fol
         if (code == TTMM_OK) code = find_shaped(&found, &k.s, name, rows, cols, err);
         if (code == TTMM_OK) code = map_tensor(&e->tensor[i], e->files, &k.s, found, err);
         if (code == TTMM_OK && e->tensor[i].data == NULL) {
-            e->own[i] = malloc(mul_size(mul_size(rows, cols), sizeof(real)));
+            e->own[i] = new_array(mul_size(rows, cols), sizeof(real));
             e->tensor[i] = reals(e->own[i]);
             code = e->own[i] ? read_numbers(&k.s, found, e->own[i], TTMM_REAL, err)
                              : fail(err, TTMM_NO_ROOM, "out of memory for the encoder's weights");
