@@ -72,7 +72,7 @@ windows/32/%.exe: %.c ttmm.c ttmm.h Makefile
 # Programs for WebAssembly, wasm32 with WASI: wasm/; SIMD= for hosts without its vectors. Debian: clang, lld, wasi-libc,
 # libclang-rt-14-dev-wasm32. The stack is 64 KiB by default, and would grow into other data.
 SIMD = -msimd128
-WASM = clang $(RELEASE) --target=wasm32-wasi $(SIMD) -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal \
+WASM = clang $(RELEASE) --target=wasm32-wasi -Wno-deprecated $(SIMD) -D_WASI_EMULATED_SIGNAL -lwasi-emulated-signal \
     -Wl,--stack-first,-z,stack-size=1048576
 wasm: wasm/train.wasm wasm/run.wasm
 wasm/%.wasm: %.c ttmm.c ttmm.h Makefile

@@ -52,9 +52,10 @@ package() { # what to install for a compiler or an emulator
     esac
 }
 
+command -v timeout > /dev/null || timeout() { shift; "$@"; } # macOS has none
 line() { printf '%-42s %-4s %-8s %4s  %s\n' "$@"; }
 version() {
-    case $1 in *tcc) $1 -v ;; *) $1 --version ;; esac 2>&1 | sed -n '1{s/.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/p;t;s/.* //p}'
+    case $1 in *tcc) $1 -v ;; *) $1 --version ;; esac 2>&1 | sed -n -e 's/.* \([0-9][0-9]*\.[0-9.]*[0-9]\).*/\1/' -e 's/.* //' -e '1p'
 }
 pass() { passed=$((passed + 1)); }
 skip() {
@@ -274,8 +275,8 @@ printf '#!/bin/sh\nfor a; do [ "$a" = -ffp-contract=off ] && exit 1; done\nexec 
 chmod +x $B/refuses
 name="make, CC refuses -ffp-contract=off"
 verdict="FAILED: it goes on"
-make -n CC=$B/refuses run > $B/log 2>&1 || verdict=$(sed -n 's/.*\(refuses [^,]*\),.*/refused: it \1/p' $B/log)
-make -n CC=$B/refuses CONTRACT= run > $B/log 2>&1 || verdict="FAILED: CONTRACT= is not taken"
+${MAKE:-make} -n CC=$B/refuses run > $B/log 2>&1 || verdict=$(sed -n 's/.*\(refuses [^,]*\),.*/refused: it \1/p' $B/log)
+${MAKE:-make} -n CC=$B/refuses CONTRACT= run > $B/log 2>&1 || verdict="FAILED: CONTRACT= is not taken"
 case $verdict in refused*) pass ;; *) failed=$((failed + 1)) ;; esac
 line "$name" - - - "$verdict"
 

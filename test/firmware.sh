@@ -34,9 +34,9 @@ board() # NAME LEVEL TRAINS LINKER-SCRIPT BOARD RUN COMPILER FLAGS...
         -Wl,--gc-sections -T test/firmware/$script -DBOARD="\"$header\"" -DIMAGE="\"../../$D/$image.h\"" -DHEAP=$heap \
         -DTRAINS=$trains $MAIN -lm -o $D/firmware.elf || { failed=$((failed + 1)); return; }
     timeout 120 $run $D/firmware.elf > $D/out < /dev/null
-    lines='^\(expert\|weight\|text\|logits\)'
-    [ $trains = 1 ] && lines='^\(expert\|weight\|text\|logits\|trained\)'
-    ok "$(grep "$lines" $D/out | tr '\n' ' ')" "$(grep "$lines" $D/host.out | tr '\n' ' ')" "$name $level $image"
+    lines='^(expert|weight|text|logits)'
+    [ $trains = 1 ] && lines='^(expert|weight|text|logits|trained)'
+    ok "$(grep -E "$lines" $D/out | tr '\n' ' ')" "$(grep -E "$lines" $D/host.out | tr '\n' ' ')" "$name $level $image"
     of() { printf %d "0x$(sed -n "s/^# $1 \([0-9a-f]*\)$/\1/p" $D/out)"; }
     bytes_of() { size -A $D/firmware.elf | awk -v s="$1" '$1 == s { n = $2 } END { print n + 0 }'; }
     text=$(bytes_of .text) data=$(bytes_of .data) bss=$(($(bytes_of .bss) - heap))

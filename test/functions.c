@@ -68,8 +68,9 @@ static void against_mpmath(void)
     fclose(file);
 }
 
-/* Of functions that long double has more exactly: all of them; of mingw not sin and cos, of wasi-libc none. */
-#if LDBL_MANT_DIG < 64 || defined(__wasi__)
+/* Of functions that long double has more exactly: all of them; of mingw not sin and cos, of wasi-libc none, nor of musl
+ * where long double has 113 bits (its expl is exp). */
+#if LDBL_MANT_DIG < 64 || defined(__wasi__) || (LDBL_MANT_DIG == 113 && defined(__linux__) && !defined(__GLIBC__))
 enum { WIDE = 0 };
 #elif defined(_WIN32)
 enum { WIDE = SIN };

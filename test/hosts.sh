@@ -30,9 +30,10 @@ host fork.c $B/fork
 
 # without an operating system: all that is left calls is this
 no_os="-std=c99 -pedantic -Wall -Wextra -Werror -O2 -ffp-contract=off -DTTMM_NO_FILES -DTTMM_NO_SENTENCES"
+no_os="$no_os -fno-stack-protector -U_FORTIFY_SOURCE" # what Ubuntu's and Alpine's gcc add calls for
 for plain in "" -DTTMM_PLAIN; do
     host "TTMM_NO_FILES $plain" $CC $no_os $plain -c ttmm.c -o $B/no-os.o
-    host "TTMM_NO_FILES $plain" sh -c "! nm -u $B/no-os.o | grep -vE ' _?(memcpy|memset|memcmp|sqrtf?|_GLOBAL_OFFSET_TABLE_)\$'"
+    host "TTMM_NO_FILES $plain" sh -c "! nm -u $B/no-os.o | grep -vE '(^| )_?(memcpy|memset|memcmp|bzero|memset_pattern(4|8|16)|sqrtf?|_GLOBAL_OFFSET_TABLE_)\$'"
 done
 
 rm -rf $B/deep

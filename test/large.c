@@ -147,6 +147,11 @@ static void cluster(size_t n, size_t E, size_t K)
 
 static int peak(char **command)
 {
+#ifdef __APPLE__
+    const double units = 1 << 20; /* of ru_maxrss in a MiB: bytes there, KiB elsewhere */
+#else
+    const double units = 1 << 10;
+#endif
     int status = 1;
     struct rusage used;
     const pid_t child = fork();
@@ -155,7 +160,7 @@ static int peak(char **command)
         _exit(127);
     }
     if (child < 0 || wait4(child, &status, 0, &used) != child) return 1;
-    fprintf(stderr, "peak %.1f MiB\n", (double)used.ru_maxrss / 1024);
+    fprintf(stderr, "peak %.1f MiB\n", (double)used.ru_maxrss / units);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 

@@ -71,7 +71,7 @@ if [ "$1" = all ] && there Python; then
     deviate "softmax without its maximum" "pass layers.0.attn" 's/e = exp(t - t.max(-1, keepdims=True))/e = exp(t)/'
     deviate "angles in float" "pass layers.0.q" 's/SINCOS(positions\[:, None, None\] \* f)/SINCOS(positions[:, None, None] * f32(f))/'
     deviate "1 / sqrt(S) with q, not with the scores" "pass layers.0.attn" 's/t = dots(q, k) \* z/t = dots(q * z, k)/'
-    deviate "up before gate, in the gradient" "pass grad.model.layers.0.self_attn.q_proj.weight" '/linear(db, dact \* up/{h;d};/linear(db, dact \* (gate \* s)/G'
+    deviate "up before gate, in the gradient" "pass grad.model.layers.0.self_attn.q_proj.weight" '/linear(db, dact \* up/{h;d;};/linear(db, dact \* (gate \* s)/G'
     deviate "(1 - b2) g g from the left" "train step.2.loss" 's/f32(1 - b2) \* (g \* g)/f32(1 - b2) * g * g/'
     deviate "the gradient's norm in float" "train step.2.loss" 's/ascending(float(dot(g.ravel(), g.ravel())) for/sum(dot(g.ravel(), g.ravel()) for/'
     deviate "a shuffle from the front" "expert step.1.loss" 's/for i in range(n, 1, -1):/for i in range(2, n + 1):/'

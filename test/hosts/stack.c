@@ -8,8 +8,7 @@
 enum { STACK = 256 << 10, T = 40, V = 257 };
 static union {
     unsigned char byte[STACK];
-    long double align[4];
-} stack;
+} stack __attribute__((aligned(1 << 14))); /* macOS wants whole pages */
 static const ttmm_config config = {96, 2, 4, 2, 24, 172, V, 64, 1, 1e-5, 1e4, 0, 0, 0, 0, 0, 0, 0, {0}, 0, 0};
 static const int token[T];
 static ttmm_model model;
