@@ -21,7 +21,7 @@ HERE, DATA = f"{t.HERE}/curves", "data/curves"
 MACHINE = os.environ.get("MACHINE") or f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads"
 S, FILES = t.SETTINGS["data"], t.files("data", "test")
 NAMES = {name: folder or "built-in embedding" for name, folder in t.NAMES.items()}
-BETA = {name: S["beta"] if folder else 0.12 for name, folder in t.NAMES.items()}
+BETA = {name: S["beta"][name == "built-in"] for name in t.NAMES}
 KS, HELD = [1, 2, 5, 10, 20, 50, 100], [2, 5, 10]
 COLUMNS = ["figure", "series", "x", "y", "machine"]
 

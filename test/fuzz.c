@@ -139,6 +139,7 @@ static void fuzz_free(void *block)
 #define fstat fuzz_fstat
 #define mmap fuzz_mmap
 #define munmap fuzz_munmap
+#undef _POSIX_C_SOURCE /* glibc 2.42: _GNU_SOURCE means a later one */
 #include "../ttmm.c"
 #undef fopen
 #undef fclose

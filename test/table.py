@@ -11,12 +11,12 @@ in test/build/table; a corpus's table is printed after each run, and is in test/
 starts ./train and ./run and adds up what run eval --each wrote:
     perplexity       exp of the mean loss of a token, the mean over seeds; its standard error over prompts, of the first
     seeds            the standard deviation over seeds (of experts and baseline; the clusters are the same)
-    to finetuned     the mean of (loss - the loss of the baseline with the same seed) of a token, over seeds, on the same
-                     prompts, and its standard error over prompts
+    to finetuned     the mean of (loss - the loss of the baseline with the same seed) of a token, over seeds, on the
+                     same prompts, and its standard error over prompts
     seconds, faster  median time of a prompt before its first token can be computed; how many times TTT's with mpnet
     where ttt ran    the perplexity on those prompts alone that TTT was run on
 test/tune.py is where most settings come from."""
-import csv, functools, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
+import collections, csv, functools, glob, gzip, html, json, math, os, re, statistics, subprocess, sys
 
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
@@ -25,13 +25,14 @@ HERE, END = "test/build/table", "<|endoftext|>"
 MODEL = os.environ.get("SMOLLM_MODEL", "test/build/smollm/model")
 ENCODERS = os.environ.get("ENCODERS", "test/build/encoder")
 NAMES = {"mpnet": "all-mpnet-base-v2", "minilm": "all-MiniLM-L6-v2", "built-in": None}
-# K experts, passes and rate; the baseline's; beta; TTT's neighbours, passes, rate. Chosen on documents held out of the
-# training part, by test/tune.py, K of data by test/curves.py. Not so: K of the others; of guide beta and TTT (those of
-# data), passes, and the baseline's rate, which are the best of a few on the test text (test/RESULTS.md)
-SETTINGS = {"data": dict(K=5, experts=(2, 4e-3), finetune=(2, 2e-3), beta=0.3, ttt=(20, 3, 1e-3)),
-            "python": dict(K=18, experts=(1, 2e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3)),
-            "guide": dict(K=19, experts=(1, 2e-3), finetune=(1, 1e-3), beta=0.3, ttt=(20, 3, 1e-3)),
-            "kernel": dict(K=100, experts=(2, 1e-3), finetune=(1, 1e-3), beta=0.5, ttt=(50, 1, 1e-3))}
+# K experts, passes and rate; the baseline's; beta of encoders and of the built-in embedding; TTT's neighbours, passes,
+# rate. Chosen on documents held out of the training part, by test/tune.py (guide with the embedding that routes there,
+# by), K of data by test/curves.py. Not so: K of the others, the built-in beta, which is the default, guide's other one.
+SETTINGS = {"data": dict(K=5, experts=(2, 4e-3), finetune=(2, 2e-3), beta=(0.3, 0.12), ttt=(20, 3, 1e-3)),
+            "python": dict(K=18, experts=(1, 2e-3), finetune=(1, 1e-3), beta=(0.5, 0.12), ttt=(50, 1, 1e-3)),
+            "guide": dict(K=19, experts=(2, 2e-3), finetune=(1, 1e-3), beta=(0.3, 0.12), ttt=(50, 1, 1e-3),
+                          by="built-in"),
+            "kernel": dict(K=100, experts=(2, 1e-3), finetune=(1, 1e-3), beta=(0.5, 0.12), ttt=(50, 1, 1e-3))}
 RUNS = [("mpnet", 1), ("mpnet", 2), ("mpnet", 3), ("minilm", 1), ("built-in", 1)]  # encoder and seed
 PROMPTS, TTT_PROMPTS = 64, 16  # at most, evenly spaced among all
 
@@ -50,13 +51,21 @@ def write(where, texts):
     return [f"{where}/{name}.txt" for name in sorted(texts)]
 
 
-def split(corpus):
-    """Its training part in two, {file: documents} each: every fifth document is held out, to choose settings by."""
-    fit, held, n = {}, {}, 0
-    for path in files(corpus, "train"):
+def documents(corpus, part):
+    """(file, document) after document of train or test."""
+    for path in files(corpus, part):
         for text in filter(str.strip, re.split(f"(?m)^{re.escape(END)}$", open(path, encoding="utf-8").read())):
-            n += 1
-            (held if n % 5 == 3 else fit).setdefault(os.path.basename(path)[:-4], []).append(text)
+            yield os.path.basename(path)[:-4], text
+
+
+def split(corpus):
+    """Its training part in two, {file: documents} each: every fifth document is held out, to choose settings by; of
+    guide every fifth page, in all languages: its translations say the same, and are partly still English."""
+    fit, held, seen = {}, {}, collections.Counter()
+    for file, text in documents(corpus, "train"):
+        counted = file if corpus == "guide" else "all"
+        seen[counted] += 1
+        (held if seen[counted] % 5 == 3 else fit).setdefault(file, []).append(text)
     return fit, held
 
 
@@ -92,7 +101,7 @@ def guide(where):
     pages = [path for path in sorted(glob.glob(f"{root}/en/*.html")) if 600 <= len(read(path)) <= 8000]
     for language in sorted(os.listdir(root)):
         for i, page in enumerate(os.path.basename(path) for path in pages):
-            if i % 2 == 0 and os.path.exists(f"{root}/{language}/{page}"):
+            if i % 2 == 0:  # every language has every page: split() counts on it
                 of = part["test" if i % 8 == 4 else "train"]
                 of.setdefault(language, []).append(read(f"{root}/{language}/{page}"))
     return part
@@ -191,10 +200,9 @@ def evaluate(corpus, name, seed, rows, kind, *words):
     """Lines of run eval --only rows --each: {method: {prompt: (tokens, nll, seconds)}}"""
     s, each = SETTINGS[corpus], f"{HERE}/{corpus}-{name}-{seed}{kind}.each"
     neighbours, passes, rate = s["ttt"]
-    beta = ["--beta", s["beta"]] if NAMES[name] else []  # the built-in embedding's cosines are others: its default
-    call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), *beta, "--only", rows, "--each", each,
-         "--tsv", each[:-len("each")] + "tsv", "--prompts", PROMPTS, "--ttt-prompts", TTT_PROMPTS, "--neighbours",
-         neighbours, "--passes", passes, "--ttt-lr", rate, "--seed", seed, *words)
+    call("run", "eval", folder(corpus, name, seed), *files(corpus, "test"), "--beta", s["beta"][name == "built-in"],
+         "--only", rows, "--each", each, "--tsv", each[:-len("each")] + "tsv", "--prompts", PROMPTS, "--ttt-prompts",
+         TTT_PROMPTS, "--neighbours", neighbours, "--passes", passes, "--ttt-lr", rate, "--seed", seed, *words)
     found = {}
     for line in open(each):
         prompt, _, method, *numbers = line.rstrip("\n").split("\t") if line.count("\t") == 7 else [""] * 8

@@ -1,14 +1,18 @@
 """tune.py - where most settings of test/table.py come from: the method once more in PyTorch, many settings at once.
 
     python test/tune.py CORPUS [STAGE ...]     in the root, after make, make smollm and make encoder; of experts,
-                                               clusters, finetune, ttt (all). A GPU's minutes, two cores' days
+                                               clusters, finetune, ttt (all). A GPU's minutes, two cores' days; some
+                                               110 GB of its memory for all of kernel's experts, 40 for others
+    python test/tune.py CORPUS test            on the test text, with the settings chosen and three seeds: the baseline
+                                               and ttmm-1, -3, -10 of test/table.py once more; and of K = 5 and 100
 
-Every fifth document of the training part is held out; on these, scored as run eval does, is printed the perplexity of
-experts by passes and rate (of the best of them by beta, too), by the number of clusters, of the fine-tuned baseline and
-of TTT by theirs. Sequences, embeddings and clusters are ttmm's. A run trains the adapters of all settings at once: LoRA
-beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches, rate, clipping, moments
-of AdamW, as ttmm defines them; in TF32 on a GPU, and shuffled by other random numbers than ttmm's."""
-import json, math, os, sys, time
+Every fifth document of the training part is held out (guide: page); on these, scored as run eval does, is printed the
+perplexity of the fine-tuned baseline and of experts by passes and rate (with those of SETTINGS by beta, too), of
+experts by their number, of TTT. Sequences, embeddings and clusters are ttmm's. A run trains the adapters of all
+settings at once: LoRA beside the weights, with A [adapters, r, in], B [adapters, out, r], each with its own batches,
+rate, clipping, moments of AdamW, as ttmm defines them; on a GPU in TF32, and with other random numbers than ttmm's,
+the same for all passes and rates."""
+import functools, json, math, os, statistics, sys, time
 
 import numpy as np
 import torch
@@ -17,7 +21,9 @@ from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from table import HERE, MODEL, SETTINGS, call, indexed, split, write
+from table import (HERE, MODEL, PROMPTS, SETTINGS, TTT_PROMPTS, call, difference, documents, indexed, mean, perplexity,
+                   split, write)
+from witness import GAMMA, MASK, mix
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cuda.matmul.allow_tf32 = True
@@ -33,11 +39,16 @@ EMBED = W["embed_tokens.weight"]
 THETA = C.get("rope_theta") or C["rope_parameters"]["rope_theta"]
 
 
+@functools.cache
+def angles(T):
+    angle = torch.arange(T, dtype=torch.float64)[:, None] * THETA ** (-torch.arange(0, S, 2, dtype=torch.float64) / S)
+    return angle.cos().float().to(DEVICE), angle.sin().float().to(DEVICE)
+
+
 def hidden(ids, adapters=None, E=1):
     """The final norm's output of ids [N, T]; adapters[layer, kind] = (A [E, r, in], B [E, out, r]), N / E rows each."""
     N, T = ids.shape
-    angle = torch.arange(T, dtype=torch.float64)[:, None] * THETA ** (-torch.arange(0, S, 2, dtype=torch.float64) / S)
-    cos, sin = angle.cos().float().to(DEVICE), angle.sin().float().to(DEVICE)
+    cos, sin = angles(T)
 
     def linear(x, layer, kind):
         y = x @ W[f"layers.{layer}.{kind}.weight"].T
@@ -102,11 +113,38 @@ def rate(s, steps, peak, warmup):
     return peak * (s + 1) / warm if s < warm else peak * (1 - 0.95 * (s - warm) / (steps - warm))
 
 
+def update(P, M, V, ids, target, weight, scales):
+    """A step of AdamW of as many adapters as P has rows; ids, target, weight [adapters, batch, T]; scales: rate / (1 -
+    0.9^step), 1 / sqrt(1 - 0.999^step)."""
+    leaves = {k: [x.detach().requires_grad_() for x in v] for k, v in parts(P).items()}
+    h = hidden(ids.flatten(0, 1), {k: (a, SCALE * b) for k, (a, b) in leaves.items()}, len(P))
+    loss = Loss.apply(h, target.flatten(), weight.flatten())
+    g = torch.autograd.grad(loss, [x for pair in leaves.values() for x in pair])
+    g = torch.cat([x.reshape(len(P), -1) for x in g], 1)
+    g *= (1 / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+    M.mul_(0.9).add_(g, alpha=0.1)
+    V.mul_(0.999).addcmul_(g, g, value=0.001)
+    P -= scales[0] * M / (V.sqrt() * scales[1] + 1e-8)
+
+
+def recorded(step, *values):
+    """The step as a CUDA graph: hundreds of kernels in one launch. Values are copied to where it has them."""
+    fixed, graph = [x.clone() for x in values], torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(*fixed)
+
+    def replay(*values):
+        for x, value in zip(fixed, values):
+            x.copy_(value)
+        graph.replay()
+    return replay
+
+
 def train(sequences, jobs, batch=2, shuffle=True, warmup=0.1):
-    """One adapter for each (which sequences, passes, rate): [jobs, n]."""
+    """One adapter for each (which sequences, passes, rate, number of its random draws): [jobs, n]."""
     plan, began, tokens = [], time.time(), 0
-    for i, (which, passes, _) in enumerate(jobs):
-        draw, visits = np.random.default_rng(i), []
+    for which, passes, _, number in jobs:
+        draw, visits = np.random.default_rng(number), []
         for _ in range(passes):
             visits += list(draw.permutation(which)) if shuffle else list(which)
         plan.append([visits[j:j + batch] for j in range(0, len(visits), batch)])
@@ -114,14 +152,18 @@ def train(sequences, jobs, batch=2, shuffle=True, warmup=0.1):
     plan, peak = [plan[i] for i in order], [jobs[i][2] for i in order]
     n = RANK * sum(map(sum, KINDS.values())) * len(LAYERS)
     P, M, V = (torch.zeros(len(jobs), n, device=DEVICE) for _ in range(3))
-    for a, _ in parts(P).values():
-        a.copy_(torch.empty(a.shape).uniform_(-1, 1) / math.sqrt(a.shape[2]))
+    for row, i in zip(P, order):
+        draw = torch.Generator().manual_seed(jobs[i][3])
+        for a, _ in parts(row[None]).values():
+            a.copy_(torch.empty(a.shape).uniform_(-1, 1, generator=draw) / math.sqrt(a.shape[2]))
+    longest = max(len(sequences[q]) for p in plan for visit in p for q in visit)
+    at_once, replay, alive, since = max(1, TOKENS // (batch * longest)), None, 0, 0
     for s in range(len(plan[0])):
-        alive = sum(len(p) > s for p in plan)
-        longest = max(len(sequences[q]) for p in plan[:alive] for q in p[s])
-        some = max(1, TOKENS // (batch * longest))
-        for i in range(0, alive, some):
-            j = min(alive, i + some)
+        before, alive = alive, sum(len(p) > s for p in plan)
+        if alive != before:
+            replay, since = None, s
+        for i in range(0, alive, at_once):
+            j = min(alive, i + at_once)
             ids, target, weight = (np.zeros((j - i, batch, longest), t) for t in (np.int64, np.int64, np.float32))
             for e in range(i, j):
                 predicted = sum(len(sequences[q]) - 1 for q in plan[e][s])
@@ -130,37 +172,34 @@ def train(sequences, jobs, batch=2, shuffle=True, warmup=0.1):
                     ids[e - i, b, :len(x)], target[e - i, b, :len(x) - 1] = x, x[1:]
                     weight[e - i, b, :len(x) - 1] = 1 / predicted
                     tokens += len(x)
-            ids, target, weight = (torch.from_numpy(x).to(DEVICE) for x in (ids, target, weight))
-            leaves = {k: [x.detach().requires_grad_() for x in v] for k, v in parts(P[i:j]).items()}
-            h = hidden(ids.view(-1, longest), {k: (a, SCALE * b) for k, (a, b) in leaves.items()}, j - i)
-            loss = Loss.apply(h, target.view(-1), weight.view(-1))
-            g = torch.autograd.grad(loss, [x for pair in leaves.values() for x in pair])
-            g = torch.cat([x.reshape(j - i, -1) for x in g], 1)
-            g *= (1 / (g.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1)
-            lr = torch.tensor([rate(s, len(plan[e]), peak[e], warmup) for e in range(i, j)], device=DEVICE)[:, None]
-            M[i:j].mul_(0.9).add_(g, alpha=0.1)
-            V[i:j].mul_(0.999).addcmul_(g, g, value=0.001)
-            P[i:j] -= lr / (1 - 0.9 ** (s + 1)) * M[i:j] / (V[i:j].sqrt() / math.sqrt(1 - 0.999 ** (s + 1)) + 1e-8)
+            lr = [rate(s, len(plan[e]), peak[e], warmup) / (1 - 0.9 ** (s + 1)) for e in range(i, j)]
+            scales = np.array([lr, [1 / math.sqrt(1 - 0.999 ** (s + 1))] * (j - i)], np.float32)[:, :, None]
+            step, values = functools.partial(update, P[i:j], M[i:j], V[i:j]), (ids, target, weight, scales)
+            values = [torch.from_numpy(x).to(DEVICE) for x in values]
+            if DEVICE == "cuda" and alive <= at_once and not replay and since + 2 < s < len(plan[alive - 1]) - 100:
+                replay = recorded(step, *values)
+            (replay or step)(*values)
     print(f"  {len(jobs)} adapters, {tokens} tokens, {tokens / (time.time() - began):.0f} a second", flush=True)
+    del M, V
     return P[torch.tensor(order).argsort()]
 
 
 @torch.no_grad()
-def perplexity(prompts, P=None, mixes=None):
-    """mixes: for each prompt (rows of P, weights), beside the weights; what follows the prefix is scored."""
-    total, count = 0.0, 0
-    for i, prompt in enumerate(prompts):
+def score(prompts, P=None, mixes=None):
+    """{prompt: (tokens, -log p)} of what follows the prefix. mixes: for each prompt (rows of P, weights), beside the
+    weights."""
+    found = {}
+    for p, prompt in prompts.items():
         adapters = None
         if mixes:
-            rows, w = mixes[i]
+            rows, w = mixes[p]
             w = torch.tensor(w, dtype=torch.float32, device=DEVICE)[:, None, None]
             adapters = {k: (torch.cat(list(a), 0)[None], torch.cat(list(SCALE * w * b), 1)[None])
                         for k, (a, b) in parts(P[list(rows)]).items()}
         ids = torch.from_numpy(prompt.astype(np.int64)).to(DEVICE)
         logits = hidden(ids[None], adapters)[0, PREFIX - 1:-1] @ EMBED.T
-        total += F.cross_entropy(logits, ids[PREFIX:], reduction="sum").item()
-        count += len(ids) - PREFIX
-    return math.exp(total / count)
+        found[p] = len(ids) - PREFIX, F.cross_entropy(logits, ids[PREFIX:], reduction="sum").item()
+    return found
 
 
 def route(query, centroids, beta, active):
@@ -170,62 +209,129 @@ def route(query, centroids, beta, active):
     return rows, w[rows] / w[rows].sum()
 
 
-def index(where, texts, context):
-    """ttmm's sequences and embeddings of {file: documents}, in a model folder of their own."""
-    indexed(where, write(where, texts), "mpnet", "--context", context)
-    c = load_numpy(f"{where}/corpus.safetensors")
-    return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c["embeddings"]
+SHOWN = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that byte-level BPE writes as they are
+BYTES = {chr(b): b for b in SHOWN} | {chr(256 + i): b for i, b in enumerate(sorted({*range(256)} - {*SHOWN}))}
+
+
+def built_in(ids, tokenizer, idf):
+    """The built-in embedding of a prompt's ids, none of them special, by the corpus's idf (BITS.md, section 7)."""
+    text, x = [BYTES[c] for id in ids for c in tokenizer.id_to_token(int(id))], np.zeros(len(idf))
+    for n in 1, 2, 3, 4:
+        for i in range(len(text) - n + 1):
+            h = mix(int.from_bytes(text[i:i + n], "big") + n * GAMMA & MASK)
+            x[h % len(idf)] += -1 if h >> 63 else 1
+    x = np.sign(x) * np.log(1 + abs(x)) * idf
+    return (x / np.linalg.norm(x)).astype(np.float32)
+
+
+def spaced(numbers, most):
+    """So many of them, evenly spaced, as run eval takes them."""
+    most = min(most, len(numbers))
+    return [numbers[-(-(i + 1) * len(numbers) // most) - 1] for i in range(most)]
+
+
+class Text:
+    """What is trained on (ttmm's sequences, embeddings, clusters), and prompts of text that is not, by number."""
+
+    def __init__(self, corpus, where, trained, held, most):
+        self.where, self.by, self.baseline = where, SETTINGS[corpus].get("by", "mpnet"), None
+        self.beta = SETTINGS[corpus]["beta"][self.by == "built-in"]
+        self.sequences, c = self.index("fit", trained, 256)
+        self.embeddings = c["embeddings"]
+        prompts = spaced([p for p in self.index("held", held, 1024)[0] if len(p) > PREFIX], most)
+        tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
+        if self.by == "built-in":
+            self.queries = np.stack([built_in(p[:PREFIX], tokenizer, c["idf"]) for p in prompts])
+        else:
+            begun = {"queries": [tokenizer.decode(p[:PREFIX]) for p in prompts]}
+            self.queries = self.index("queries", begun, 1024)[1]["embeddings"]
+        self.prompts = dict(enumerate(prompts))
+        tokens = sum(map(len, self.sequences))
+        print(f"{where}: {len(self.sequences)} sequences, {tokens} tokens; {len(prompts)} prompts", flush=True)
+        self.say("base", [score(self.prompts)])
+
+    def index(self, part, texts, context):
+        """In a model folder of its own."""
+        folder = f"{self.where}/{part}"
+        indexed(folder, write(folder, texts), self.by, "--context", context)
+        c = load_numpy(f"{folder}/corpus.safetensors")
+        return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c
+
+    def say(self, what, runs):
+        """Of a score a seed: perplexity; its deviation over seeds; loss less the baseline's, its error over prompts."""
+        each = [perplexity(run)[0] for run in runs]
+        line = f"{what}: {statistics.mean(each):.3f}"
+        line += f" (seeds {statistics.stdev(each):.3f})" if len(each) > 1 else ""
+        if self.baseline:
+            line += " to finetuned {:+.3f} +- {:.3f}".format(*difference(mean(runs), mean(self.baseline)))
+        print(line, flush=True)
+
+    def experts(self, K, settings, betas, seeds=1):
+        call("train", "cluster", f"{self.where}/fit", "--experts", K)
+        cluster = load_numpy(f"{self.where}/fit/corpus.safetensors")["cluster"]
+        centroids = load_numpy(f"{self.where}/fit/centroids.safetensors")["embeddings"]
+        members = [np.nonzero(cluster == k)[0] for k in range(K)]
+        jobs = [(members[k], *s, u * K + k) for s in settings for u in range(seeds) for k in range(K)]
+        P = train(self.sequences, jobs)
+        for i, (passes, lr) in enumerate(settings):
+            for beta in betas:
+                for active in 1, 3, 10:
+                    mixes = [route(q, centroids, beta, active) for q in self.queries]
+                    self.say(f"K {K}, {passes} passes, rate {lr:g}, beta {beta:g}, ttmm-{active}", [
+                        score(self.prompts, P, [((i * seeds + u) * K + near, w) for near, w in mixes])
+                        for u in range(seeds)])
+
+    def finetune(self, settings, seeds=1):
+        """The best becomes the baseline that others are compared with."""
+        every, found = np.arange(len(self.sequences)), []
+        P = train(self.sequences, [(every, *s, u) for s in settings for u in range(seeds)])
+        for i, (passes, lr) in enumerate(settings):
+            found.append([score(self.prompts, P, {p: ([i * seeds + u], [1]) for p in self.prompts})
+                          for u in range(seeds)])
+            self.say(f"finetuned, {passes} passes, rate {lr:g}", found[-1])
+        self.baseline = min(found, key=lambda runs: perplexity(mean(runs))[0])
+
+    def ttt(self, settings):
+        prompts = {p: self.prompts[p] for p in spaced(list(self.prompts), TTT_PROMPTS)}
+        self.say("base, on ttt's prompts", [score(prompts)])
+        for count, passes, lr in settings:
+            nearest = [np.argsort(-(self.embeddings @ self.queries[p]), kind="stable")[:count][::-1] for p in prompts]
+            P = train(self.sequences, [(x, passes, lr, p) for x, p in zip(nearest, prompts)], batch=1, shuffle=False,
+                      warmup=0)
+            self.say(f"ttt, {count} neighbours, {passes} passes, rate {lr:g}",
+                     [score(prompts, P, {p: ([i], [1]) for i, p in enumerate(prompts)})])
+
+
+STAGES = "finetune", "experts", "clusters", "ttt"  # the first gives the baseline that the others are compared with
 
 
 def main(corpus, stages):
-    (fit, held), where = split(corpus), f"{HERE}/{corpus}-tune"
-    sequences, embeddings = index(f"{where}/fit", fit, 256)
-    prompts = [p for p in index(f"{where}/held", held, 1024)[0] if len(p) > PREFIX]
-    prompts = [prompts[i * len(prompts) // min(48, len(prompts))] for i in range(min(48, len(prompts)))]
-    tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
-    begun = {"queries": [tokenizer.decode(p[:PREFIX]) for p in prompts]}
-    queries = index(f"{where}/queries", begun, 1024)[1]
-    print(f"{corpus}: {len(sequences)} sequences, {len(prompts)} prompts, base {perplexity(prompts):.3f}", flush=True)
-
-    def clusters(K):
-        call("train", "cluster", f"{where}/fit", "--experts", K)
-        cluster = load_numpy(f"{where}/fit/corpus.safetensors")["cluster"]
-        centroids = load_numpy(f"{where}/fit/centroids.safetensors")["embeddings"]
-        return [np.nonzero(cluster == k)[0] for k in range(K)], centroids
-
-    def experts(K, settings, betas):
-        members, centroids = clusters(K)
-        P = train(sequences, [(m, *s) for s in settings for m in members])
-        for i, (passes, lr) in enumerate(settings):
-            for beta in betas:
-                found = []
-                for active in 1, 3, 10:
-                    mixes = [route(q, centroids, beta, active) for q in queries]
-                    found.append(perplexity(prompts, P, [(i * K + rows, w) for rows, w in mixes]))
-                print(f"K {K}, {passes} passes, rate {lr:g}, beta {beta:g}: " +
-                      ", ".join(f"ttmm-{a} {x:.3f}" for a, x in zip((1, 3, 10), found)), flush=True)
-
-    K, best = SETTINGS[corpus]["K"], SETTINGS[corpus]["experts"]
-    if "experts" in stages:
-        experts(K, [(p, lr) for p in (1, 2, 4) for lr in (5e-4, 1e-3, 2e-3, 4e-3)], [0.2])
-        experts(K, [best], [0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 1])
-    if "clusters" in stages:
-        for some in 5, 10, 20, 50, 100:
-            experts(some, [best, (best[0], best[1] / 2)], [SETTINGS[corpus]["beta"]])
+    s = SETTINGS[corpus]
+    if stages == ["test"]:
+        whole = {"train": {}, "test": {}}
+        for part, texts in whole.items():
+            for file, document in documents(corpus, part):
+                texts.setdefault(file, []).append(document)
+        text = Text(corpus, f"{HERE}/{corpus}-whole", *whole.values(), PROMPTS)
+        text.finetune([s["finetune"]], seeds=3)
+        for K in sorted({5, s["K"], 100}):
+            text.experts(K, [s["experts"]], [text.beta], seeds=3)
+        return
+    text = Text(corpus, f"{HERE}/{corpus}-tune", *split(corpus), 48)
     if "finetune" in stages:
-        settings = [(p, lr) for p in (1, 2, 4) for lr in (5e-4, 1e-3, 2e-3)]
-        P = train(sequences, [(np.arange(len(sequences)), *s) for s in settings])
-        for i, (passes, lr) in enumerate(settings):
-            print(f"finetuned, {passes} passes, rate {lr:g}: {perplexity(prompts, P, [([i], [1])] * len(prompts)):.3f}")
+        text.finetune([(p, lr) for p in (1, 2, 4) for lr in (5e-4, 1e-3, 2e-3)])
+    if "experts" in stages:
+        text.experts(s["K"], [(p, lr) for p in (1, 2, 4) for lr in (5e-4, 1e-3, 2e-3, 4e-3)], [text.beta])
+        text.experts(s["K"], [s["experts"]], [0.03, 0.06, 0.12, 0.2, 0.3, 0.5, 1])
+    if "clusters" in stages:
+        for K in 5, 10, 20, 50, 100:
+            text.experts(K, [s["experts"], (s["experts"][0], s["experts"][1] / 2)], [text.beta])
     if "ttt" in stages:
-        some = range(0, len(prompts), max(1, len(prompts) // 16))
-        for count, passes, lr in [(20, p, lr) for p in (1, 3) for lr in (5e-4, 1e-3, 2e-3)] + [(50, 1, 1e-3)]:
-            nearest = [np.argsort(-(embeddings @ queries[i]), kind="stable")[:count][::-1] for i in some]
-            P = train(sequences, [(x, passes, lr) for x in nearest], batch=1, shuffle=False, warmup=0)
-            found = perplexity([prompts[i] for i in some], P, [([i], [1]) for i in range(len(nearest))])
-            print(f"ttt, {count} neighbours, {passes} passes, rate {lr:g}: {found:.3f}, base "
-                  f"{perplexity([prompts[i] for i in some]):.3f}", flush=True)
+        text.ttt([(20, p, lr) for p in (1, 3) for lr in (5e-4, 1e-3, 2e-3)] + [(50, p, 1e-3) for p in (1, 2)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] or ["experts", "clusters", "finetune", "ttt"])
+    corpus, *stages = sys.argv[1:] or [""]
+    if corpus not in SETTINGS or stages != ["test"] and not set(stages) <= set(STAGES):
+        sys.exit(f"usage: tune.py {'|'.join(SETTINGS)} [{' '.join(STAGES)} | test]")
+    main(corpus, stages or STAGES)
