@@ -177,9 +177,9 @@ bits:
 	@sh test/bits.sh $(MODE)
 
 # Every reader on inputs that clang's libFuzzer thinks out: test/fuzz.sh. SECONDS=10 for each of TARGET= (all of them);
-# COVERAGE=1: what they reach instead. Debian: clang, libclang-rt-14-dev, llvm.
+# COVERAGE=1: what they reach instead. Debian: clang, libclang-rt-14-dev, llvm. (memchr is a macro of C11 in new glibcs.)
 fuzz: run $(B)/vectors
-	clang $(WARN) -O2 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	clang $(WARN) -Wno-c11-extensions -O2 -g -ffp-contract=off -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	    $(if $(COVERAGE),-fprofile-instr-generate -fcoverage-mapping) test/fuzz.c -o $(B)/fuzz $(LIBS)
 	@sh test/fuzz.sh "$(SECONDS)" "$(TARGET)" "$(COVERAGE)"
 
