@@ -4450,15 +4450,20 @@ TTMM_FORMAT static int refuse(ttmm_error *err, const char *path, const char *for
     return err->code = TTMM_BAD_INPUT;
 }
 
-/* An array, to be freed. NULL: no memory, or it is more than this machine can address. */
-static void *new_array(size_t n, size_t size) { return n <= PTRDIFF_MAX / size ? malloc(n * size) : NULL; }
+/* An array of another length, to be freed. NULL: no memory, or it is more than this machine can address. */
+static void *resize(void *array, size_t n, size_t size)
+{
+    return n <= PTRDIFF_MAX / size ? realloc(array, n * size) : NULL;
+}
+
+static void *new_array(size_t n, size_t size) { return resize(NULL, n, size); }
 
 /* A growing array with room for n: itself, or a longer one that takes its place. NULL: no memory, and it stays. */
 static void *grow(void *array, size_t *room, size_t n, size_t size)
 {
     if (n <= *room) return array;
     const size_t longer = add_size(mul_size(2, *room), add_size(n, 63));
-    void *more = longer <= PTRDIFF_MAX / size ? realloc(array, longer * size) : NULL;
+    void *more = resize(array, longer, size);
     if (more) *room = longer;
     return more;
 }
@@ -7483,7 +7488,7 @@ static void normalise_text(char **out, size_t *length, const unicode *u, const c
         last = order;
         code[kept++] = code[i];
     }
-    *out = malloc(mul_size(4, kept) + 1);
+    *out = new_array(kept + 1, 4);
     *length = 0;
     for (i = 0; *out && i < kept; i++) *length += utf8_put(*out + *length, code[i]);
     free(code);

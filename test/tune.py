@@ -236,24 +236,24 @@ class Text:
     def __init__(self, corpus, where, trained, held, most):
         self.where, self.by, self.baseline = where, SETTINGS[corpus].get("by", "mpnet"), None
         self.beta = SETTINGS[corpus]["beta"][self.by == "built-in"]
-        self.sequences, c = self.index("fit", trained, 256)
+        self.sequences, c = self.index("fit", trained, 256, self.by)
         self.embeddings = c["embeddings"]
-        prompts = spaced([p for p in self.index("held", held, 1024)[0] if len(p) > PREFIX], most)
+        prompts = spaced([p for p in self.index("held", held, 1024, "built-in")[0] if len(p) > PREFIX], most)
         tokenizer = Tokenizer.from_file(f"{MODEL}/tokenizer.json")
         if self.by == "built-in":
             self.queries = np.stack([built_in(p[:PREFIX], tokenizer, c["idf"]) for p in prompts])
         else:
             begun = {"queries": [tokenizer.decode(p[:PREFIX]) for p in prompts]}
-            self.queries = self.index("queries", begun, 1024)[1]["embeddings"]
+            self.queries = self.index("queries", begun, 1024, self.by)[1]["embeddings"]
         self.prompts = dict(enumerate(prompts))
         tokens = sum(map(len, self.sequences))
         print(f"{where}: {len(self.sequences)} sequences, {tokens} tokens; {len(prompts)} prompts", flush=True)
         self.say("base", [score(self.prompts)])
 
-    def index(self, part, texts, context):
+    def index(self, part, texts, context, by):
         """In a model folder of its own."""
         folder = f"{self.where}/{part}"
-        indexed(folder, write(folder, texts), self.by, "--context", context)
+        indexed(folder, write(folder, texts), by, "--context", context)
         c = load_numpy(f"{folder}/corpus.safetensors")
         return [c["tokens"][a:b] for a, b in zip(c["sequence_offsets"], c["sequence_offsets"][1:])], c
 
