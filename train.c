@@ -2,9 +2,9 @@
  * fine-tuned baseline. It parses arguments, shows progress and keeps the stages in order; the mathematics is in ttmm.c.
  *
  * Every stage ends with writing its result into the model's folder, at once, with the settings it used as a note. So a
- * stage whose result is there with the same settings is done, one with other settings is refused, and a run that was
- * interrupted goes on from its checkpoint to the same bits. Experts train several at once: that each of them can stop,
- * fail and go on by itself is what makes this file longer than 600 lines.
+ * stage whose result is there with the same settings is done, one with other settings is refused, and a training that
+ * was interrupted goes on from its checkpoint to the same bits. Experts train several at once: that each of them can
+ * stop, fail and go on by itself is what makes this file longer than 600 lines.
  *
  * Processes may work on one folder at once. MODEL/train.lock, an empty file, has a lock for the folder (0: alone for
  * base, text and clusters, shared for adapters) and one for each adapter (1 finetuned, 2 + k expert k). Without such
@@ -19,6 +19,11 @@
 #define CRITICAL _Pragma("omp critical") /* on one thread at a time */
 #else
 #define CRITICAL
+#endif
+#ifdef TTMM_FAST /* fused products, which settings name as they name doubles: other bits */
+#define FUSED " fast"
+#else
+#define FUSED ""
 #endif
 
 /* clang-format off */
@@ -67,7 +72,7 @@ static const ttmm_option options[] = {
      "experts trained at once (as many as threads, if a quarter of the memory holds them); no result depends on it"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
-     "threads (all processors, and no more); the results do not depend on it"},
+     "threads (all processors, or OMP_NUM_THREADS); the results do not depend on it"},
     {"tsv", 's', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "errors only"},
 };
@@ -78,7 +83,8 @@ static const ttmm_verb verbs[] = {
     {"cluster", "MODEL", "bisecting k-means on the embeddings", 1, 1},
     {"experts", "MODEL", "train the LoRA expert of every cluster", 1, 1},
     {"finetune", "MODEL", "train the baseline: one LoRA on all the text", 1, 1},
-    {"all", "MODEL FILE...", "all of these in order; what is done is skipped, what was interrupted goes on", 2, MANY},
+    {"all", "MODEL FILE...", "all of these in order, but those that are done; an interrupted training goes on", 2,
+     MANY},
 };
 
 static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verbs, options,
@@ -307,7 +313,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
 
 static void begin_training(const char *name, int jobs, long steps)
 {
-    catch_signals(on_interrupt); /* other stages are short and write atomically: there the default will do */
+    catch_signals(on_interrupt); /* the other stages write once, at their end: there the default will do */
     memset(&training, 0, sizeof training);
     training.name = name, training.jobs = jobs, training.steps = steps, training.began = ttmm_seconds();
 }
@@ -389,7 +395,7 @@ static void stage_base(const ttmm_corpus *text)
              "batch %zu lr %.15g warmup %.15g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
              option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, NULL, 0),
-             sizeof(real) == 8 ? " f64" : "");
+             sizeof(real) == 8 ? " f64" FUSED : FUSED);
     check(ttmm_make_folder(model, &err));
     begin_stage(TTMM_ALONE);
     const int made = is_made("model.safetensors", j.settings, &err);
@@ -495,7 +501,7 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     }
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s",
              ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings,
-             sizeof(real) == 8 ? " f64" : "");
+             sizeof(real) == 8 ? " f64" FUSED : FUSED);
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
         ttmm_encoder_free(encoder);
@@ -649,7 +655,8 @@ static void load_adapters(adapters *a)
 static void describe_adapter(const adapters *a, size_t k, char settings[512], char name[64])
 {
     snprintf(settings, 512,
-             "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64,
+             "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64
+             " text %016" PRIx64 FUSED,
              option.rank, a->alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, a->base_hash,
              ttmm_corpus_hash(&a->text, a->member + a->first[k], a->first[k + 1] - a->first[k]));
     snprintf(name, 64, a->whole ? "finetuned" : "experts/%zu", k);

@@ -5996,7 +5996,13 @@ static uint64_t hash_numbers(uint64_t h, ttmm_numbers x, size_t n)
 
 uint64_t ttmm_model_hash(const ttmm_model *m)
 {
+    const ttmm_config *c = &m->config;
+    const int whole[] = {c->dim,      c->n_layers,     c->n_heads, c->n_kv_heads,
+                         c->head_dim, c->intermediate, c->vocab,   c->rope};
+    const double number[] = {c->norm_eps, c->rope_theta, c->rope_factor, c->rope_low, c->rope_high, c->rope_before};
     uint64_t h = 0;
+    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) h = hash_word(h, (uint64_t)whole[i]);
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) h = hash_word(h, to_bits(number[i]));
     for (size_t i = 0; i < ttmm_n_tensors(&m->config); i++) {
         const ttmm_tensor t = ttmm_tensor_at(&m->config, i);
         h = hash_numbers(h, weight(m, t.layer, t.kind), t.rows * t.cols);

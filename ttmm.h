@@ -31,8 +31,9 @@
 #define TTMM_H
 
 /* Where there is no operating system:
- *   -DTTMM_NO_FILES       leaves out Part III, which reads and writes files, and what needs a clock. Tokens are bytes
- *                         or ids. There is no allocator: objects are placed (section 12).
+ *   -DTTMM_NO_FILES       leaves out Part III, which reads and writes files, with sentence encoders and traces, which
+ *                         need it, and what needs a clock. Tokens are bytes or ids. There is no allocator: objects are
+ *                         placed (section 12).
  *   -DTTMM_NO_SENTENCES   a ttmm_error has a code and an empty text
  * With both, what is left calls nothing but memcpy, memset, memcmp, sqrt and sqrtf. And anywhere: -DTTMM_CALLOC=f
  * -DTTMM_FREE=g, declared by -include, are what *_new and *_free call in place of calloc and free. (What is to be freed
@@ -525,8 +526,8 @@ double ttmm_peak_bandwidth(void);
 /* ---- 12. Memory of models, passes and trainers; tracing ---------------------------------------------------------- */
 
 /* Stack: 64 KiB are enough for every call here, on each thread (test/hosts/stack.c: gcc 12 on x86-64 takes 28 KiB with
- * SSE2, 49 with AVX-512, 52 in double with it, 9 with PLAIN=1; reading and comparing files 48). A firmware that decodes
- * takes 1.3 KiB, training by TTT 2 (make firmware). */
+ * SSE2, 49 with AVX-512, 52 in double with it, 9 with PLAIN=1; reading and comparing files 48). A firmware with
+ * PLAIN takes 1.3 KiB to decode, 2 for TTT; with the kernels 2.2 to decode (make firmware). */
 
 /* Every object can be placed: *_place is *_new in memory of the caller's, [bytes], of which *_bytes says how much is
  * needed. It is aligned to 8 bytes (to 64 it is faster), zeroed here, and stays while the object is in use; *_free is
@@ -806,9 +807,9 @@ typedef struct {
 int ttmm_array_of(ttmm_real **array, size_t *rows, size_t *cols, const ttmm_file *file, const char *name,
                   ttmm_error *err); /* a copy */
 
-/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model's weights (of one
- * that is no view: of its data); of an adapter's matrices and scales; of the sequences sequence[0 .. n-1] of a corpus
- * (NULL: all). */
+/* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model, its weights and
+ * all of its configuration that it computes with; of an adapter's matrices and scales; of the sequences
+ * sequence[0 .. n-1] of a corpus (NULL: all). */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
 uint64_t ttmm_model_hash(const ttmm_model *m);
 uint64_t ttmm_lora_hash(const ttmm_lora *l);
@@ -826,8 +827,8 @@ int ttmm_config_of(ttmm_config *c, const ttmm_file *file, ttmm_error *err); /* b
  * "" if nothing.    note [size] overwritten, cut to size - 1 bytes;   c: as read */
 int ttmm_config_note(char *note, size_t size, const ttmm_config *c, const char *folder, ttmm_error *err);
 
-/* config.json, model.safetensors and, with the byte vocabulary, tokenizer.json. The weights are rounded to that type,
- * to nearest and ties to even. TTMM_BAD_INPUT: one is not finite, or too large for it. */
+/* config.json, model.safetensors and, with the byte vocabulary, the tokenizer's two files. The weights are rounded to
+ * that type, to nearest and ties to even. TTMM_BAD_INPUT: one is not finite, or too large for it. */
 int ttmm_model_write(const ttmm_model *m, const char *folder, int type, const char *note, ttmm_error *err);
 /* model.safetensors, or the files that model.safetensors.index.json names. If config.json says that the head is tied: a
  * stored one of other numbers is not (it is in transformers, too, a model of its own), an equal one is. */

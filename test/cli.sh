@@ -141,8 +141,14 @@ cut -f 1-7 "$T/each" | sort > "$T/a"
 [ "$(wc -l < "$T/each")" -eq 77 ] && ok || fail "eval --each: $(wc -l < "$T/each") lines, expected 2, 8 methods of 9 prompts, TTT of 3"
 head -n 40 "$T/each" > "$T/again" && printf '7\tcookbook\ttt' >> "$T/again"
 expect 0 "38 results are there already" $each --each "$T/again" --jobs 2
-cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt$' | sort > "$T/b"
+cut -f 1-7 "$T/again" | grep -v '^7.cookbook.tt.cut$' | sort > "$T/b"
 same "$T/a" "$T/b" "eval --each, interrupted"
+head -n 40 "$T/each" > "$T/b" && head -c "$(($(wc -c < "$T/b") - 2))" "$T/b" > "$T/again" # within the last number
+expect 0 "37 results are there already" $each --only base --each "$T/again"
+expect 0 "37 results are there already" $each --each "$T/again"
+cp -r "$T/m" "$T/norm" && sed 's/"rms_norm_eps": [0-9.e-]*/"rms_norm_eps": 1e-3/' "$T/m/config.json" > "$T/norm/config.json"
+expect 3 "no list of this evaluation's results" $(echo "$each" | sed "s,$T/m,$T/norm,") --each "$T/each"
+expect 3 "was made with" ./train finetune "$T/norm" --rank 2 --epochs 1
 rm -f "$T/again" # --only: some of the rows, and later the others
 expect 0 "ttmm " $each --only ttmm,uniform --each "$T/again" --tsv "$T/table"
 [ "$(cut -f 1 "$T/table" | tr '\n' ' ')" = "method ttmm uniform " ] && ok || fail "eval --only has other rows: $(cut -f 1 "$T/table")"
@@ -167,6 +173,8 @@ expect 0 "base" ./run eval "$T/bare" data/test/c.txt --prefix 20
 expect 2 "--only has uniform" ./run eval "$T/bare" data/test/c.txt --prefix 20 --only uniform
 ./train index "$T/bare" "$T/cookbook.txt" --context 64 --quiet
 expect 0 "ttt " ./run eval "$T/bare" data/test/c.txt --prefix 20 --ttt-prompts 2 --passes 1
+expect 0 "is of other text" ./run route "$T/bare" "Melt" --experts "$T/m/experts" --centroids "$T/m/centroids.safetensors"
+grep -q cookbook "$T/out" && fail "route: files of another clustering" || ok
 expect 0 "" ./run merge "$T/m" "Melt the butter" -o "$T/merged"
 ./run generate "$T/m" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/a"
 ./run generate "$T/merged" "Melt the butter" --tokens 20 --temperature 0 --quiet > "$T/b"
