@@ -20,10 +20,10 @@
 #else
 #define CRITICAL
 #endif
-#ifdef TTMM_FAST /* fused products, which settings name as they name doubles: other bits */
-#define FUSED " fast"
+#ifdef TTMM_FAST /* what bits depend on besides settings, named among them */
+#define ARITHMETIC (sizeof(real) == 8 ? " f64 fast" : " fast")
 #else
-#define FUSED ""
+#define ARITHMETIC (sizeof(real) == 8 ? " f64" : "")
 #endif
 
 /* clang-format off */
@@ -83,8 +83,7 @@ static const ttmm_verb verbs[] = {
     {"cluster", "MODEL", "bisecting k-means on the embeddings", 1, 1},
     {"experts", "MODEL", "train the LoRA expert of every cluster", 1, 1},
     {"finetune", "MODEL", "train the baseline: one LoRA on all the text", 1, 1},
-    {"all", "MODEL FILE...", "all of these in order, but those that are done; an interrupted training goes on", 2,
-     MANY},
+    {"all", "MODEL FILE...", "all of these in order, but what is done; an interrupted training goes on", 2, MANY},
 };
 
 static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verbs, options,
@@ -394,8 +393,7 @@ static void stage_base(const ttmm_corpus *text)
              "base: dim %d layers %d heads %d kv-heads %d head-dim %d intermediate %d context %d tied %d steps %ld "
              "batch %zu lr %.15g warmup %.15g seed %d text %016" PRIx64 "%s",
              c.dim, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.intermediate, c.context, c.tied, steps,
-             option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, NULL, 0),
-             sizeof(real) == 8 ? " f64" FUSED : FUSED);
+             option.batch, option.lr, option.warmup, option.seed, ttmm_corpus_hash(text, NULL, 0), ARITHMETIC);
     check(ttmm_make_folder(model, &err));
     begin_stage(TTMM_ALONE);
     const int made = is_made("model.safetensors", j.settings, &err);
@@ -500,8 +498,7 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
                  ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s",
-             ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings,
-             sizeof(real) == 8 ? " f64" FUSED : FUSED);
+             ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings, ARITHMETIC);
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
         ttmm_encoder_free(encoder);
@@ -655,10 +652,10 @@ static void load_adapters(adapters *a)
 static void describe_adapter(const adapters *a, size_t k, char settings[512], char name[64])
 {
     snprintf(settings, 512,
-             "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64
-             " text %016" PRIx64 FUSED,
+             "adapter: rank %d alpha %.15g epochs %d lr %.15g batch %zu seed %d base %016" PRIx64 " text %016" PRIx64
+             "%s",
              option.rank, a->alpha, option.epochs, option.expert_lr, option.expert_batch, option.seed, a->base_hash,
-             ttmm_corpus_hash(&a->text, a->member + a->first[k], a->first[k + 1] - a->first[k]));
+             ttmm_corpus_hash(&a->text, a->member + a->first[k], a->first[k + 1] - a->first[k]), ARITHMETIC);
     snprintf(name, 64, a->whole ? "finetuned" : "experts/%zu", k);
 }
 

@@ -209,6 +209,10 @@ static void mapped(void)
             SAME(read.data, m.data, m.n);
             CHECK(ttmm_model_hash(&opened) == ttmm_model_hash(&m));
             same_answers(&read, &mix, &opened, &vmix);
+            read.config.norm_eps *= 2; /* what is computed with it is another model's */
+            CHECK(ttmm_model_hash(&read) != ttmm_model_hash(&m));
+            read.config = m.config, read.data[read.n - 1] += 1;
+            CHECK(ttmm_model_hash(&read) != ttmm_model_hash(&m));
             ttmm_model_free(&m), ttmm_model_free(&read), ttmm_model_free(&opened);
             ttmm_lora_free(&l), ttmm_lora_free(&lread), ttmm_lora_free(&lopened);
         }
