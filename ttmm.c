@@ -8233,10 +8233,12 @@ static int find_name(const ttmm_tokenizer *tok, const char *name, size_t n, char
     return *find_token(tok, scratch, length, raw);
 }
 
-/* Whether it takes more than its own characters from a text, or not every time: not supported. */
-static int is_unusual(const json *j, int node)
+/* Whether it takes more than its own characters from a text, or not every time: not supported. (Blanks are no part of
+ * any WordPiece.) */
+static int is_unusual(const ttmm_tokenizer *tok, const json *j, int node)
 {
-    return json_true(j, node, "lstrip") || json_true(j, node, "rstrip") || json_true(j, node, "single_word");
+    const int strips = json_true(j, node, "lstrip") || json_true(j, node, "rstrip");
+    return (strips && !tok->most) || json_true(j, node, "single_word");
 }
 
 /* What is looked for in a text from now on; it stands in tok->text. token -1: a text with it is refused. */
@@ -8261,8 +8263,7 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
     added_token a = {form, n, -1, normalised, NULL};
-    if (tok->most ? json_true(j, node, "single_word") : is_unusual(j, node))
-        a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
+    if (is_unusual(tok, j, node)) a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
     const int known = find_name(tok, text, n, text + 2 * n);
     const size_t id = known >= 0 ? (size_t)known : *next > tok->n_words ? *next : tok->n_words;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
@@ -8304,7 +8305,8 @@ static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int con
         added_token *a = &tok->added[first - 1];
         if (flags < 0 || a->token < 0) return;
         if (special) tok->special[a->token] |= SPECIAL;
-        if (is_unusual(j, flags) || (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
+        if (is_unusual(tok, j, flags) ||
+            (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
             a->why = "tokenizer_config.json has other flags for it than tokenizer.json";
         return;
     }
@@ -8335,6 +8337,26 @@ static void read_named_all(ttmm_tokenizer *tok, size_t *used, const json *j, int
 enum { CONFIG, SPECIAL_MAP, ADDED_MAP, BESIDE };
 static const char *const beside_names[BESIDE] = {"tokenizer_config.json", "special_tokens_map.json",
                                                  "added_tokens.json"};
+
+static int open_beside(json beside[BESIDE], const char *folder, ttmm_error *err)
+{
+    int code = TTMM_OK;
+    for (int i = 0; i < BESIDE && code == TTMM_OK; i++)
+        if (ttmm_exists(folder, beside_names[i])) code = json_open(&beside[i], folder, beside_names[i], err);
+    return code;
+}
+
+static void close_beside(json beside[BESIDE])
+{
+    for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
+}
+
+/* Room for what read_beside adds: a named token is there once, and looked for twice. */
+static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json *beside)
+{
+    *text_bytes = add_size(*text_bytes, mul_size(2, beside->bytes));
+    tok->n_added += 2 * (size_t)beside->n;
+}
 
 /* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
 static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
@@ -8434,10 +8456,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     like.ignore_merges = json_true(j, model, "ignore_merges");
     /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
     size_t text_bytes = mul_size(4, j->bytes), used = 0, next = 0;
-    for (int i = 0; i < BESIDE; i++) { /* a named token is there once, and looked for twice */
-        text_bytes = add_size(text_bytes, mul_size(2, beside[i].bytes));
-        like.n_added += 2 * (size_t)beside[i].n;
-    }
+    for (int i = 0; i < BESIDE; i++) add_room_beside(&like, &text_bytes, &beside[i]);
     arena a = {0};
     take(&a, 1, sizeof like);
     like.place_room = table_room(like.n_added);
@@ -8459,13 +8478,34 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     return code;
 }
 
-/* The parts of an encoder's tokenizer.json. beside: tokenizer_config.json, from which transformers' BertTokenizer and
- * MPNetTokenizer make a tokenizer of their own, with a default where it says nothing: it must not be another. (What
- * added tokens there are tokenizer.json says, as in tokenizers.) */
-static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
+/* The classes of transformers that tokenizer_config.json may name for an encoder. Those of AS_SAVED take tokenizer.json
+ * as it is; the others make a tokenizer of their own from its vocabulary, what tokenizer_config.json says, and a
+ * default where that says nothing: tokenizer.json must not be another. */
+enum { BERT_LIKE, MPNET_LIKE, AS_SAVED };
+static int read_class(int *class, const json *j, int mpnet, ttmm_error *err)
 {
-    static const char *const sides[][2] = {{"truncation_side padding_side", "\"right\""},
-                                           {"split_special_tokens", "false"}};
+    static const struct {
+        const char *name;
+        int class;
+    } known[] = {{"BertTokenizer", BERT_LIKE},       {"BertTokenizerFast", BERT_LIKE},
+                 {"DistilBertTokenizer", BERT_LIKE}, {"DistilBertTokenizerFast", BERT_LIKE},
+                 {"MPNetTokenizer", MPNET_LIKE},     {"MPNetTokenizerFast", MPNET_LIKE},
+                 {"TokenizersBackend", AS_SAVED},    {"PreTrainedTokenizerFast", AS_SAVED}};
+    const int node = j->n ? json_find(j, 0, "tokenizer_class") : -1;
+    *class = mpnet ? MPNET_LIKE : BERT_LIKE;
+    if (node < 0) return TTMM_OK;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (json_equal(j, node, known[i].name)) {
+            *class = known[i].class;
+            return TTMM_OK;
+        }
+    return json_refuse(j, "tokenizer_class", node, "BertTokenizer, MPNetTokenizer or PreTrainedTokenizerFast", err);
+}
+
+/* The parts of an encoder's tokenizer.json. beside: tokenizer_config.json */
+static int check_wordpiece(const json *j, const json *beside, int own, ttmm_error *err)
+{
+    static const char *const sides[][2] = {{"truncation_side padding_side", "\"right\""}};
     static const char *const cut[] = {"truncation", "padding"};
     static const char *const part[][2] = {
         {"model", "WordPiece"}, {"normalizer", "BertNormalizer"}, {"pre_tokenizer", "BertPreTokenizer"}};
@@ -8477,9 +8517,6 @@ static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
     const int clean = json_find(j, normalizer, "clean_text"), vocab = json_find(j, model, "vocab"),
               longest = json_find(j, model, "max_input_chars_per_word"),
               prefix = json_find(j, model, "continuing_subword_prefix"), added = json_find(j, 0, "added_tokens");
-    const int class = beside->n ? json_find(beside, 0, "tokenizer_class") : -1;
-    const int own = class < 0 || !(json_equal(beside, class, "PreTrainedTokenizerFast") ||
-                                   json_equal(beside, class, "TokenizersBackend")); /* tokenizer.json as it is */
     uint64_t most;
     for (size_t i = 0; i < 3; i++) {
         const int node = json_find(j, 0, part[i][0]);
@@ -8502,7 +8539,7 @@ static int check_wordpiece(const json *j, const json *beside, ttmm_error *err)
         const int side = json_find(j, json_find(j, 0, cut[i]), "direction");
         if (side >= 0 && !json_equal(j, side, "Right")) return json_refuse(j, cut[i], side, "\"Right\"", err);
     }
-    return beside->n ? check_values(beside, sides, 2, err) : TTMM_OK;
+    return beside->n ? check_values(beside, sides, 1, err) : TTMM_OK;
 }
 
 /* "cls": ["<s>", 0], of BertProcessing and RobertaProcessing: the token before a text; "sep": that after it. */
@@ -8538,25 +8575,69 @@ static int read_ends_of_text(ttmm_tokenizer *tok, const json *j, ttmm_error *err
     return refuse(err, j->path, "the post_processor puts no tokens around a text, expected some");
 }
 
+/* tokenizer.json must have `name` for a key of tokenizer_config.json, and look for it in texts. token -1: any */
+static int check_name(const ttmm_tokenizer *tok, const json *j, const char *key, int token, const char *name,
+                      ttmm_error *err)
+{
+    const size_t n = strlen(name);
+    const uint64_t hash = hash_bytes(0, name, n);
+    if (token >= 0 && !(tok->length[token] == n && memcmp(tok->text + tok->at[token], name, n) == 0))
+        return refuse(err, j->path, "has %.*s for %s, expected %s", (int)tok->length[token], tok->text + tok->at[token],
+                      key, name);
+    if (*find_added(tok, hash, name, n, 0) == 0 && *find_added(tok, hash, name, n, 1) == 0)
+        return refuse(err, j->path, "has no added token %s, expected that for %s", name, key);
+    return TTMM_OK;
+}
+
+/* A tokenizer that transformers makes itself finds these tokens by the names that a file beside tokenizer.json gives
+ * them, or its class where none does. */
+static int check_names(const ttmm_tokenizer *tok, const json *j, const json *beside, int class, ttmm_error *err)
+{
+    static const char *const keys[] = {"cls_token", "sep_token", "unk_token", "pad_token", "mask_token"};
+    static const char *const names[2][5] = {[BERT_LIKE] = {"[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"},
+                                            [MPNET_LIKE] = {"<s>", "</s>", "[UNK]", "<pad>", "<mask>"}};
+    const int token[] = {tok->before[0], tok->after[0], tok->unknown, -1, -1};
+    int code = TTMM_OK;
+    if (tok->n_before != 1 || tok->n_after != 1)
+        return refuse(err, j->path, "the post_processor puts %d and %d tokens around a text, expected one and one",
+                      tok->n_before, tok->n_after);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        int said = 0;
+        for (int file = CONFIG; file <= SPECIAL_MAP && code == TTMM_OK; file++) {
+            const json *of = &beside[file];
+            const int node = of->n ? json_find(of, 0, keys[i]) : -1;
+            char name[80];
+            if (json_text(name, sizeof name, of, either(json_find(of, node, "content"), node)) == 0) continue;
+            code = check_name(tok, j, keys[i], token[i], name, err), said = 1;
+        }
+        if (code == TTMM_OK && !said) code = check_name(tok, j, keys[i], token[i], names[class][i], err);
+        if (code) return code;
+    }
+    return TTMM_OK;
+}
+
 /* Every name of the vocabulary is a token as it stands.    *bytes: what the tokenizer takes */
-static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json *j, const json *beside, int rows,
-                          ttmm_error *err)
+static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json *j, const json *beside, int mpnet,
+                          int rows, ttmm_error *err)
 {
     const int model = json_find(j, 0, "model"), vocab = json_find(j, model, "vocab");
     const int added = json_find(j, 0, "added_tokens"), normalizer = json_find(j, 0, "normalizer");
     const int prefix = json_find(j, model, "continuing_subword_prefix"), unknown = json_find(j, model, "unk_token");
     const int longest = json_find(j, model, "max_input_chars_per_word");
-    const size_t words = json_count(j, vocab), text_bytes = mul_size(4, j->bytes);
+    const size_t words = json_count(j, vocab);
     ttmm_tokenizer like = {.end = -1, .vocab = rows, .n = (size_t)rows, .n_added = json_count(j, added)};
+    size_t text_bytes = mul_size(4, j->bytes);
     uint64_t most;
     size_t used = 0, next = 0;
-    int code = check_wordpiece(j, beside, err);
+    int class, code = read_class(&class, &beside[CONFIG], mpnet, err);
+    if (code == TTMM_OK) code = check_wordpiece(j, &beside[CONFIG], class != AS_SAVED, err);
     if (code) return code;
     if (!json_integer(j, longest, &most) || most < 1 || most > 100000)
         return json_refuse(j, "max_input_chars_per_word", longest, "1 to 100000", err);
     if (json_text(like.prefix, sizeof like.prefix, j, prefix) >= sizeof like.prefix)
         return json_refuse(j, "continuing_subword_prefix", prefix, "a few letters, as ##", err);
     if (like.n < words + like.n_added) like.n = words + like.n_added;
+    for (int i = 0; i < BESIDE; i++) add_room_beside(&like, &text_bytes, &beside[i]);
     like.n_words = words, like.word_room = table_room(words), like.place_room = table_room(like.n_added);
     like.most = (size_t)most;
     like.clean = json_true(j, normalizer, "clean_text"), like.lower = json_true(j, normalizer, "lowercase");
@@ -8587,7 +8668,13 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     if (tok->unknown < 0) return json_refuse(j, "unk_token", unknown, "a token of the vocabulary", err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(tok, &used, &next, j, i, err);
-    return code ? code : read_ends_of_text(tok, j, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, beside, err);
+    for (size_t i = 0; i < tok->n_added && code == TTMM_OK; i++) /* a text with it would be refused */
+        if (tok->added[i].why)
+            code = refuse(err, j->path, "has the token %.*s, and %s", (int)tok->added[i].length, tok->added[i].text,
+                          tok->added[i].why);
+    if (code == TTMM_OK) code = read_ends_of_text(tok, j, err);
+    return code || class == AS_SAVED ? code : check_names(tok, j, beside, class, err);
 }
 
 /* What the tokens of a text depend on. */
@@ -8628,11 +8715,9 @@ int ttmm_tokenizer_read(ttmm_tokenizer **tokenizer, const char *folder, ttmm_err
                    ? TTMM_OK
                    : fail(err, TTMM_BAD_INPUT, "%s/tokenizer.json: is missing; --ids still takes token ids", folder);
     code = json_open(&j, folder, "tokenizer.json", err);
-    for (int i = 0; i < BESIDE && code == TTMM_OK; i++)
-        if (ttmm_exists(folder, beside_names[i])) code = json_open(&beside[i], folder, beside_names[i], err);
+    if (code == TTMM_OK) code = open_beside(beside, folder, err);
     if (code == TTMM_OK) code = read_tokenizer_json(tokenizer, &j, beside, &c, err);
-    json_close(&j);
-    for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
+    json_close(&j), close_beside(beside);
     if (code) ttmm_tokenizer_free(*tokenizer), *tokenizer = NULL;
     return code;
 }
@@ -8726,8 +8811,8 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     return check_values(j, table, sizeof table / sizeof *table, err);
 }
 
-/* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, else tokenizer_config.json's
- * model_max_length; and what else the first of them asks for. */
+/* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, or of the first that is there of those
+ * with an older name, else tokenizer_config.json's model_max_length; and what else the first of them asks for. */
 static int read_longest(ttmm_encoder *e, const char *folder, const json *beside, ttmm_error *err)
 {
     static const char *const table[][2] = {
@@ -8737,6 +8822,7 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
         {"query_length document_length query_expansion tokenizer_name_or_path processing_kwargs processor_kwargs "
          "tokenizer_args model_kwargs model_args config_kwargs config_args",
          "null"}};
+    static const char *const named[] = {"bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"};
     const int positions = e->config.context - (e->mpnet ? 2 : 0);
     const int around = e->tokenizer->n_before + e->tokenizer->n_after;
     uint64_t u = (uint64_t)positions, most;
@@ -8746,8 +8832,11 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
         return refuse(err, folder, "config.json's max_position_embeddings is %d, expected at least %d",
                       e->config.context, e->config.context - positions + around + 1);
     if (beside->n && json_integer(beside, json_find(beside, 0, "model_max_length"), &most) && most < u) u = most;
-    if (ttmm_exists(folder, "sentence_bert_config.json")) {
-        code = json_open(&j, folder, "sentence_bert_config.json", err);
+    for (size_t i = 0; i < sizeof named / sizeof *named && code == TTMM_OK && j.node == NULL; i++) {
+        char file[40];
+        snprintf(file, sizeof file, "sentence_%s_config.json", named[i]);
+        if (!ttmm_exists(folder, file)) continue;
+        code = json_open(&j, folder, file, err);
         if (code == TTMM_OK) code = check_values(&j, table, sizeof table / sizeof *table, err);
         if (code == TTMM_OK) said = json_find(&j, 0, "max_seq_length");
         if (said >= 0 && !json_integer(&j, said, &u)) u = 0;
@@ -8832,15 +8921,14 @@ static int read_encoder(ttmm_encoder **at, const char *folder, ttmm_error *err)
 {
     char first[PATH_BYTES];
     ttmm_encoder like = {.mpnet = 0};
-    json j = {.node = NULL}, beside = j;
+    json j = {.node = NULL}, beside[BESIDE] = {0};
     arena a = {0};
     int code = read_modules(first, folder, err);
     if (code == TTMM_OK) code = json_open(&j, first, "config.json", err);
     if (code == TTMM_OK) code = read_encoder_config(&like, &j, err);
     json_close(&j);
     if (code == TTMM_OK) code = json_open(&j, first, "tokenizer.json", err);
-    if (code == TTMM_OK && ttmm_exists(first, "tokenizer_config.json"))
-        code = json_open(&beside, first, "tokenizer_config.json", err);
+    if (code == TTMM_OK) code = open_beside(beside, first, err);
     like.n = OUTSIDE + INSIDE * (size_t)like.config.n_layers;
     for (int laid = 0; laid < 2 && code == TTMM_OK; laid++) {
         ttmm_encoder *e = take(&a, 1, sizeof *e);
@@ -8850,9 +8938,9 @@ static int read_encoder(ttmm_encoder **at, const char *folder, ttmm_error *err)
         else *e = like, *at = e;
     }
     ttmm_encoder *e = *at;
-    if (code == TTMM_OK) code = read_wordpiece(&e->tokenizer, &e->bytes, &j, &beside, e->config.vocab, err);
-    if (code == TTMM_OK) code = read_longest(e, first, &beside, err);
-    json_close(&j), json_close(&beside);
+    if (code == TTMM_OK) code = read_wordpiece(&e->tokenizer, &e->bytes, &j, beside, e->mpnet, e->config.vocab, err);
+    if (code == TTMM_OK) code = read_longest(e, first, &beside[CONFIG], err);
+    json_close(&j), close_beside(beside);
     if (code) return code;
     const ttmm_config *c = &e->config;
     uint64_t hash = (uint64_t)e->mpnet;

@@ -173,18 +173,26 @@ static void words(void)
     ttmm_encoder_free(e);
 }
 
-/* One file of the folder with a part of it replaced, which must be there. */
-static void replace(int mpnet, const char *file, const char *part, const char *by)
+/* One file of the folder with parts of it replaced, which must be there. */
+static void replace_all(int mpnet, const char *file, const char *const by[][2], int n)
 {
     char text[8000], other[9000];
     int i = 0;
     while (i < ENC_FILES - 1 && strcmp(encoder_files[i], file) != 0) i++;
     encoder_text(text, sizeof text, i, mpnet);
-    char *found = strstr(text, part);
-    CHECK(found != NULL);
-    if (found == NULL) return;
-    snprintf(other, sizeof other, "%.*s%s%s", (int)(found - text), text, by, found + strlen(part));
-    DONE(encoder_write(FOLDER, i, other, &err));
+    for (int k = 0; k < n; k++) {
+        char *found = strstr(text, by[k][0]);
+        CHECK(found != NULL);
+        if (found == NULL) return;
+        snprintf(other, sizeof other, "%.*s%s%s", (int)(found - text), text, by[k][1], found + strlen(by[k][0]));
+        snprintf(text, sizeof text, "%.7999s", other);
+    }
+    DONE(encoder_write(FOLDER, i, text, &err));
+}
+
+static void replace(int mpnet, const char *file, const char *part, const char *by)
+{
+    replace_all(mpnet, file, (const char *const[][2]){{part, by}}, 1);
 }
 
 static void refused(void)
@@ -323,6 +331,12 @@ static void files_beside(void)
          "{" AS_IT_IS ", \"do_lower_case\": true, \"strip_accents\": null, \"truncation_side\": \"right\"}", NULL},
         {"tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
          "max_input_chars_per_word is 20, expected 100"},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"RobertaTokenizer\"}",
+         "tokenizer_class is \"RobertaTokenizer\", expected BertTokenizer, MPNetTokenizer"},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"mask_token\": {\"content\": \"melt\"}}",
+         "has the token melt, and tokenizer.json has no such added token, but a file beside it"},
+        {"added_tokens.json", "{\"melt\": 57}", "has the token melt, and tokenizer.json has no such"},
+        {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}", NULL},
         {"adapter_config.json", "{}", "holds adapter_config.json"},
         {"2_Normalize/config.json", "{\"module_input_name\": \"token_embeddings\"}",
          "module_input_name is \"token_embeddings\""},
@@ -345,6 +359,12 @@ static void files_beside(void)
     DONE(ttmm_encoder_read(&e, FOLDER, &err));
     CHECK(e && e->longest == 68);
     ttmm_encoder_free(e);
+    put("sentence_xlnet_config.json", "{\"max_seq_length\": 7}");
+    put("sentence_roberta_config.json", "{\"max_seq_length\": 9}");
+    DONE(ttmm_encoder_read(&e, FOLDER, &err));
+    CHECK(e && e->longest == 9);
+    ttmm_encoder_free(e);
+    ttmm_remove(FOLDER, "sentence_roberta_config.json"), ttmm_remove(FOLDER, "sentence_xlnet_config.json");
     put("tokenizer_config.json", "{" AS_IT_IS ", \"model_max_length\": 50}");
     DONE(ttmm_encoder_read(&e, FOLDER, &err));
     CHECK(e && e->longest == 50);
@@ -362,6 +382,46 @@ static void files_beside(void)
     REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer_config.json", "model_max_length is 2, expected 3 to 68");
     ttmm_remove(FOLDER, "tokenizer_config.json");
     REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer.json", "max_input_chars_per_word is 20, expected 100");
+}
+
+/* A tokenizer that MPNetTokenizer makes: tokens with a part are those that the files or the class name. */
+static void names(void)
+{
+#define ADDED(content) "{\"id\": 3, \"content\": \"" content "\", \"normalized\": false, \"special\": true, " FLAGS
+    static const char *const cases[][5] = {
+        {"", "", "tokenizer_config.json", "{}", NULL},
+        {"", "", "tokenizer_config.json", "{\"tokenizer_class\": \"MPNetTokenizerFast\", \"cls_token\": null}", NULL},
+        {"", "", "tokenizer_config.json", "{\"cls_token\": \"<s>\", \"unk_token\": {\"content\": \"[UNK]\"}}", NULL},
+        {"", "", "tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
+         "has <s> for cls_token, expected [CLS]"},
+        {"", "", "tokenizer_config.json", "{\"sep_token\": \"<pad>\"}", "has </s> for sep_token, expected <pad>"},
+        {"", "", "special_tokens_map.json", "{\"unk_token\": \"<pad>\"}", "has [UNK] for unk_token, expected <pad>"},
+        {"[\"<s>\", 0]", "[\"<pad>\", 1]", "", "", "has <pad> for cls_token, expected <s>"},
+        {"unk_token\": \"[UNK]", "unk_token\": \"<pad>", "", "", "has <pad> for unk_token, expected [UNK]"},
+        {"\"content\": \"<mask>", "\"content\": \"[UNK]", "", "",
+         "has no added token <mask>, expected that for mask_token"},
+        {"\"content\": \"<mask>", "\"content\": \"[UNK]", "tokenizer_config.json", "{\"mask_token\": \"<pad>\"}", NULL},
+        {"\"RobertaProcessing\"",
+         "\"TemplateProcessing\", \"special_tokens\": {\"X\": {\"id\": \"X\", \"ids\": [0], \"tokens\": [\"\"]}}, "
+         "\"single\": [{\"SpecialToken\": {\"id\": \"X\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
+         "\"type_id\": 0}}]",
+         "", "", "puts 1 and 0 tokens around a text, expected one and one"}};
+    ttmm_encoder *e = encoder_of(1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const by[][2] = {{"word\": 20", "word\": 100"},
+                                     {"\"<Mask>\": 4", "\"<mask>\": 4"},
+                                     {"\"content\": \"<Mask>\"", "\"content\": \"<mask>\""},
+                                     {"\"added_tokens\": [", "\"added_tokens\": [" ADDED("[UNK]") ", "},
+                                     {cases[i][0], cases[i][1]}};
+        ttmm_encoder_free(e);
+        replace_all(1, "tokenizer.json", by, 5);
+        ttmm_remove(FOLDER, "tokenizer_config.json"), ttmm_remove(FOLDER, "special_tokens_map.json");
+        if (cases[i][2][0]) put(cases[i][2], cases[i][3]);
+        if (cases[i][4]) REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer.json: ", cases[i][4]);
+        else DONE(ttmm_encoder_read(&e, FOLDER, &err));
+        CHECK((e == NULL) == (cases[i][4] != NULL));
+    }
+    ttmm_encoder_free(e);
 }
 
 /* Weights in 16 bits, named as in a whole BERT, cut short, not finite. */
@@ -485,8 +545,8 @@ static void in_use(void)
 int main(int argc, char **argv)
 {
     if (argc == 3) return make_encoder(argv[1], strcmp(argv[2], "mpnet") == 0, &err) != TTMM_OK;
-    RUN(values), RUN(worked), RUN(batches), RUN(words), RUN(steps), RUN(refused), RUN(files_beside), RUN(weights),
-        RUN(fingerprints);
+    RUN(values), RUN(worked), RUN(batches), RUN(words), RUN(steps), RUN(refused), RUN(files_beside), RUN(names),
+        RUN(weights), RUN(fingerprints);
     RUN(in_use);
     test_clear(FOLDER);
     return test_end("encoder");
