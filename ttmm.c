@@ -7514,6 +7514,7 @@ typedef struct {
     size_t length;
     int token, normalised; /* 1: is looked for after normalisation */
     const char *why;       /* what keeps texts with it from being read; NULL: nothing */
+    int named;             /* 1: a file beside tokenizer.json names it, too; 2: with its flags */
 } added_token;
 
 struct ttmm_tokenizer {
@@ -8262,13 +8263,17 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     const size_t n = json_text(text, j->bytes, j, content);
     if (n == 0) return TTMM_OK;
     char *form = memcpy(text + n, text, n);
-    added_token a = {form, n, -1, normalised, NULL};
+    added_token a = {form, n, -1, normalised, NULL, 0};
+    uint64_t said;
     if (is_unusual(tok, j, node)) a.why = "tokenizer.json sets lstrip, rstrip or single_word for it";
     const int known = find_name(tok, text, n, text + 2 * n);
     const size_t id = known >= 0 ? (size_t)known : *next > tok->n_words ? *next : tok->n_words;
     if (id >= tok->n) return json_refuse(j, "the id of an added token", json_find(j, node, "id"), "a smaller one", err);
     if (known < 0 && tok->length[id])
         return refuse(err, j->path, "the vocabulary has holes: %zu, the id of an added token, is that of a word", id);
+    if (tok->most && json_integer(j, json_find(j, node, "id"), &said) && said != id)
+        return refuse(err, j->path, "the id of the added token %.*s is %llu, expected %zu", (int)n, text,
+                      (unsigned long long)said, id);
     *next = id + 1 > *next ? id + 1 : *next;
     a.token = (int)id;
     if (normalised) normal_form(&form, &a.length, tok, a.text, n);
@@ -8290,46 +8295,65 @@ static int read_added(ttmm_tokenizer *tok, size_t *used, size_t *next, const jso
     return TTMM_OK;
 }
 
+/* *a: the added token of this content, the first one if there are two; NULL: there is none. */
+static int find_content(added_token **a, ttmm_tokenizer *tok, const char *text, size_t n, ttmm_error *err)
+{
+    size_t length = n;
+    char *form = (char *)text;
+    int place = *find_added(tok, hash_bytes(0, text, n), text, n, 0);
+    normal_form(&form, &length, tok, text, n);
+    if (form == NULL) return fail(err, TTMM_NO_ROOM, "out of memory for the tokenizer");
+    const int other = length ? *find_added(tok, hash_bytes(0, form, length), form, length, 1) : 0;
+    if (form != text) free(form);
+    if (other && (place == 0 || other < place)) place = other;
+    *a = place ? &tok->added[place - 1] : NULL;
+    if (*a && (*a)->token >= 0 && tok->most) { /* it stands there as it is spelled */
+        const size_t t = (size_t)(*a)->token;
+        if (tok->length[t] != n || memcmp(tok->text + tok->at[t], text, n) != 0) *a = NULL;
+    }
+    return TTMM_OK;
+}
+
 /* A token that another file names, by its content: transformers adds it if tokenizer.json has no such added token, and
  * alters one whose flags in `flags` (-1: none are given) are others. Texts that hold it are refused then. */
-static void read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int content, int flags)
+static int read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int content, int flags, ttmm_error *err)
 {
     char *text = tok->text + *used;
     const size_t n = json_text(text, j->bytes, j, content);
     const int special = json_true(j, flags, "special"), normalised = json_find(j, flags, "normalized");
-    if (n == 0) return;
-    const uint64_t hash = hash_bytes(0, text, n);
-    const int place[2] = {*find_added(tok, hash, text, n, 0), *find_added(tok, hash, text, n, 1)};
-    const int first = place[0] && (place[1] == 0 || place[0] < place[1]) ? place[0] : place[1];
-    if (first) {
-        added_token *a = &tok->added[first - 1];
-        if (flags < 0 || a->token < 0) return;
+    added_token *a;
+    if (n == 0) return TTMM_OK;
+    const int code = find_content(&a, tok, text, n, err);
+    if (code) return code;
+    if (a) {
+        if (a->named == 0 || flags >= 0) a->named = flags >= 0 ? 2 : 1;
+        if (flags < 0 || a->token < 0) return TTMM_OK;
         if (special) tok->special[a->token] |= SPECIAL;
         if (is_unusual(tok, j, flags) ||
             (normalised < 0 ? !special : json_true(j, flags, "normalized")) != a->normalised)
             a->why = "tokenizer_config.json has other flags for it than tokenizer.json";
-        return;
+        return TTMM_OK;
     }
     const int known = find_name(tok, text, n, text + n);
     if (known >= 0) tok->special[known] |= SPECIAL;
     for (int normal = 0; normal < 2; normal++)
-        add_token(tok,
-                  (added_token){text, n, -1, normal, "tokenizer.json has no such added token, but a file beside it"});
+        add_token(
+            tok, (added_token){text, n, -1, normal, "tokenizer.json has no such added token, but a file beside it", 1});
     *used += n;
+    return TTMM_OK;
 }
 
 /* All that a node names: a text; an object with the content; a list of these, or an object of them. */
-static void read_named_all(ttmm_tokenizer *tok, size_t *used, const json *j, int node)
+static int read_named_all(ttmm_tokenizer *tok, size_t *used, const json *j, int node, ttmm_error *err)
 {
     const int content = json_find(j, node, "content"), object = json_type(j, node) == '{';
-    if (json_type(j, node) == '"' || content >= 0) {
-        read_named(tok, used, j, either(content, node), -1);
-        return;
-    }
-    for (int i = json_child(j, node); i >= 0; i = j->node[i].next) {
+    int code = TTMM_OK;
+    if (json_type(j, node) == '"' || content >= 0) return read_named(tok, used, j, either(content, node), -1, err);
+    for (int i = json_child(j, node); i >= 0 && code == TTMM_OK; i = j->node[i].next) {
         if (object) i = j->node[i].next;
-        read_named_all(tok, used, j, i);
+        code = read_named_all(tok, used, j, i, err);
     }
+    return code;
 }
 
 /* The files beside tokenizer.json in which tokens are named; the last two count where the first has no
@@ -8358,27 +8382,32 @@ static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json 
     tok->n_added += 2 * (size_t)beside->n;
 }
 
+/* Whether tokenizer_config.json says all about added tokens, so that no other file counts. */
+static int has_decoder(const json *config) { return config->n && json_find(config, 0, "added_tokens_decoder") >= 0; }
+
 /* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
 static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
 {
     const json *j = &beside[CONFIG];
-    const int decoder = j->n ? json_find(j, 0, "added_tokens_decoder") : -1;
+    const int whole = has_decoder(j), decoder = whole ? json_find(j, 0, "added_tokens_decoder") : -1;
+    int code = TTMM_OK;
     if (j->n && json_true(j, 0, "split_special_tokens"))
         return refuse(err, j->path, "split_special_tokens is true, expected false");
-    for (int i = json_child(j, decoder); i >= 0; i = json_next_key(j, i))
-        read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next);
-    for (int i = j->n ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i)) {
+    if (whole && json_type(j, decoder) != '{') return json_refuse(j, "added_tokens_decoder", decoder, "an object", err);
+    for (int i = json_child(j, decoder); i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
+        code = read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next, err);
+    for (int i = j->n ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i)) {
         const char *end = j->text + j->node[i].end - 1; /* at the quote */
         if (j->node[i].end - j->node[i].start >= 9)
             if (memcmp(end - 6, "_token", 6) == 0 || memcmp(end - 7, "_tokens", 7) == 0)
-                read_named_all(tok, used, j, j->node[i].next);
+                code = read_named_all(tok, used, j, j->node[i].next, err);
     }
     j = &beside[SPECIAL_MAP];
-    if (j->n && decoder < 0) read_named_all(tok, used, j, 0);
+    if (j->n && !whole && code == TTMM_OK) code = read_named_all(tok, used, j, 0, err);
     j = &beside[ADDED_MAP];
-    for (int i = j->n && decoder < 0 ? json_child(j, 0) : -1; i >= 0; i = json_next_key(j, i))
-        read_named(tok, used, j, i, -1);
-    return TTMM_OK;
+    for (int i = j->n && !whole ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
+        code = read_named(tok, used, j, i, -1, err);
+    return code;
 }
 
 /* The parts of the file in which nothing but one form is understood. */
@@ -8575,43 +8604,44 @@ static int read_ends_of_text(ttmm_tokenizer *tok, const json *j, ttmm_error *err
     return refuse(err, j->path, "the post_processor puts no tokens around a text, expected some");
 }
 
-/* tokenizer.json must have `name` for a key of tokenizer_config.json, and look for it in texts. token -1: any */
-static int check_name(const ttmm_tokenizer *tok, const json *j, const char *key, int token, const char *name,
-                      ttmm_error *err)
-{
-    const size_t n = strlen(name);
-    const uint64_t hash = hash_bytes(0, name, n);
-    if (token >= 0 && !(tok->length[token] == n && memcmp(tok->text + tok->at[token], name, n) == 0))
-        return refuse(err, j->path, "has %.*s for %s, expected %s", (int)tok->length[token], tok->text + tok->at[token],
-                      key, name);
-    if (*find_added(tok, hash, name, n, 0) == 0 && *find_added(tok, hash, name, n, 1) == 0)
-        return refuse(err, j->path, "has no added token %s, expected that for %s", name, key);
-    return TTMM_OK;
-}
-
 /* A tokenizer that transformers makes itself finds these tokens by the names that a file beside tokenizer.json gives
- * them, or its class where none does. */
-static int check_names(const ttmm_tokenizer *tok, const json *j, const json *beside, int class, ttmm_error *err)
+ * them, or its class where none does, and looks for them in texts; and has no added tokens but those that are named, if
+ * tokenizer_config.json lists them. */
+static int check_names(ttmm_tokenizer *tok, const json *j, const json *beside, int class, ttmm_error *err)
 {
-    static const char *const keys[] = {"cls_token", "sep_token", "unk_token", "pad_token", "mask_token"};
-    static const char *const names[2][5] = {[BERT_LIKE] = {"[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]"},
-                                            [MPNET_LIKE] = {"<s>", "</s>", "[UNK]", "<pad>", "<mask>"}};
-    const int token[] = {tok->before[0], tok->after[0], tok->unknown, -1, -1};
-    int code = TTMM_OK;
+    static const char *const keys[] = {"cls_token",  "sep_token", "unk_token", "pad_token",
+                                       "mask_token", "bos_token", "eos_token"};
+    static const char *const names[2][7] = {[BERT_LIKE] = {"[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]", NULL, NULL},
+                                            [MPNET_LIKE] = {"<s>", "</s>", "[UNK]", "<pad>", "<mask>", "<s>", "</s>"}};
+    const int token[] = {tok->before[0], tok->after[0], tok->unknown};
+    const json *config = &beside[CONFIG], *map = &beside[SPECIAL_MAP];
     if (tok->n_before != 1 || tok->n_after != 1)
         return refuse(err, j->path, "the post_processor puts %d and %d tokens around a text, expected one and one",
                       tok->n_before, tok->n_after);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        int said = 0;
-        for (int file = CONFIG; file <= SPECIAL_MAP && code == TTMM_OK; file++) {
-            const json *of = &beside[file];
-            const int node = of->n ? json_find(of, 0, keys[i]) : -1;
-            char name[80];
-            if (json_text(name, sizeof name, of, either(json_find(of, node, "content"), node)) == 0) continue;
-            code = check_name(tok, j, keys[i], token[i], name, err), said = 1;
-        }
-        if (code == TTMM_OK && !said) code = check_name(tok, j, keys[i], token[i], names[class][i], err);
+    for (int i = 0; i < 7; i++) {
+        const json *of = map->n && !has_decoder(config) && json_key(map, 0, keys[i]) >= 0 ? map : config;
+        const int node = of->n ? json_key(of, 0, keys[i]) : -1;
+        char name[80];
+        added_token *a;
+        if (node >= 0) json_text(name, sizeof name, of, either(json_find(of, node, "content"), node));
+        else snprintf(name, sizeof name, "%s", names[class][i] ? names[class][i] : "");
+        const size_t n = strlen(name);
+        if (i < 3 && n == 0) return json_refuse(of, keys[i], node, "a token", err);
+        if (n == 0) continue;
+        const int code = find_content(&a, tok, name, n, err);
         if (code) return code;
+        if (a == NULL) return refuse(err, j->path, "has no added token %s, expected that for %s", name, keys[i]);
+        if (i < 3 && a->token != token[i])
+            return refuse(err, j->path, "has %.*s for %s, expected %s, as %s", (int)tok->length[token[i]],
+                          tok->text + tok->at[token[i]], keys[i], name,
+                          node >= 0 ? "a file beside it says" : "its class has by default");
+        if (a->named == 0) a->named = 1;
+    }
+    for (size_t i = 0; i < tok->n_added && has_decoder(config); i++) {
+        const added_token *a = &tok->added[i];
+        if (a->named == 0 || (a->named == 1 && a->normalised))
+            return refuse(err, j->path, "has the added token %.*s, which is not in tokenizer_config.json's list",
+                          (int)a->length, a->text);
     }
     return TTMM_OK;
 }
@@ -8671,7 +8701,7 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     if (code == TTMM_OK) code = read_beside(tok, &used, beside, err);
     for (size_t i = 0; i < tok->n_added && code == TTMM_OK; i++) /* a text with it would be refused */
         if (tok->added[i].why)
-            code = refuse(err, j->path, "has the token %.*s, and %s", (int)tok->added[i].length, tok->added[i].text,
+            code = refuse(err, j->path, "token %.*s: %s", (int)tok->added[i].length, tok->added[i].text,
                           tok->added[i].why);
     if (code == TTMM_OK) code = read_ends_of_text(tok, j, err);
     return code || class == AS_SAVED ? code : check_names(tok, j, beside, class, err);
@@ -8787,6 +8817,8 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
                                            {"position_embedding_type", "\"absolute\""},
                                            {"is_decoder add_cross_attention", "false"},
                                            {"quantization_config transformers_weights configuration_files", "null"}};
+    static const char *const class[2][1][2] = {{{"tokenizer_class", "\"BertTokenizer\" or \"BertTokenizerFast\""}},
+                                               {{"tokenizer_class", "\"MPNetTokenizer\" or \"MPNetTokenizerFast\""}}};
     uint64_t u;
     e->mpnet = json_equal(j, type, "mpnet");
     if (!e->mpnet && !json_equal(j, type, "bert"))
@@ -8808,7 +8840,8 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     c->n_kv_heads = c->n_heads, c->head_dim = c->dim / c->n_heads, c->rope_theta = 1;
     ttmm_error why;
     if (ttmm_config_check(c, &why) != TTMM_OK) return refuse(err, j->path, "%s", why.text);
-    return check_values(j, table, sizeof table / sizeof *table, err);
+    const int code = check_values(j, table, sizeof table / sizeof *table, err);
+    return code ? code : check_values(j, class[e->mpnet], 1, err);
 }
 
 /* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, or of the first that is there of those
@@ -8831,7 +8864,8 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
     if (positions <= around)
         return refuse(err, folder, "config.json's max_position_embeddings is %d, expected at least %d",
                       e->config.context, e->config.context - positions + around + 1);
-    if (beside->n && json_integer(beside, json_find(beside, 0, "model_max_length"), &most) && most < u) u = most;
+    const int cut = beside->n ? either(json_find(beside, 0, "model_max_length"), json_find(beside, 0, "max_len")) : -1;
+    if (json_integer(beside, cut, &most) && most < u) u = most;
     for (size_t i = 0; i < sizeof named / sizeof *named && code == TTMM_OK && j.node == NULL; i++) {
         char file[40];
         snprintf(file, sizeof file, "sentence_%s_config.json", named[i]);
@@ -8845,7 +8879,7 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
         char expected[80];
         snprintf(expected, sizeof expected, "%d to %d, as many as positions", around + 1, positions);
         if (said >= 0) code = json_refuse(&j, "max_seq_length", said, expected, err);
-        else code = json_refuse(beside, "model_max_length", json_find(beside, 0, "model_max_length"), expected, err);
+        else code = json_refuse(beside, "model_max_length", cut, expected, err);
     }
     e->longest = (size_t)u;
     json_close(&j);

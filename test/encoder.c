@@ -206,12 +206,21 @@ static void refused(void)
         {"modules.json", "models.Pooling", "models.CNN", "expected Pooling"},
         {"modules.json", "sentence_transformers.models.T", "mine.T", "module 0 is \"mine.Transformer\""},
         {"modules.json", ",\n {\"idx\": 2", "]X", "is not a JSON list"},
+        {"modules.json",
+         ",\n {\"idx\": 2, \"name\": \"2\", \"path\": \"2_Normalize\", \"type\": "
+         "\"sentence_transformers.models.Normalize\"}",
+         "", "module 2 is missing, expected Normalize"},
         {"modules.json", "Normalize\"}", "Normalize\"}, {\"type\": \"sentence_transformers.models.Dense\"}",
          "module 3 is"},
         {pool, "token\": false", "token\": true", "pooling_mode_cls_token is true, expected false"},
         {pool, "pooling_mode_mean_tokens\": true", "pooling_mode_mean_tokens\": false",
          "pooling_mode_mean_tokens is false"},
         {pool, "pooling_mode_cls_token\": false", "pooling_mode_max_tokens\": true", "pooling_mode_max_tokens is true"},
+        {pool, "pooling_mode_cls_token\": false", "pooling_mode_lasttoken\": true", "pooling_mode_lasttoken is true"},
+        {pool, "pooling_mode_cls_token\": false", "pooling_mode_weightedmean_tokens\": true",
+         "pooling_mode_weightedmean_tokens is true"},
+        {pool, "pooling_mode_cls_token\": false", "pooling_mode_mean_sqrt_len_tokens\": true",
+         "pooling_mode_mean_sqrt_len_tokens is true"},
         {pool, "pooling_mode_cls_token\": false", "include_prompt\": false", "include_prompt is false"},
         {pool, "pooling_mode_cls_token\": false", "pooling_mode\": \"cls\"", "pooling_mode is \"cls\""},
         {longest, "64", "65.5", "max_seq_length is 65.5, expected 3 to 68"},
@@ -236,6 +245,10 @@ static void refused(void)
         {"config.json", "layers\": 2", "layers\": 3", "encoder.layer.2.attention.attn.q.weight is missing"},
         {"config.json", "size\": 100", "size\": 99",
          "embeddings.word_embeddings.weight is [100, 30], expected [99, 30]"},
+        {"config.json", "\"absolute\"", "\"absolute\", \"tokenizer_class\": \"BertTokenizer\"",
+         "tokenizer_class is \"BertTokenizer\", expected \"MPNetTokenizer\""},
+        {"config.json", "\"absolute\"}", "\"abs", "is not a JSON object"},
+        {t, "\"truncation\": null", "\"truncation\": nul", "is not a JSON object"},
         {"config.json", "1e-12", "\"small\"", "layer_norm_eps is \"small\""},
         {t, "\"WordPiece\", \"unk", "\"Unigram\", \"unk", "model is \"Unigram\", expected WordPiece"},
         {t, "\"BertNormalizer\"", "\"NFC\"", "normalizer is \"NFC\", expected BertNormalizer"},
@@ -249,7 +262,8 @@ static void refused(void)
         {t, "\"truncation\": null", "\"truncation\": {\"direction\": \"Left\"}",
          "truncation is \"Left\", expected \"Right\""},
         {t, "\"padding\": null", "\"padding\": {\"direction\": \"Left\"}", "padding is \"Left\", expected \"Right\""},
-        {t, "\"content\": \"<Mask>\"", "\"content\": \"\\u0301\"", "of which the normalizer leaves something"},
+        {t, "\"id\": 4, \"content\": \"<Mask>\"", "\"id\": 75, \"content\": \"\\u0301\"",
+         "of which the normalizer leaves something"},
         {t, "\"RobertaProcessing\"",
          "\"TemplateProcessing\", \"single\": [{\"Sequence\": {\"id\": \"A\", \"type_id\": 1}}]",
          "a type_id of the post_processor's single is 1, expected 0"},
@@ -334,8 +348,8 @@ static void files_beside(void)
         {"tokenizer_config.json", "{\"tokenizer_class\": \"RobertaTokenizer\"}",
          "tokenizer_class is \"RobertaTokenizer\", expected BertTokenizer, MPNetTokenizer"},
         {"tokenizer_config.json", "{" AS_IT_IS ", \"mask_token\": {\"content\": \"melt\"}}",
-         "has the token melt, and tokenizer.json has no such added token, but a file beside it"},
-        {"added_tokens.json", "{\"melt\": 57}", "has the token melt, and tokenizer.json has no such"},
+         "token melt: tokenizer.json has no such added token, but a file beside it"},
+        {"added_tokens.json", "{\"melt\": 57}", "token melt: tokenizer.json has no such"},
         {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}", NULL},
         {"adapter_config.json", "{}", "holds adapter_config.json"},
         {"2_Normalize/config.json", "{\"module_input_name\": \"token_embeddings\"}",
@@ -388,19 +402,39 @@ static void files_beside(void)
 static void names(void)
 {
 #define ADDED(content) "{\"id\": 3, \"content\": \"" content "\", \"normalized\": false, \"special\": true, " FLAGS
+#define LISTED(content, normalised) \
+    "{\"added_tokens_decoder\": {\"4\": {\"content\": \"" content "\", \"normalized\": " normalised "}}}"
     static const char *const cases[][5] = {
         {"", "", "tokenizer_config.json", "{}", NULL},
-        {"", "", "tokenizer_config.json", "{\"tokenizer_class\": \"MPNetTokenizerFast\", \"cls_token\": null}", NULL},
+        {"", "", "tokenizer_config.json", "{\"tokenizer_class\": \"MPNetTokenizerFast\", \"mask_token\": null}", NULL},
         {"", "", "tokenizer_config.json", "{\"cls_token\": \"<s>\", \"unk_token\": {\"content\": \"[UNK]\"}}", NULL},
         {"", "", "tokenizer_config.json", "{\"tokenizer_class\": \"BertTokenizer\"}",
-         "has <s> for cls_token, expected [CLS]"},
-        {"", "", "tokenizer_config.json", "{\"sep_token\": \"<pad>\"}", "has </s> for sep_token, expected <pad>"},
+         "has no added token [CLS], expected that for cls_token"},
+        {"", "", "tokenizer_config.json", "{\"sep_token\": \"<pad>\"}",
+         "has </s> for sep_token, expected <pad>, as a file beside it says"},
         {"", "", "special_tokens_map.json", "{\"unk_token\": \"<pad>\"}", "has [UNK] for unk_token, expected <pad>"},
-        {"[\"<s>\", 0]", "[\"<pad>\", 1]", "", "", "has <pad> for cls_token, expected <s>"},
+        {"[\"<s>\", 0]", "[\"<pad>\", 1]", "", "",
+         "has <pad> for cls_token, expected <s>, as its class has by default"},
         {"unk_token\": \"[UNK]", "unk_token\": \"<pad>", "", "", "has <pad> for unk_token, expected [UNK]"},
-        {"\"content\": \"<mask>", "\"content\": \"[UNK]", "", "",
+        {"\"id\": 4, \"content\": \"<mask>", "\"id\": 3, \"content\": \"[UNK]", "", "",
          "has no added token <mask>, expected that for mask_token"},
-        {"\"content\": \"<mask>", "\"content\": \"[UNK]", "tokenizer_config.json", "{\"mask_token\": \"<pad>\"}", NULL},
+        {"\"id\": 4, \"content\": \"<mask>", "\"id\": 3, \"content\": \"[UNK]", "tokenizer_config.json",
+         "{\"mask_token\": \"<pad>\"}", NULL},
+        {"", "", "tokenizer_config.json", "{\"sep_token\": null}",
+         "tokenizer_config.json: sep_token is null, expected a"},
+        {"", "", "tokenizer_config.json", "{\"added_tokens_decoder\": [1]}",
+         "added_tokens_decoder is [1], expected an obj"},
+        {"", "", "tokenizer_config.json", "{\"added_tokens_decoder\": {}}",
+         "has the added token <mask>, which is not in"},
+        {"\"<mask>\", \"normalized\": true", "\"<mask>\", \"normalized\": false", "tokenizer_config.json",
+         "{\"added_tokens_decoder\": {}}", NULL},
+        {"", "", "tokenizer_config.json", LISTED("<mask>", "true"), NULL},
+        {"", "", "tokenizer_config.json", LISTED("<mask>", "false"),
+         "token <mask>: tokenizer_config.json has other flags"},
+        {"\"id\": 4", "\"id\": 40", "", "", "the id of the added token <mask> is 40, expected 4"},
+        {"\"added_tokens\": [", "\"added_tokens\": [{\"content\": \"COVID\", \"normalized\": true}, ",
+         "added_tokens.json", "{\"COVID\": 75}", NULL},
+        {"", "", "added_tokens.json", "{\"COVID\": 75}", "token COVID: tokenizer.json has no such added token"},
         {"\"RobertaProcessing\"",
          "\"TemplateProcessing\", \"special_tokens\": {\"X\": {\"id\": \"X\", \"ids\": [0], \"tokens\": [\"\"]}}, "
          "\"single\": [{\"SpecialToken\": {\"id\": \"X\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
@@ -416,8 +450,9 @@ static void names(void)
         ttmm_encoder_free(e);
         replace_all(1, "tokenizer.json", by, 5);
         ttmm_remove(FOLDER, "tokenizer_config.json"), ttmm_remove(FOLDER, "special_tokens_map.json");
+        ttmm_remove(FOLDER, "added_tokens.json");
         if (cases[i][2][0]) put(cases[i][2], cases[i][3]);
-        if (cases[i][4]) REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "tokenizer.json: ", cases[i][4]);
+        if (cases[i][4]) REFUSED(ttmm_encoder_read(&e, FOLDER, &err), cases[i][4], "");
         else DONE(ttmm_encoder_read(&e, FOLDER, &err));
         CHECK((e == NULL) == (cases[i][4] != NULL));
     }
