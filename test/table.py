@@ -286,5 +286,6 @@ if __name__ == "__main__":
     wanted = sys.argv[1:] or ["data"] + ["python"] * ("TABLE_PYTHON" in os.environ) + ["guide", "kernel"]
     for corpus in wanted:
         print(f"{corpus}: some {plan(corpus) / 1e6:.1f} million tokens to train on, "
-              f"{plan(corpus) / 450 / 3600:.1f} hours at 450 tokens a second (two cores of a Zen 5)", flush=True)
+              f"{plan(corpus) / 450 / 3600:.1f} hours at 450 tokens a second (two cores of a Zen 5; half of that "
+              "on a Zen 4); evaluation takes about 40 % more", flush=True)
         table(corpus)
