@@ -8382,18 +8382,19 @@ static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json 
     tok->n_added += 2 * (size_t)beside->n;
 }
 
-/* Whether tokenizer_config.json says all about added tokens, so that no other file counts. */
-static int has_decoder(const json *config) { return config->n && json_find(config, 0, "added_tokens_decoder") >= 0; }
+/* tokenizer_config.json's list of all added tokens, by which no other file counts; -1: there is none. */
+static int decoder_of(const json *config) { return config->n ? json_find(config, 0, "added_tokens_decoder") : -1; }
 
 /* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
 static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
 {
     const json *j = &beside[CONFIG];
-    const int whole = has_decoder(j), decoder = whole ? json_find(j, 0, "added_tokens_decoder") : -1;
+    const int decoder = decoder_of(j);
     int code = TTMM_OK;
     if (j->n && json_true(j, 0, "split_special_tokens"))
         return refuse(err, j->path, "split_special_tokens is true, expected false");
-    if (whole && json_type(j, decoder) != '{') return json_refuse(j, "added_tokens_decoder", decoder, "an object", err);
+    if (decoder >= 0 && json_type(j, decoder) != '{')
+        return json_refuse(j, "added_tokens_decoder", decoder, "an object", err);
     for (int i = json_child(j, decoder); i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
         code = read_named(tok, used, j, json_find(j, j->node[i].next, "content"), j->node[i].next, err);
     for (int i = j->n ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i)) {
@@ -8403,9 +8404,9 @@ static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, tt
                 code = read_named_all(tok, used, j, j->node[i].next, err);
     }
     j = &beside[SPECIAL_MAP];
-    if (j->n && !whole && code == TTMM_OK) code = read_named_all(tok, used, j, 0, err);
+    if (j->n && decoder < 0 && code == TTMM_OK) code = read_named_all(tok, used, j, 0, err);
     j = &beside[ADDED_MAP];
-    for (int i = j->n && !whole ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
+    for (int i = j->n && decoder < 0 ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
         code = read_named(tok, used, j, i, -1, err);
     return code;
 }
@@ -8609,17 +8610,20 @@ static int read_ends_of_text(ttmm_tokenizer *tok, const json *j, ttmm_error *err
  * tokenizer_config.json lists them. */
 static int check_names(ttmm_tokenizer *tok, const json *j, const json *beside, int class, ttmm_error *err)
 {
-    static const char *const keys[] = {"cls_token",  "sep_token", "unk_token", "pad_token",
-                                       "mask_token", "bos_token", "eos_token"};
-    static const char *const names[2][7] = {[BERT_LIKE] = {"[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]", NULL, NULL},
-                                            [MPNET_LIKE] = {"<s>", "</s>", "[UNK]", "<pad>", "<mask>", "<s>", "</s>"}};
+    enum { ROLES = 7 };
+    static const char *const keys[ROLES] = {"cls_token",  "sep_token", "unk_token", "pad_token",
+                                            "mask_token", "bos_token", "eos_token"};
+    static const char *const names[2][ROLES] = {
+        [BERT_LIKE] = {"[CLS]", "[SEP]", "[UNK]", "[PAD]", "[MASK]", NULL, NULL},
+        [MPNET_LIKE] = {"<s>", "</s>", "[UNK]", "<pad>", "<mask>", "<s>", "</s>"}};
     const int token[] = {tok->before[0], tok->after[0], tok->unknown};
     const json *config = &beside[CONFIG], *map = &beside[SPECIAL_MAP];
+    const int decoder = decoder_of(config);
     if (tok->n_before != 1 || tok->n_after != 1)
         return refuse(err, j->path, "the post_processor puts %d and %d tokens around a text, expected one and one",
                       tok->n_before, tok->n_after);
-    for (int i = 0; i < 7; i++) {
-        const json *of = map->n && !has_decoder(config) && json_key(map, 0, keys[i]) >= 0 ? map : config;
+    for (int i = 0; i < ROLES; i++) {
+        const json *of = map->n && decoder < 0 && json_key(map, 0, keys[i]) >= 0 ? map : config;
         const int node = of->n ? json_key(of, 0, keys[i]) : -1;
         char name[80];
         added_token *a;
@@ -8637,7 +8641,7 @@ static int check_names(ttmm_tokenizer *tok, const json *j, const json *beside, i
                           node >= 0 ? "a file beside it says" : "its class has by default");
         if (a->named == 0) a->named = 1;
     }
-    for (size_t i = 0; i < tok->n_added && has_decoder(config); i++) {
+    for (size_t i = 0; i < tok->n_added && decoder >= 0; i++) {
         const added_token *a = &tok->added[i];
         if (a->named == 0 || (a->named == 1 && a->normalised))
             return refuse(err, j->path, "has the added token %.*s, which is not in tokenizer_config.json's list",
@@ -8817,8 +8821,6 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
                                            {"position_embedding_type", "\"absolute\""},
                                            {"is_decoder add_cross_attention", "false"},
                                            {"quantization_config transformers_weights configuration_files", "null"}};
-    static const char *const class[2][1][2] = {{{"tokenizer_class", "\"BertTokenizer\" or \"BertTokenizerFast\""}},
-                                               {{"tokenizer_class", "\"MPNetTokenizer\" or \"MPNetTokenizerFast\""}}};
     uint64_t u;
     e->mpnet = json_equal(j, type, "mpnet");
     if (!e->mpnet && !json_equal(j, type, "bert"))
@@ -8840,8 +8842,10 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     c->n_kv_heads = c->n_heads, c->head_dim = c->dim / c->n_heads, c->rope_theta = 1;
     ttmm_error why;
     if (ttmm_config_check(c, &why) != TTMM_OK) return refuse(err, j->path, "%s", why.text);
+    const char *const class[][2] = {{"tokenizer_class", e->mpnet ? "\"MPNetTokenizer\" or \"MPNetTokenizerFast\""
+                                                                 : "\"BertTokenizer\" or \"BertTokenizerFast\""}};
     const int code = check_values(j, table, sizeof table / sizeof *table, err);
-    return code ? code : check_values(j, class[e->mpnet], 1, err);
+    return code ? code : check_values(j, class, 1, err);
 }
 
 /* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, or of the first that is there of those
