@@ -31,6 +31,14 @@ one_sentence() { # CODE TEXT WHAT: $stopped and $T/log, of what ran in the backg
     if [ "$stopped" = "$1" ] && [ "$(grep -c '^train: ' "$T/log")" = 1 ] && grep -q "^train: .*$2" "$T/log"; then ok
     else fail "$3: expected status $1 and one sentence with \"$2\", found $stopped: $(tail -n 2 "$T/log")"; fi
 }
+until_said() { # FILE PATTERN COMMAND...: begin it, as process $pid; wait until its messages, in FILE, have the pattern
+    said=$1 pattern=$2
+    shift 2
+    : > "$said" # those of an earlier command
+    "$@" 2> "$said" &
+    pid=$!
+    while kill -0 $pid 2> /dev/null && ! grep -q "$pattern" "$said"; do sleep 0.02; done # or it has ended
+}
 rm -rf "$T/jobs" && cp -r "$T/m" "$T/jobs"
 EXPERTS="./train experts $T/jobs --rank 2"
 for jobs in 1 2 3 8; do
@@ -48,9 +56,7 @@ if [ "$ELSEWHERE" != wasm ]; then # where signals are
 STOP=-TERM
 case $ELSEWHERE in windows*) STOP=-INT ;; esac
 rm -r "$T/jobs/experts" && $EXPERTS --epochs 15 --quiet --jobs 1 && mv "$T/jobs/experts" "$T/jobs/whole"
-$EXPERTS --epochs 15 --jobs 2 2> "$T/log" &
-pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
+until_said "$T/log" "%" $EXPERTS --epochs 15 --jobs 2
 kill $STOP $pid
 wait $pid
 stopped=$?
@@ -65,9 +71,7 @@ rm "$T/jobs/experts/2"
 expect 0 "one adapter a cluster" $EXPERTS --epochs 15 --jobs 2
 for k in 0 1 2; do same "$T/jobs/whole/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "two jobs, gone on"; done
 [ -e "$T/jobs/checkpoint" ] && fail "two jobs left a checkpoint" || ok
-./train base "$T/parts" "$T/cookbook.txt" $LONG 2> "$T/log" &
-pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "parameters" "$T/log" 2> /dev/null; do sleep 0.02; done
+until_said "$T/log" "parameters" ./train base "$T/parts" "$T/cookbook.txt" $LONG
 kill $STOP $pid
 wait $pid
 stopped=$?
@@ -565,35 +569,30 @@ rm -r "$T/ten/experts"
 long=25 # epochs, in which to be stopped
 [ -z "$sanitized" ] || long=5
 ./train experts "$T/ten" --rank 2 --epochs $long --jobs 1 --quiet &
-pid=$!
+first=$!
 made() { find "$T/ten/experts" -name adapter_model.safetensors 2> "$T/log" | wc -l; }
-while kill -0 $pid 2> /dev/null && [ "$(made)" -eq 0 ]; do sleep 0.01; done
-kill -STOP $pid
+while kill -0 $first 2> /dev/null && [ "$(made)" -eq 0 ]; do sleep 0.01; done
+kill -STOP $first
 [ "$(made)" -lt 3 ] && ok || fail "all experts were there before a lock could be tried"
-./train cluster "$T/ten" --experts 2 > "$T/err" 2>&1 &
-other=$!
-while kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err"; do sleep 0.02; done
+until_said "$T/err" "waiting" ./train cluster "$T/ten" --experts 2
 grep -q "another train is at work on it, waiting" "$T/err" && ok || fail "clusters beside experts at work: $(head -n 1 "$T/err")"
-kill -CONT $pid
-wait $pid && ok || fail "experts beside a waiting train failed"
-wait $other
+kill -CONT $first
+wait $first && ok || fail "experts beside a waiting train failed"
+wait $pid
 [ $? = 3 ] && ok || fail "clusters under trained experts: $(tail -n 1 "$T/err")"
 rm -r "$T/ten/experts" && cp -r "$T/ten" "$T/alone"
 ./train experts "$T/alone" --rank 2 --epochs $long --quiet
 for again in 1 2 3 4 5; do # on a busy machine it may be done before it is stopped
-    ./train experts "$T/ten" --rank 2 --epochs $long --only 0 2> "$T/log" &
-    pid=$!
-    while kill -0 $pid 2> /dev/null && ! grep -q "%" "$T/log" 2> /dev/null; do sleep 0.02; done
-    kill -STOP $pid 2> /dev/null && [ "$(made)" -eq 0 ] && break
-    kill -KILL $pid 2> /dev/null
-    wait $pid 2> /dev/null
+    until_said "$T/one" "%" ./train experts "$T/ten" --rank 2 --epochs $long --only 0
+    first=$pid
+    kill -STOP $first 2> /dev/null && [ "$(made)" -eq 0 ] && break
+    kill -KILL $first 2> /dev/null
+    wait $first 2> /dev/null
     rm -rf "$T/ten/experts" "$T/ten/checkpoint"
 done
-./train experts "$T/ten" --rank 2 --epochs $long 2> "$T/err" &
-other=$!
-while kill -0 $other 2> /dev/null && ! grep -q "waiting" "$T/err" 2> /dev/null; do sleep 0.02; done
-kill -KILL $pid
-if wait $other && grep -q "^expert 0 of 0-2: another train is at work on it, waiting" "$T/err"; then ok
+until_said "$T/err" "waiting" ./train experts "$T/ten" --rank 2 --epochs $long
+kill -KILL $first
+if wait $pid && grep -q "^expert 0 of 0-2: another train is at work on it, waiting" "$T/err"; then ok
 else fail "who waits for one that is killed does not go on: $(tail -n 1 "$T/err")"; fi
 if diff -r "$T/alone" "$T/ten"; then ok; else fail "after a killed one the folder is another"; fi
 fi
@@ -621,18 +620,14 @@ if $nobody test -x train -a -r "$T/killed/config.json" 2> "$T/log"; then
     if diff -r "$T/m" "$T/killed"; then ok; else fail "a folder that is only read is another afterwards"; fi
     chmod -R u+w "$T/killed"
 fi
-./train all "$T/gone" "$T/cookbook.txt" "$T/c.txt" $SMALL --epochs 20 2> "$T/log" &
-pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "^cluster" "$T/log"; do sleep 0.02; done
+until_said "$T/log" "^cluster" ./train all "$T/gone" "$T/cookbook.txt" "$T/c.txt" $SMALL --epochs 20
 rm -rf "$T/gone" 2> "$T/err"
 wait $pid
 code=$?
 if [ $code -ge 3 ] && [ $code -le 4 ] && tail -n 1 "$T/log" | grep -qE "cannot be|has disappeared"; then ok
 else fail "a folder that disappears: expected exit code 3 or 4, found $code: $(tail -n 1 "$T/log")"; fi
 cp -r "$T/m" "$T/gone" && rm -r "$T/gone/finetuned"
-./train finetune "$T/gone" --rank 2 --epochs 40 2> "$T/log" &
-pid=$!
-while kill -0 $pid 2> /dev/null && ! grep -q "^finetune" "$T/log"; do sleep 0.02; done
+until_said "$T/log" "^finetune" ./train finetune "$T/gone" --rank 2 --epochs 40
 rm -rf "$T/gone" 2> "$T/err"
 wait $pid
 code=$?
