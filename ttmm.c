@@ -2696,9 +2696,9 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
  * lie as they are used, 16 numbers of each after 16 of the one before: they come from one place, and rows that are a
  * power of two apart would push each other out of the cache. Behind the last numbers of a row, and for columns past the
  * last, the copy has zeros. An axis longer than AXIS is cut, so that the copy (24 KiB) stays in the first cache for all
- * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (16 KiB). A function of its own: within
+ * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (24 KiB). A function of its own: within
  * a longer one compilers run out of registers. */
-enum { STRIP_ROWS = 128 / sizeof(real), AXIS = 3072 / sizeof(real) };
+enum { STRIP_ROWS = 192 / sizeof(real), AXIS = 3072 / sizeof(real) };
 static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb,
                               size_t rows, size_t cols, size_t inner, int add)
 {
@@ -2931,21 +2931,38 @@ static void nn_rows(real *c, const real *c0, size_t ldc, const real *a, size_t r
     }
 }
 
-/* The same from a copy of b, 128 of its rows at a time: 16 KiB at 32 floats, half of a first cache. A sum goes on from
- * one panel to the next in memory, which alters nothing. */
-enum { PANEL_ROWS = 128 };
+/* The same of cols <= PANEL_COLS from a copy of b, PANEL_ROWS of its rows at a time, tile by tile (32 KiB): the tiles of
+ * the same rows of a follow each other. Rows of a that are a multiple of 4 KiB apart are copied, too: 12 of them would
+ * push each other out of the first cache. A sum goes on from one panel to the next in memory, which alters nothing. */
+enum { PANEL_ROWS = 512 / sizeof(real), PANEL_COLS = 64 };
 static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
-                               ttmm_numbers b, size_t first, size_t ldb, size_t rows, size_t width, size_t inner)
+                               ttmm_numbers b, size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
-    real panel[PANEL_ROWS * SUM_COLS] ALIGNED;
-    if (width < SUM_COLS) memset(panel, 0, sizeof panel);
-    for (size_t k = 0; k < inner; k += PANEL_ROWS) {
+    real panel[PANEL_COLS * PANEL_ROWS] ALIGNED, strip[SUM_ROWS * PANEL_ROWS] ALIGNED;
+    const int colliding = k_step == 1 && row_step % (4096 / sizeof *a) == 0;
+    if (cols % SUM_COLS) memset(panel, 0, sizeof panel);
+    for (size_t k = 0; k < inner; k += PANEL_ROWS, c0 = c) {
         const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS;
         for (size_t r = 0; r < depth; r++)
-            if (b.type == TTMM_REAL && width == SUM_COLS)
-                memcpy(panel + r * SUM_COLS, (const real *)b.data + first + (k + r) * ldb, SUM_COLS * sizeof *panel);
-            else to_reals(panel + r * SUM_COLS, b, first + (k + r) * ldb, width);
-        nn_rows(c, k ? c : c0, ldc, a + k * k_step, row_step, k_step, panel, SUM_COLS, rows, width, depth);
+            for (size_t j = 0; j < cols; j += SUM_COLS)
+                if (b.type == TTMM_REAL && cols - j >= SUM_COLS)
+                    memcpy(panel + j * PANEL_ROWS + r * SUM_COLS, (const real *)b.data + first + (k + r) * ldb + j,
+                           SUM_COLS * sizeof *panel);
+                else
+                    to_reals(panel + j * PANEL_ROWS + r * SUM_COLS, b, first + (k + r) * ldb + j,
+                             cols - j < SUM_COLS ? cols - j : SUM_COLS);
+        for (size_t i = 0; i < rows; i += SUM_ROWS) {
+            const size_t n = rows - i < SUM_ROWS ? rows - i : SUM_ROWS;
+            const real *ai = a + i * row_step + k * k_step;
+            size_t step = row_step;
+            if (colliding) {
+                for (size_t r = 0; r < n; r++) memcpy(strip + r * PANEL_ROWS, ai + r * row_step, depth * sizeof *strip);
+                ai = strip, step = PANEL_ROWS;
+            }
+            for (size_t j = 0; j < cols; j += SUM_COLS)
+                nn_rows(c + i * ldc + j, c0 + i * ldc + j, ldc, ai, step, k_step, panel + j * PANEL_ROWS, SUM_COLS, n,
+                        cols - j < SUM_COLS ? cols - j : SUM_COLS, depth);
+        }
     }
 }
 
@@ -2953,12 +2970,14 @@ static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *
 static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step, ttmm_numbers b,
                      size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
 {
-    for (size_t j = 0; j < cols && inner > 0; j += SUM_COLS) {
-        const size_t width = cols - j < SUM_COLS ? cols - j : SUM_COLS;
-        const real *bj = b.type == TTMM_REAL ? (const real *)b.data + first + j : NULL;
-        if (bj == NULL || width < SUM_COLS || (rows > 2 * SUM_ROWS && ldb > SUM_COLS))
+    const int copied = b.type != TTMM_REAL || (rows > 2 * SUM_ROWS && ldb > SUM_COLS);
+    const size_t step = copied ? PANEL_COLS : SUM_COLS;
+    for (size_t j = 0; j < cols && inner > 0; j += step) {
+        const size_t width = cols - j < step ? cols - j : step;
+        if (copied || width < SUM_COLS)
             nn_panels(c + j, c0 + j, ldc, a, row_step, k_step, b, first + j, ldb, rows, width, inner);
-        else nn_rows(c + j, c0 + j, ldc, a, row_step, k_step, bj, ldb, rows, width, inner);
+        else
+            nn_rows(c + j, c0 + j, ldc, a, row_step, k_step, (const real *)b.data + first + j, ldb, rows, width, inner);
     }
     for (size_t i = 0; inner == 0 && c != c0 && i < rows; i++) memcpy(c + i * ldc, c0 + i * ldc, cols * sizeof *c);
 }
@@ -3011,15 +3030,18 @@ static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t 
 #endif
 
 /* The products on all threads, in blocks of 96 x 64 outputs: in nt, at 768 numbers a row, 300 and 200 KiB, within a
- * second cache. Blocks with the same rows of b follow each other, so that the weights are read once. */
+ * second cache. Where rows are longer it is 48 of a that stay there, for more columns, as alike in number as can be.
+ * Blocks with the same rows of b follow each other, so that the weights are read once. */
 static void matmul_nt(real *c, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner, int add)
 {
     if (rows * cols * inner <= WORTH_THREADS) { /* a parallel region of one thread would still cost a system call */
         nt_block(c, cols, a, inner, b, 0, inner, rows, cols, inner, add);
         return;
     }
-    const size_t block_rows = 96, block_cols = 64;
-    const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + block_cols - 1) / block_cols;
+    const int longer = inner > 768 && rows > 96;
+    const size_t block_rows = longer ? 48 : 96, most_cols = longer ? 256 : 64;
+    const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + most_cols - 1) / most_cols;
+    const size_t block_cols = (cols + 16 * col_blocks - 1) / (16 * col_blocks) * 16;
     OMP(omp parallel for schedule(static))
     for (size_t block = 0; block < row_blocks * col_blocks; block++) {
         const size_t i = block % row_blocks * block_rows, j = block / row_blocks * block_cols;

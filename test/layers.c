@@ -155,11 +155,12 @@ static void sums(void)
 
 /* matmul_nt and matmul_nt_block (by nt_strip, nt_short or the plain definition) give each output the bits of its dot
  * product, put there or added, at any shape, on any number of threads; they touch nothing between the rows of outputs.
- * Some axes are longer than AXIS, or (below) than a panel. */
+ * Some axes are longer than AXIS, or (below) than a panel; some of those have rows and columns for several blocks. */
 static void products(void)
 {
     for (int i = 0; i < 300; i++) {
-        const size_t N = upto(70), out = upto(70), in = upto(i % 7 ? 70 : 2500), gap = i % 2 ? upto(4) - 1 : 0;
+        const size_t many = i % 70 ? 0 : 100, in = many * 8 + upto(i % 7 ? 70 : 2500), gap = i % 2 ? upto(4) - 1 : 0;
+        const size_t N = many + upto(70), out = 3 * many + upto(70);
         const size_t ld = in + gap, ldy = out + gap;
         const real *x = rows_of_numbers(N, in, ld), *w = rows_of_numbers(out, in, ld);
         real *found = rows_of_numbers(N, out, ldy), *expected = copy(found, N * ldy);
@@ -177,12 +178,13 @@ static void products(void)
 }
 
 /* matmul_nn, matmul_tn and matmul_nn_block are the naive loop, c_ij = c0_ij + sum_k a_ik b_kj with k ascending, every
- * product and sum rounded: same bits, a transposed or not, in place or not, on any number of threads. */
+ * product and sum rounded: same bits, a transposed or not, in place or not, on any number of threads. Some rows of a are
+ * a multiple of 4 KiB long. */
 static void sums_of_rows(void)
 {
     for (int i = 0; i < 300; i++) {
         const int transposed = i % 2, in_place = i / 2 % 2, block = i / 4 % 2;
-        const size_t rows = upto(70), cols = upto(70), K = i % 20 ? upto(i % 7 ? 70 : 700) : 0;
+        const size_t rows = upto(70), cols = upto(70), K = i % 20 == 8 ? 1024 : i % 20 ? upto(i % 7 ? 70 : 700) : 0;
         const size_t gap = block ? upto(4) - 1 : 0;
         const size_t a_cols = transposed ? rows : K, lda = a_cols + gap, ld = cols + gap;
         const size_t step = transposed ? 1 : lda, k_step = transposed ? lda : 1;
