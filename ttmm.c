@@ -2951,13 +2951,14 @@ static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *
                 else
                     to_reals(panel + j * PANEL_ROWS + r * SUM_COLS, b, first + (k + r) * ldb + j,
                              cols - j < SUM_COLS ? cols - j : SUM_COLS);
-        for (size_t i = 0; i < rows; i += SUM_ROWS) {
-            const size_t n = rows - i < SUM_ROWS ? rows - i : SUM_ROWS;
+        const size_t most = SUM_ROWS * (PANEL_ROWS / depth);
+        for (size_t i = 0, n; i < rows; i += n) {
             const real *ai = a + i * row_step + k * k_step;
             size_t step = row_step;
+            n = rows - i < most ? rows - i : most;
             if (colliding) {
-                for (size_t r = 0; r < n; r++) memcpy(strip + r * PANEL_ROWS, ai + r * row_step, depth * sizeof *strip);
-                ai = strip, step = PANEL_ROWS;
+                for (size_t r = 0; r < n; r++) memcpy(strip + r * depth, ai + r * row_step, depth * sizeof *strip);
+                ai = strip, step = depth;
             }
             for (size_t j = 0; j < cols; j += SUM_COLS)
                 nn_rows(c + i * ldc + j, c0 + i * ldc + j, ldc, ai, step, k_step, panel + j * PANEL_ROWS, SUM_COLS, n,
