@@ -444,22 +444,61 @@ static uint64_t hash_names(const ttmm_corpus *c)
     return h;
 }
 
-/* How far encoding is: see progress. */
-static struct {
-    double began, shown;
-    size_t all;
-} encoding;
-
-static void show_encoded(void *context, size_t done)
+/* How far encoding is, of n sequences those before `from` in an earlier run: see progress. */
+static void show_encoded(size_t from, size_t done, size_t n, double began)
 {
-    (void)context;
+    static double shown;
     const int terminal = ttmm_is_terminal(stderr);
-    const double now = ttmm_seconds(), part = (double)done / (double)encoding.all;
-    const double left = (now - encoding.began) * (1 - part) / part;
-    if (quiet || (terminal ? now - encoding.shown < 0.5 : (int)(10 * part) == (int)encoding.shown)) return;
-    encoding.shown = terminal ? now : (int)(10 * part);
+    const double now = ttmm_seconds(), part = (double)done / (double)n;
+    const double left = (now - began) * (double)(n - done) / (double)(done - from);
+    if (quiet || (terminal ? now - shown < 0.5 : (int)(10 * part) == (int)shown)) return;
+    shown = terminal ? now : (int)(10 * part);
     fprintf(stderr, "%sindex %3.0f%%  %d:%02d left%s", terminal ? "\r\033[K" : "", 100 * part, (int)left / 60,
             (int)left % 60, terminal ? "" : "\n");
+}
+
+/* The embeddings of all sequences by an encoder: hours for a large text. Like a training it leaves what it has in the
+ * folder checkpoint every half minute and on interrupt, and goes on from there. */
+#define ENCODED "checkpoint/embeddings.safetensors"
+static void encode_corpus(ttmm_corpus *text, const ttmm_encoder *encoder, const ttmm_tokenizer *tokenizer,
+                          const char *settings)
+{
+    enum { SOME = 16 };
+    const size_t n = text->n_sequences, E = ttmm_encoder_dim(encoder);
+    const double began = ttmm_seconds();
+    char note[1024], path[4200], folder[4200];
+    size_t from = 0, dim = E, more;
+    double saved = began;
+    snprintf(path, sizeof path, "%s/" ENCODED, model);
+    snprintf(folder, sizeof folder, "%s/checkpoint", model);
+    check(ttmm_corpus_encode(text, encoder, tokenizer, 0, 0, &err)); /* room */
+    if (read_note(note, ENCODED) && strcmp(note, settings) == 0) {
+        real *rows;
+        check(ttmm_array_read(&rows, &from, &dim, path, "embeddings", &err));
+        if (from > n || dim != E)
+            FAIL(TTMM_BAD_INPUT, "%s: embeddings is [%zu, %zu], expected at most [%zu, %zu]", path, from, dim, n, E);
+        memcpy(text->embedding, rows, from * E * sizeof *rows);
+        free(rows);
+        if (!quiet) fprintf(stderr, "index goes on from sequence %zu of %zu\n", from, n);
+    }
+    catch_signals(on_interrupt);
+    for (size_t done = from; done < n; done += more) {
+        more = n - done < SOME ? n - done : SOME;
+        check(ttmm_corpus_encode(text, encoder, tokenizer, done, more, &err));
+        show_encoded(from, done + more, n, began);
+        const double now = ttmm_seconds();
+        if (done + more == n || (!interrupted && now - saved < 30)) continue;
+        const ttmm_array encoded = {"embeddings", done + more, E, text->embedding, NULL};
+        check(still_there(&err));
+        check(ttmm_make_folder(folder, &err));
+        check(ttmm_arrays_write(&encoded, 1, path, settings, &err));
+        saved = now;
+        if (interrupted)
+            FAIL(-STOPPED, "interrupted at sequence %zu of %zu of index; the same command goes on from there",
+                 done + more, n);
+    }
+    catch_signals(SIG_DFL);
+    clear_line();
 }
 
 /* By --encoder, by --embeddings, or built in. */
@@ -506,13 +545,13 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     }
     refuse_if_trained("text", 1);
     refuse_foreign_centroids();
-    encoding.began = ttmm_seconds(), encoding.all = text->n_sequences;
-    if (encoder) check(ttmm_corpus_encode(text, encoder, tokenizer, show_encoded, NULL, &err));
+    if (encoder) encode_corpus(text, encoder, tokenizer, settings);
     else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
     ttmm_encoder_free(encoder);
-    clear_line();
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
+    ttmm_remove(model, ENCODED);
+    ttmm_remove(model, "checkpoint"); /* if nothing is in it */
     note_stage("index", began, 0, 0,
                no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
                                              : "text and embeddings: corpus.safetensors");

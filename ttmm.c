@@ -2931,9 +2931,9 @@ static void nn_rows(real *c, const real *c0, size_t ldc, const real *a, size_t r
     }
 }
 
-/* The same of cols <= PANEL_COLS from a copy of b, PANEL_ROWS of its rows at a time, tile by tile (32 KiB): the tiles of
- * the same rows of a follow each other. Rows of a that are a multiple of 4 KiB apart are copied, too: 12 of them would
- * push each other out of the first cache. A sum goes on from one panel to the next in memory, which alters nothing. */
+/* The same of cols <= PANEL_COLS from a copy of b, PANEL_ROWS of its rows at a time, tile by tile (32 KiB): tiles of the
+ * same rows of a follow each other. Rows of a that are a multiple of 4 KiB apart are copied, too: 12 of them would push
+ * each other out of the first cache. A sum goes on from one panel to the next in memory, which alters nothing. */
 enum { PANEL_ROWS = 512 / sizeof(real), PANEL_COLS = 64 };
 static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
                                ttmm_numbers b, size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
@@ -9104,18 +9104,14 @@ int ttmm_encode_tokens(real *out, const ttmm_encoder *e, const ttmm_tokenizer *t
     return end_texts(out, &x, e, code, err);
 }
 
-int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer,
-                       void (*progress)(void *context, size_t done), void *context, ttmm_error *err)
+int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, size_t first, size_t n,
+                       ttmm_error *err)
 {
-    enum { SOME = 32 };
     const size_t E = ttmm_encoder_dim(e);
-    int code = allocate_embeddings(c, c->n_sequences, E, 0, err);
-    for (size_t i = 0; i < c->n_sequences && code == TTMM_OK; i += SOME) {
-        const size_t n = c->n_sequences - i < SOME ? c->n_sequences - i : SOME;
-        code = ttmm_encode_tokens(c->embedding + i * E, e, tokenizer, c->token, c->sequence + i, n, err);
-        if (code == TTMM_OK && progress) progress(context, i + n);
-    }
-    if (code) c->dim = 0;
+    int code = first ? TTMM_OK : allocate_embeddings(c, c->n_sequences, E, 0, err);
+    if (code == TTMM_OK)
+        code = ttmm_encode_tokens(c->embedding + first * E, e, tokenizer, c->token, c->sequence + first, n, err);
+    if (code) c->dim = 0, c->encoder[0] = 0;
     else memcpy(c->encoder, e->fingerprint, sizeof c->encoder);
     return code;
 }

@@ -491,13 +491,13 @@ int ttmm_encode(ttmm_real *out, const ttmm_encoder *e, const char *const *text, 
                 ttmm_error *err);
 size_t ttmm_encoder_dim(const ttmm_encoder *e);
 
-/* The same of the texts that the tokens start[i] .. start[i + 1] - 1 stand for, special ones left out; and of every
- * sequence of a corpus, whose c->encoder becomes the encoder's fingerprint. progress, or NULL, is called now and then
- * with the number of sequences done. TTMM_BAD_USE: the tokenizer is ttmm_tokenizer_of_ids(). */
+/* The same of the texts that the tokens start[i] .. start[i + 1] - 1 stand for, special ones left out; and of n
+ * sequences of a corpus from `first` on, whose c->encoder becomes the encoder's fingerprint. With first = 0 there is
+ * room for all afterwards, zero until it is filled. TTMM_BAD_USE: the tokenizer is ttmm_tokenizer_of_ids(). */
 int ttmm_encode_tokens(ttmm_real *out, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, const int *token,
                        const size_t *start, size_t n, ttmm_error *err);
-int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer,
-                       void (*progress)(void *context, size_t done), void *context, ttmm_error *err);
+int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, size_t first, size_t n,
+                       ttmm_error *err);
 
 /* ==== PART II: EXACT AND FAST ===================================================================================== */
 

@@ -511,6 +511,23 @@ cp -r "$T/m" "$T/encoded" && rm -r "$T/encoded/experts" "$T/encoded/finetuned"
 expect 2 "exclude each other" ./train index "$T/encoded" "$T/c.txt" $ENC --embeddings "$T/enc/model.safetensors"
 expect 0 "index 100%" ./train index "$T/encoded" "$T/cookbook.txt" "$T/c.txt" --context 64 $ENC
 expect 0 "done before" ./train index "$T/encoded" "$T/cookbook.txt" "$T/c.txt" --context 64 $ENC
+if [ "$ELSEWHERE" != wasm ]; then # interrupted, and gone on with
+pieces=12 # tokens a sequence, so that it lasts
+[ -z "$sanitized" ] || pieces=48
+cp -r "$T/encoded" "$T/alone" && rm "$T/encoded/corpus.safetensors"
+./train index "$T/alone" data/train/*.txt --context $pieces $ENC --threads 1 --quiet
+until_said "$T/log" "%" ./train index "$T/encoded" data/train/*.txt --context $pieces $ENC --threads 1
+kill $STOP $pid
+wait $pid
+stopped=$?
+one_sentence 130 "the same command goes on" "index interrupted"
+[ -s "$T/encoded/checkpoint/embeddings.safetensors" ] && [ ! -e "$T/encoded/corpus.safetensors" ] && ok ||
+    fail "an interrupted index left no checkpoint, or a corpus"
+expect 0 "index goes on from sequence" ./train index "$T/encoded" data/train/*.txt --context $pieces $ENC --threads 1
+if diff -r "$T/alone" "$T/encoded"; then ok; else fail "index interrupted and gone on with left another folder"; fi
+rm -r "$T/alone"
+expect 0 "index 100%" ./train index "$T/encoded" "$T/cookbook.txt" "$T/c.txt" --context 64 $ENC
+fi
 ./train cluster "$T/encoded" --experts 3 --quiet && ./train experts "$T/encoded" --rank 2 --epochs 1 --quiet
 expect 3 "was embedded by the encoder" ./run route "$T/encoded" "Melt"
 expect 3 "was embedded by the encoder" ./run eval "$T/encoded" data/test/c.txt

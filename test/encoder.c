@@ -542,7 +542,7 @@ static void in_use(void)
     ttmm_encoder *e = encoder_of(1);
     real out[ENC_D];
     if (e == NULL || !DONE(ttmm_corpus_from_files(&c, NULL, path, 1, 256, &err))) return;
-    DONE(ttmm_corpus_encode(&c, e, NULL, NULL, NULL, &err));
+    DONE(ttmm_corpus_encode(&c, e, NULL, 0, c.n_sequences, &err));
     CHECK(c.dim == ENC_D && c.idf == NULL && strcmp(c.encoder, ttmm_encoder_fingerprint(e)) == 0);
     char text[257] = "";
     for (size_t i = c.sequence[1], n = 0; i < c.sequence[2]; i++) /* bytes; the end token is none */
@@ -551,6 +551,9 @@ static void in_use(void)
     CHECK(memcmp(out, c.embedding + ENC_D, sizeof out) == 0);
     DONE(ttmm_corpus_write(&c, FOLDER, "", &err)), DONE(ttmm_corpus_read(&again, FOLDER, TTMM_BYTES, &err));
     CHECK(strcmp(again.encoder, c.encoder) == 0 && again.dim == c.dim);
+    CHECK(memcmp(again.embedding, c.embedding, c.n_sequences * c.dim * sizeof(real)) == 0);
+    for (size_t i = 0, n = 0; i <= c.n_sequences; i += n, n = 1 + n % 5) /* in parts, of none at first */
+        DONE(ttmm_corpus_encode(&again, e, NULL, i, c.n_sequences - i < n ? c.n_sequences - i : n, &err));
     CHECK(memcmp(again.embedding, c.embedding, c.n_sequences * c.dim * sizeof(real)) == 0);
 
     ttmm_mixture x = {.E = ENC_D, .encoder = e, .prefix = 1000};

@@ -255,7 +255,7 @@ static int encoders(void)
     int code = ttmm_encoder_read(&e, at("encoder"), &err);
     if (code == TTMM_OK) code = ttmm_encode(out, e, text, (const size_t[]){22, 2}, 2, &err);
     if (code == TTMM_OK) code = ttmm_corpus_from_files(&c, NULL, text_file, 1, 32, &err);
-    if (code == TTMM_OK) code = ttmm_corpus_encode(&c, e, NULL, NULL, NULL, &err);
+    if (code == TTMM_OK) code = ttmm_corpus_encode(&c, e, NULL, 0, c.n_sequences, &err);
     if (code == TTMM_OK) code = ttmm_encoder_trace(&t, e, text[0], 22, &err);
     ttmm_trace_free(&t);
     ttmm_corpus_free(&c);

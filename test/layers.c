@@ -178,8 +178,8 @@ static void products(void)
 }
 
 /* matmul_nn, matmul_tn and matmul_nn_block are the naive loop, c_ij = c0_ij + sum_k a_ik b_kj with k ascending, every
- * product and sum rounded: same bits, a transposed or not, in place or not, on any number of threads. Some rows of a are
- * a multiple of 4 KiB long. */
+ * product and sum rounded: same bits, a transposed or not, in place or not, on any number of threads. Some rows of a
+ * are a multiple of 4 KiB long. */
 static void sums_of_rows(void)
 {
     for (int i = 0; i < 300; i++) {
