@@ -2931,9 +2931,9 @@ static void nn_rows(real *c, const real *c0, size_t ldc, const real *a, size_t r
     }
 }
 
-/* The same of cols <= PANEL_COLS from a copy of b, PANEL_ROWS of its rows at a time, tile by tile (32 KiB): tiles of the
- * same rows of a follow each other. Rows of a that are a multiple of 4 KiB apart are copied, too: 12 of them would push
- * each other out of the first cache. A sum goes on from one panel to the next in memory, which alters nothing. */
+/* The same of cols <= PANEL_COLS from a copy of b, PANEL_ROWS of its rows at a time, tile by tile (32 KiB): tiles of
+ * the same rows of a follow each other. Rows of a that are a multiple of 4 KiB apart are copied, too: 12 of them would
+ * push each other out of the first cache. A sum goes on from one panel to the next in memory, which alters nothing. */
 enum { PANEL_ROWS = 512 / sizeof(real), PANEL_COLS = 64 };
 static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *a, size_t row_step, size_t k_step,
                                ttmm_numbers b, size_t first, size_t ldb, size_t rows, size_t cols, size_t inner)
