@@ -83,7 +83,7 @@ static const ttmm_verb verbs[] = {
     {"cluster", "MODEL", "bisecting k-means on the embeddings", 1, 1},
     {"experts", "MODEL", "train the LoRA expert of every cluster", 1, 1},
     {"finetune", "MODEL", "train the baseline: one LoRA on all the text", 1, 1},
-    {"all", "MODEL FILE...", "all of these in order, but what is done; an interrupted training goes on", 2, MANY},
+    {"all", "MODEL FILE...", "all of these in order, but what is done; what was interrupted goes on", 2, MANY},
 };
 
 static const ttmm_program program = {"train", verbs, sizeof verbs / sizeof *verbs, options,
@@ -312,7 +312,7 @@ static int run_trainer(job *j, const char *checkpoint, ttmm_error *e)
 
 static void begin_training(const char *name, int jobs, long steps)
 {
-    catch_signals(on_interrupt); /* the other stages write once, at their end: there the default will do */
+    catch_signals(on_interrupt); /* stages that write once, at their end, leave it at the default */
     memset(&training, 0, sizeof training);
     training.name = name, training.jobs = jobs, training.steps = steps, training.began = ttmm_seconds();
 }
@@ -468,12 +468,16 @@ static void encode_corpus(ttmm_corpus *text, const ttmm_encoder *encoder, const 
     const double began = ttmm_seconds();
     char note[1024], path[4200], folder[4200];
     size_t from = 0, dim = E, more;
-    double saved = began;
+    double next = began + 30;
     snprintf(path, sizeof path, "%s/" ENCODED, model);
     snprintf(folder, sizeof folder, "%s/checkpoint", model);
     check(ttmm_corpus_encode(text, encoder, tokenizer, 0, 0, &err)); /* room */
-    if (read_note(note, ENCODED) && strcmp(note, settings) == 0) {
+    if (read_note(note, ENCODED)) {
         real *rows;
+        if (strcmp(note, settings) != 0)
+            FAIL(TTMM_BAD_INPUT,
+                 "%s: is of a run with \"%.200s\", this one has \"%.200s\": finish that one or remove the file", path,
+                 note, settings);
         check(ttmm_array_read(&rows, &from, &dim, path, "embeddings", &err));
         if (from > n || dim != E)
             FAIL(TTMM_BAD_INPUT, "%s: embeddings is [%zu, %zu], expected at most [%zu, %zu]", path, from, dim, n, E);
@@ -487,12 +491,12 @@ static void encode_corpus(ttmm_corpus *text, const ttmm_encoder *encoder, const 
         check(ttmm_corpus_encode(text, encoder, tokenizer, done, more, &err));
         show_encoded(from, done + more, n, began);
         const double now = ttmm_seconds();
-        if (done + more == n || (!interrupted && now - saved < 30)) continue;
+        if (done + more == n || (!interrupted && now < next)) continue;
         const ttmm_array encoded = {"embeddings", done + more, E, text->embedding, NULL};
         check(still_there(&err));
         check(ttmm_make_folder(folder, &err));
         check(ttmm_arrays_write(&encoded, 1, path, settings, &err));
-        saved = now;
+        next = now + 30 + 20 * (ttmm_seconds() - now); /* as all of them are written each time */
         if (interrupted)
             FAIL(-STOPPED, "interrupted at sequence %zu of %zu of index; the same command goes on from there",
                  done + more, n);
@@ -547,14 +551,13 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     refuse_foreign_centroids();
     if (encoder) encode_corpus(text, encoder, tokenizer, settings);
     else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
-    ttmm_encoder_free(encoder);
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
-    ttmm_remove(model, ENCODED);
-    ttmm_remove(model, "checkpoint"); /* if nothing is in it */
+    if (encoder && ttmm_remove(model, ENCODED)) ttmm_remove(model, "checkpoint"); /* if nothing is in it */
     note_stage("index", began, 0, 0,
                no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
                                              : "text and embeddings: corpus.safetensors");
+    ttmm_encoder_free(encoder);
 }
 
 static void print_cluster_sizes(const ttmm_corpus *c, size_t K)

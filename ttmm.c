@@ -2696,9 +2696,9 @@ INLINE void halve_tile(real *sums, vector part[PARTS][TILE_OUTPUTS])
  * lie as they are used, 16 numbers of each after 16 of the one before: they come from one place, and rows that are a
  * power of two apart would push each other out of the cache. Behind the last numbers of a row, and for columns past the
  * last, the copy has zeros. An axis longer than AXIS is cut, so that the copy (24 KiB) stays in the first cache for all
- * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (24 KiB). A function of its own: within
+ * rows of a, at most STRIP_ROWS; until its last piece the lanes wait in memory (20 KiB). A function of its own: within
  * a longer one compilers run out of registers. */
-enum { STRIP_ROWS = 192 / sizeof(real), AXIS = 3072 / sizeof(real) };
+enum { STRIP_ROWS = 160 / sizeof(real), AXIS = 3072 / sizeof(real) };
 static NOINLINE void nt_strip(real *c, size_t ldc, const real *a, size_t lda, ttmm_numbers b, size_t at, size_t ldb,
                               size_t rows, size_t cols, size_t inner, int add)
 {
@@ -2940,7 +2940,8 @@ static NOINLINE void nn_panels(real *c, const real *c0, size_t ldc, const real *
 {
     real panel[PANEL_COLS * PANEL_ROWS] ALIGNED, strip[SUM_ROWS * PANEL_ROWS] ALIGNED;
     const int colliding = k_step == 1 && row_step % (4096 / sizeof *a) == 0;
-    if (cols % SUM_COLS) memset(panel, 0, sizeof panel);
+    if (cols % SUM_COLS)
+        memset(panel + cols / SUM_COLS * SUM_COLS * PANEL_ROWS, 0, SUM_COLS * PANEL_ROWS * sizeof *panel);
     for (size_t k = 0; k < inner; k += PANEL_ROWS, c0 = c) {
         const size_t depth = inner - k < PANEL_ROWS ? inner - k : PANEL_ROWS;
         for (size_t r = 0; r < depth; r++)
@@ -3030,17 +3031,17 @@ static void nn_block(real *c, const real *c0, size_t ldc, const real *a, size_t 
 }
 #endif
 
-/* The products on all threads, in blocks of 96 x 64 outputs: in nt, at 768 numbers a row, 300 and 200 KiB, within a
- * second cache. Where rows are longer it is 48 of a that stay there, for more columns, as alike in number as can be.
- * Blocks with the same rows of b follow each other, so that the weights are read once. */
+/* The products on all threads, in blocks of 96 x 64 outputs or less: in nt, at 768 numbers a row, 300 and 200 KiB,
+ * within a second cache. Where rows are longer, and blocks for all threads remain, it is 40 rows of a that stay there
+ * for more columns. Blocks with the same rows of b follow each other, so that the weights are read once. */
 static void matmul_nt(real *c, const real *a, ttmm_numbers b, size_t rows, size_t cols, size_t inner, int add)
 {
     if (rows * cols * inner <= WORTH_THREADS) { /* a parallel region of one thread would still cost a system call */
         nt_block(c, cols, a, inner, b, 0, inner, rows, cols, inner, add);
         return;
     }
-    const int longer = inner > 768 && rows > 96;
-    const size_t block_rows = longer ? 48 : 96, most_cols = longer ? 256 : 64;
+    const int longer = inner * sizeof *a > 3072 && rows / 40 * ((cols + 255) / 256) >= 4 * (size_t)ttmm_threads();
+    const size_t block_rows = longer ? 40 : 96, most_cols = longer ? 256 : 64;
     const size_t row_blocks = (rows + block_rows - 1) / block_rows, col_blocks = (cols + most_cols - 1) / most_cols;
     const size_t block_cols = (cols + 16 * col_blocks - 1) / (16 * col_blocks) * 16;
     OMP(omp parallel for schedule(static))
@@ -9108,6 +9109,10 @@ int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokeniz
                        ttmm_error *err)
 {
     const size_t E = ttmm_encoder_dim(e);
+    if (first > c->n_sequences || n > c->n_sequences - first)
+        return fail(err, TTMM_BAD_USE, "sequences %zu to %zu are asked for of %zu", first, first + n, c->n_sequences);
+    if (first && (c->embedding == NULL || c->dim != E))
+        return fail(err, TTMM_BAD_USE, "there is no room for embeddings: sequence 0 comes first");
     int code = first ? TTMM_OK : allocate_embeddings(c, c->n_sequences, E, 0, err);
     if (code == TTMM_OK)
         code = ttmm_encode_tokens(c->embedding + first * E, e, tokenizer, c->token, c->sequence + first, n, err);

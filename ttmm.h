@@ -492,8 +492,8 @@ int ttmm_encode(ttmm_real *out, const ttmm_encoder *e, const char *const *text, 
 size_t ttmm_encoder_dim(const ttmm_encoder *e);
 
 /* The same of the texts that the tokens start[i] .. start[i + 1] - 1 stand for, special ones left out; and of n
- * sequences of a corpus from `first` on, whose c->encoder becomes the encoder's fingerprint. With first = 0 there is
- * room for all afterwards, zero until it is filled. TTMM_BAD_USE: the tokenizer is ttmm_tokenizer_of_ids(). */
+ * sequences of a corpus from `first` on, whose c->encoder becomes the encoder's fingerprint. first = 0 comes
+ * first: it makes room for all, zero until it is filled. TTMM_BAD_USE: the tokenizer is ttmm_tokenizer_of_ids(). */
 int ttmm_encode_tokens(ttmm_real *out, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, const int *token,
                        const size_t *start, size_t n, ttmm_error *err);
 int ttmm_corpus_encode(ttmm_corpus *c, const ttmm_encoder *e, const ttmm_tokenizer *tokenizer, size_t first, size_t n,
@@ -525,9 +525,9 @@ double ttmm_peak_bandwidth(void);
 
 /* ---- 12. Memory of models, passes and trainers; tracing ---------------------------------------------------------- */
 
-/* Stack: 64 KiB are enough for every call here, on each thread (test/hosts/stack.c: gcc 12 on x86-64 takes 28 KiB with
- * SSE2, 49 with AVX-512, 52 in double with it, 9 with PLAIN=1; reading and comparing files 48). A firmware with
- * PLAIN takes 1.3 KiB to decode, 2 for TTT; with the kernels 2.2 to decode (make firmware). */
+/* Stack: 64 KiB are enough for every call here, on each thread (test/hosts/stack.c: gcc 12 on x86-64 takes 43 KiB
+ * with SSE2, 53 with AVX-512, 55 in double with it, 25 with PLAIN=1, 8 to decode; reading and comparing files 48). A
+ * firmware with PLAIN takes 1.3 KiB to decode, 2 for TTT; with the kernels 2.2 to decode (make firmware). */
 
 /* Every object can be placed: *_place is *_new in memory of the caller's, [bytes], of which *_bytes says how much is
  * needed. It is aligned to 8 bytes (to 64 it is faster), zeroed here, and stays while the object is in use; *_free is

@@ -523,6 +523,7 @@ stopped=$?
 one_sentence 130 "the same command goes on" "index interrupted"
 [ -s "$T/encoded/checkpoint/embeddings.safetensors" ] && [ ! -e "$T/encoded/corpus.safetensors" ] && ok ||
     fail "an interrupted index left no checkpoint, or a corpus"
+expect 3 "finish that one or remove the file" ./train index "$T/encoded" "$T/c.txt" --context 64 $ENC
 expect 0 "index goes on from sequence" ./train index "$T/encoded" data/train/*.txt --context $pieces $ENC --threads 1
 if diff -r "$T/alone" "$T/encoded"; then ok; else fail "index interrupted and gone on with left another folder"; fi
 rm -r "$T/alone"

@@ -552,9 +552,14 @@ static void in_use(void)
     DONE(ttmm_corpus_write(&c, FOLDER, "", &err)), DONE(ttmm_corpus_read(&again, FOLDER, TTMM_BYTES, &err));
     CHECK(strcmp(again.encoder, c.encoder) == 0 && again.dim == c.dim);
     CHECK(memcmp(again.embedding, c.embedding, c.n_sequences * c.dim * sizeof(real)) == 0);
+    memset(again.embedding, 0, c.n_sequences * c.dim * sizeof(real));
     for (size_t i = 0, n = 0; i <= c.n_sequences; i += n, n = 1 + n % 5) /* in parts, of none at first */
         DONE(ttmm_corpus_encode(&again, e, NULL, i, c.n_sequences - i < n ? c.n_sequences - i : n, &err));
     CHECK(memcmp(again.embedding, c.embedding, c.n_sequences * c.dim * sizeof(real)) == 0);
+    again.dim++;
+    GIVES("another width", ttmm_corpus_encode(&again, e, NULL, 1, 1, &err), TTMM_BAD_USE, "", "sequence 0 comes first");
+    GIVES("too many", ttmm_corpus_encode(&again, e, NULL, 1, c.n_sequences, &err), TTMM_BAD_USE, "",
+          "are asked for of");
 
     ttmm_mixture x = {.E = ENC_D, .encoder = e, .prefix = 1000};
     DONE(ttmm_mixture_new(&x, &err)),

@@ -185,7 +185,7 @@ static void sums_of_rows(void)
     for (int i = 0; i < 300; i++) {
         const int transposed = i % 2, in_place = i / 2 % 2, block = i / 4 % 2;
         const size_t rows = upto(70), cols = upto(70), K = i % 20 == 8 ? 1024 : i % 20 ? upto(i % 7 ? 70 : 700) : 0;
-        const size_t gap = block ? upto(4) - 1 : 0;
+        const size_t gap = !block ? 0 : i % 20 == 12 ? 1024 - K : upto(4) - 1;
         const size_t a_cols = transposed ? rows : K, lda = a_cols + gap, ld = cols + gap;
         const size_t step = transposed ? 1 : lda, k_step = transposed ? lda : 1;
         const real *a = rows_of_numbers(transposed ? K : rows, a_cols, lda), *b = rows_of_numbers(K, cols, ld);
