@@ -243,20 +243,28 @@ static int save_checkpoint(const job *j, ttmm_error *e)
     }
 }
 
-/* Count a step of a run in, and show how far the stage is: one line, rewritten on a terminal twice a second, printed at
- * every tenth of the work elsewhere. loss: of the step, averaged over about as many as run at once. */
+/* Whether a line of progress is due: rewritten on a terminal twice a second, printed at every tenth of the work
+ * elsewhere. *shown: when, or at which tenth, the last was */
+static int is_due(double *shown, double done)
+{
+    const int terminal = ttmm_is_terminal(stderr);
+    const double now = ttmm_seconds();
+    if (quiet || (terminal ? done < 1 && now - *shown < 0.5 : (int)(10 * done) == (int)*shown)) return 0;
+    *shown = terminal ? now : (int)(10 * done);
+    return 1;
+}
+
+/* Count a step of a run in, and show how far the stage is. loss: of the step, averaged over about as many as run at
+ * once. */
 static void progress(const job *j, double loss, size_t tokens)
 {
     const int terminal = ttmm_is_terminal(stderr);
     training.loss = training.tokens ? training.loss + (loss - training.loss) / training.jobs : loss;
     training.done++, training.tokens += tokens;
-    const double now = ttmm_seconds(), spent = now - training.began,
-                 done = (double)training.done / (double)training.steps;
+    const double spent = ttmm_seconds() - training.began, done = (double)training.done / (double)training.steps;
     const double left = spent * (double)(training.steps - training.done) / (double)(training.done - training.earlier),
                  rate = (double)training.tokens / (spent > 0 ? spent : 1);
-    if (quiet || (terminal && done < 1 && now - training.shown < 0.5)) return;
-    if (!terminal && (int)(10 * done) == (int)training.shown) return;
-    training.shown = terminal ? now : (int)(10 * done);
+    if (!is_due(&training.shown, done)) return;
     fprintf(stderr, "%s%s %3.0f%%  loss %.3f  %.0f tok/s  %d:%02d left%s", terminal ? "\r\033[K" : "",
             training.jobs > 1 ? training.name : j->what, 100 * done, training.loss, rate, (int)left / 60,
             (int)left % 60, terminal ? "" : "\n");
@@ -444,15 +452,14 @@ static uint64_t hash_names(const ttmm_corpus *c)
     return h;
 }
 
-/* How far encoding is, of n sequences those before `from` in an earlier run: see progress. */
+/* How far encoding is, of n sequences those before `from` in an earlier run. */
 static void show_encoded(size_t from, size_t done, size_t n, double began)
 {
     static double shown;
     const int terminal = ttmm_is_terminal(stderr);
-    const double now = ttmm_seconds(), part = (double)done / (double)n;
-    const double left = (now - began) * (double)(n - done) / (double)(done - from);
-    if (quiet || (terminal ? now - shown < 0.5 : (int)(10 * part) == (int)shown)) return;
-    shown = terminal ? now : (int)(10 * part);
+    const double part = (double)done / (double)n;
+    const double left = (ttmm_seconds() - began) * (double)(n - done) / (double)(done - from);
+    if (!is_due(&shown, part)) return;
     fprintf(stderr, "%sindex %3.0f%%  %d:%02d left%s", terminal ? "\r\033[K" : "", 100 * part, (int)left / 60,
             (int)left % 60, terminal ? "" : "\n");
 }
@@ -467,11 +474,10 @@ static void encode_corpus(ttmm_corpus *text, const ttmm_encoder *encoder, const 
     const size_t n = text->n_sequences, E = ttmm_encoder_dim(encoder);
     const double began = ttmm_seconds();
     char note[1024], path[4200], folder[4200];
-    size_t from = 0, dim = E, more;
+    size_t from = 0, dim, more;
     double next = began + 30;
     snprintf(path, sizeof path, "%s/" ENCODED, model);
     snprintf(folder, sizeof folder, "%s/checkpoint", model);
-    check(ttmm_corpus_encode(text, encoder, tokenizer, 0, 0, &err)); /* room */
     if (read_note(note, ENCODED)) {
         real *rows;
         if (strcmp(note, settings) != 0)
@@ -481,6 +487,7 @@ static void encode_corpus(ttmm_corpus *text, const ttmm_encoder *encoder, const 
         check(ttmm_array_read(&rows, &from, &dim, path, "embeddings", &err));
         if (from > n || dim != E)
             FAIL(TTMM_BAD_INPUT, "%s: embeddings is [%zu, %zu], expected at most [%zu, %zu]", path, from, dim, n, E);
+        check(ttmm_corpus_encode(text, encoder, tokenizer, 0, 0, &err)); /* room */
         memcpy(text->embedding, rows, from * E * sizeof *rows);
         free(rows);
         if (!quiet) fprintf(stderr, "index goes on from sequence %zu of %zu\n", from, n);
@@ -551,13 +558,13 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
     refuse_foreign_centroids();
     if (encoder) encode_corpus(text, encoder, tokenizer, settings);
     else if (!option.embeddings) check(ttmm_corpus_embed(text, tokenizer, &err));
+    ttmm_encoder_free(encoder);
     ttmm_remove(model, "centroids.safetensors"); /* of the text before */
     check(ttmm_corpus_write(text, model, settings, &err));
-    if (encoder && ttmm_remove(model, ENCODED)) ttmm_remove(model, "checkpoint"); /* if nothing is in it */
+    if (option.encoder && ttmm_remove(model, ENCODED)) ttmm_remove(model, "checkpoint"); /* if nothing is in it */
     note_stage("index", began, 0, 0,
                no_text && !option.embeddings ? "tokens, and embeddings of their ids alone: corpus.safetensors"
                                              : "text and embeddings: corpus.safetensors");
-    ttmm_encoder_free(encoder);
 }
 
 static void print_cluster_sizes(const ttmm_corpus *c, size_t K)

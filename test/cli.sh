@@ -39,6 +39,11 @@ until_said() { # FILE PATTERN COMMAND...: begin it, as process $pid; wait until 
     pid=$!
     while kill -0 $pid 2> /dev/null && ! grep -q "$pattern" "$said"; do sleep 0.02; done # or it has ended
 }
+interrupt() { # $pid
+    kill $STOP $pid
+    wait $pid
+    stopped=$?
+}
 rm -rf "$T/jobs" && cp -r "$T/m" "$T/jobs"
 EXPERTS="./train experts $T/jobs --rank 2"
 for jobs in 1 2 3 8; do
@@ -57,9 +62,7 @@ STOP=-TERM
 case $ELSEWHERE in windows*) STOP=-INT ;; esac
 rm -r "$T/jobs/experts" && $EXPERTS --epochs 15 --quiet --jobs 1 && mv "$T/jobs/experts" "$T/jobs/whole"
 until_said "$T/log" "%" $EXPERTS --epochs 15 --jobs 2
-kill $STOP $pid
-wait $pid
-stopped=$?
+interrupt
 one_sentence 130 "the same command goes on" "two jobs interrupted"
 [ -n "$(ls "$T/jobs/checkpoint")" ] && ok || fail "two jobs interrupted left no checkpoint"
 mkdir -p "$T/jobs/experts" && : > "$T/jobs/experts/2"
@@ -72,9 +75,7 @@ expect 0 "one adapter a cluster" $EXPERTS --epochs 15 --jobs 2
 for k in 0 1 2; do same "$T/jobs/whole/$k/adapter_model.safetensors" "$T/jobs/experts/$k/adapter_model.safetensors" "two jobs, gone on"; done
 [ -e "$T/jobs/checkpoint" ] && fail "two jobs left a checkpoint" || ok
 until_said "$T/log" "parameters" ./train base "$T/parts" "$T/cookbook.txt" $LONG
-kill $STOP $pid
-wait $pid
-stopped=$?
+interrupt
 [ $stopped = 130 ] && [ -s "$T/parts/checkpoint/base.safetensors" ] && [ ! -e "$T/parts/model.safetensors" ] && ok ||
     fail "an interrupted run: expected status 130 and a checkpoint, found status $stopped"
 expect 3 "steps 900" ./train base "$T/parts" "$T/cookbook.txt" $LONG --quiet --lr 0.001
@@ -517,9 +518,7 @@ pieces=12 # tokens a sequence, so that it lasts
 cp -r "$T/encoded" "$T/alone" && rm "$T/encoded/corpus.safetensors"
 ./train index "$T/alone" data/train/*.txt --context $pieces $ENC --threads 1 --quiet
 until_said "$T/log" "%" ./train index "$T/encoded" data/train/*.txt --context $pieces $ENC --threads 1
-kill $STOP $pid
-wait $pid
-stopped=$?
+interrupt
 one_sentence 130 "the same command goes on" "index interrupted"
 [ -s "$T/encoded/checkpoint/embeddings.safetensors" ] && [ ! -e "$T/encoded/corpus.safetensors" ] && ok ||
     fail "an interrupted index left no checkpoint, or a corpus"
