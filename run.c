@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* clang-format off */
-static struct {
+static struct options {
     double beta, tau, temperature, top_p, ttt_lr, lambda;
     double atol, rtol;
     size_t max, active, prefix, tokens, top_k, neighbours, ttt_prompts, prompts, batch, bench_experts, length, decoded;
@@ -24,6 +24,7 @@ static struct {
             .batch = 8, .bench_context = 256, .rank = 8, .bench_experts = 10, .jobs = 1,
             .steps = 20, .length = 40, .decoded = 50};
 /* clang-format on */
+static struct options usual; /* as they are before the command line is read */
 
 #define EVERY " generate route eval merge trace export compare check tokenize info witness bench "
 #define ROUTED " generate route eval merge trace "
@@ -100,8 +101,8 @@ static const ttmm_option options[] = {
      "tokens of prompt and answer that RAM is told for (64; at most the model's)"},
     {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32, f16 or bf16 (as computed: f32)"},
     {"dtype", 's', &option.dtype, 0, 0, " export ", "how weights are stored: f32 or bf16 (f32)"},
-    {"output", 's', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
-    {"output", 's', &option.output, 0, 0, " export ", "(-o) where to write: F.h (C), F.bin (bytes)"},
+    {"output", 'o', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
+    {"output", 'o', &option.output, 0, 0, " export ", "(-o) where to write: F.h (C), F.bin (bytes)"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
     {"shape", 's', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
@@ -119,7 +120,7 @@ static const ttmm_option options[] = {
      "prompts answered at once, with a copy of the weights each: alters the times, no other figure (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, or OMP_NUM_THREADS); the results do not depend on it"},
-    {"tsv", 's', &option.tsv, 0, 0, " route eval compare check bench ", "write the table to a file, tab-separated"},
+    {"tsv", 'o', &option.tsv, 0, 0, " route eval compare check bench ", "write the table to a file, tab-separated"},
     {"each", 's', &option.each, 0, 0, " eval ",
      "a line for each prompt and method, as they are done; those in the file, but each last one, are not done again"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "no notes, no progress"},
@@ -150,6 +151,8 @@ static void check_only(const char *names)
 {
     char word[32];
     size_t n;
+    if (option.only && option.only[strspn(option.only, " ,")] == 0)
+        FAIL(TTMM_BAD_USE, "--only is \"%.100s\", expected some of%s", option.only, names);
     for (const char *p = option.only; p && *p; p += n + (p[n] != 0)) {
         n = strcspn(p, " ,");
         snprintf(word, sizeof word, " %.*s ", (int)smaller(n, 28), p); /* none has so long a name */
@@ -631,6 +634,9 @@ static void generate_with_experts(void)
     end_answer();
 }
 
+/* Whether an option for the weights of experts is given. */
+static int sets_weights(void) { return option.beta || option.tau != usual.tau || option.max != usual.max; }
+
 static void verb_generate(void)
 {
     char note[1024];
@@ -640,6 +646,11 @@ static void verb_generate(void)
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
     if ((option.encoder || option.query) && (option.adapter || option.no_experts))
         FAIL(TTMM_BAD_USE, "--encoder and --query are for choosing experts or neighbours, which take no part here");
+    if (instead && (option.experts || option.centroids || sets_weights()))
+        FAIL(TTMM_BAD_USE, "--experts, --centroids, --beta, --tau and --max are for experts, which take no part here");
+    if (!option.ttt && (option.neighbours != usual.neighbours || option.epochs != usual.epochs ||
+                        option.ttt_lr != usual.ttt_lr || option.select != usual.select))
+        FAIL(TTMM_BAD_USE, "--neighbours, --passes, --ttt-lr, --select and --lambda are for --ttt");
     if (prompt_tokens >= (size_t)model.base.config.context) /* said before anything is loaded */
         FAIL(TTMM_BAD_INPUT, "the prompt has %zu tokens, expected fewer than the context, %d", prompt_tokens,
              model.base.config.context);
@@ -660,19 +671,17 @@ static void verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-/* Without "./" before it; returns its length without "/" after it. */
-static size_t plain_name(const char **folder)
-{
-    while (strncmp(*folder, "./", 2) == 0) *folder += 2;
-    size_t n = strlen(*folder);
-    while (n > 1 && (*folder)[n - 1] == '/') n--;
-    return n;
-}
-
+/* Whether both names are of one folder, however they are spelled: a file made in one is in the other. */
 static int same_folder(const char *a, const char *b)
 {
-    const size_t n = plain_name(&a);
-    return n == plain_name(&b) && memcmp(a, b, n) == 0;
+    static const char file[] = "same-folder.tmp";
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", a, file);
+    FILE *f = ttmm_open(path, "wb");
+    if (f) fclose(f); /* else it is not there yet, or cannot be written */
+    const int same = f && ttmm_exists(b, file);
+    if (f) ttmm_remove(a, file);
+    return same;
 }
 
 /* A folder may be written to if it holds no model, or one that merge has written. */
@@ -709,8 +718,9 @@ static void verb_merge(void)
     choose_experts();
     check(ttmm_combine(&model.with, TTMM_DENSE, &err));
     const int merged = ttmm_exists(option.output, "model.safetensors");
+    if (merged) ttmm_remove(option.output, "model.safetensors"); /* never beside another one's config.json */
     const int code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
-    if (code && !merged) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
+    if (code) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
     check(code);
     const size_t written = model.base.config.vocab == TTMM_BYTES ? 2 : 0; /* of these, with the model */
     for (size_t i = 0; i < KEPT; i++)
@@ -728,8 +738,12 @@ static void check_trace_options(int routed)
         FAIL(TTMM_BAD_USE, "--cached and --grad cannot be had at once: a cache has no backward pass");
     if (routed && option.adapter)
         FAIL(TTMM_BAD_USE, "--adapter takes the place of routing: leave out --route and --query");
-    if ((option.merge || option.active || option.encoder || option.experts || option.centroids) && !routed)
-        FAIL(TTMM_BAD_USE, "--merge, --active, --encoder, --experts and --centroids are for experts: add --route%s",
+    if ((option.merge || option.active || option.encoder || option.experts || option.centroids || sets_weights() ||
+         option.prefix != usual.prefix) &&
+        !routed)
+        FAIL(TTMM_BAD_USE,
+             "--merge, --active, --encoder, --experts, --centroids, --beta, --tau, --max and --prefix are for experts: "
+             "add --route%s",
              option.encoder ? ", or --embedding for the encoder itself" : " or --query");
     if (how_to_merge(TTMM_DENSE) == TTMM_ENSEMBLE)
         FAIL(TTMM_BAD_USE, "--merge is ensemble, expected dense or lowrank: an ensemble is many passes");
@@ -743,7 +757,8 @@ static void trace_embedding(void)
     if (option.encoder == NULL || n_arguments > 1)
         FAIL(TTMM_BAD_USE, "trace --embedding takes \"text\" and --encoder DIR, and no MODEL");
     if (option.file || option.ids || option.query || option.adapter || option.experts || option.centroids ||
-        option.merge || option.active || option.route || option.cached || option.grad)
+        option.merge || option.active || option.route || option.cached || option.grad || sets_weights() ||
+        option.prefix != usual.prefix)
         FAIL(TTMM_BAD_USE, "trace --embedding is of the encoder alone: leave out what is of a MODEL or its prompt");
     check(ttmm_encoder_trace(&t, model.encoder, argument[0], strlen(argument[0]), &err));
     check(ttmm_arrays_write(t.array, t.n, option.output, "", &err));
@@ -981,6 +996,8 @@ static void load_methods(void)
     for (eval_method *m = methods; m < methods_end; m++) {
         m->there = there[m->how] && is_wanted(m->name);
         asks |= m->there && answers_each(m);
+        if (option.only && m->how == TTT && is_wanted(m->name) && option.ttt_prompts == 0)
+            FAIL(TTMM_BAD_USE, "--only has %s, and --ttt-prompts is 0", m->name);
         if (option.only && is_wanted(m->name) && !there[m->how])
             FAIL(TTMM_BAD_USE, "--only has %s, for which %s has not what it takes", m->name, model.folder);
     }
@@ -999,7 +1016,7 @@ static void load_methods(void)
 }
 
 /* Whether i is one of `some` of n, evenly spaced; the last is. */
-static int is_among(size_t i, size_t some, size_t n) { return i * some / n != (i + 1) * some / n; }
+static int is_among(uint64_t i, uint64_t some, uint64_t n) { return i * some / n != (i + 1) * some / n; }
 
 /* The sequences longer than the prefix, and their bytes after it. */
 static void list_prompts(void)
@@ -1041,13 +1058,18 @@ static void load_eval(const char *const *file, size_t n_files)
 {
     const ttmm_config *c = &model.base.config;
     const int most = option.context ? option.context : 1024, context = most < c->context ? most : c->context;
-    share_threads((size_t)option.jobs, c);
     load_tokenizer(option.eval_ids);
     check(option.eval_ids ? ttmm_corpus_from_ids(&eval.text, c->vocab, file, n_files, context, &err)
                           : ttmm_corpus_from_files(&eval.text, model.tokenizer, file, n_files, context, &err));
+    list_prompts();
+    option.jobs = (int)smaller((size_t)option.jobs, eval.n);
+    share_threads((size_t)option.jobs, c);
     load_methods();
     const size_t T = ttmm_longest_sequence(&eval.text), all = eval.text.n_sequences;
-    const ttmm_mix experts = all_experts();
+    int routed = option.each != NULL; /* whose lines depend on all experts */
+    for (const eval_method *m = methods; m < methods_end; m++)
+        routed |= m->there && (m->how == TTMM || m->how == ENSEMBLE || m->how == UNIFORM);
+    const ttmm_mix experts = routed ? all_experts() : nothing;
     size_t rank = ttmm_mix_rank(&experts);
     if (method_ttt->there) rank = larger(rank, ttmm_lora_rank(&eval.seat->ttt.lora));
     const ttmm_pass_size size = scoring_size(T, rank), step = ttmm_decoding_size(1, DECODED, rank);
@@ -1056,7 +1078,6 @@ static void load_eval(const char *const *file, size_t n_files)
         s->probability = allocate(T, sizeof *s->probability, "the table");
     }
     for (size_t k = 0; k < MEMBERS; k++) check(ttmm_pass_new(&eval.member[k], c, &step, &err));
-    list_prompts();
     if (option.query) load_queries();
     for (eval_method *m = methods; m < methods_end; m++) m->score = allocate(eval.n, sizeof *m->score, "the table");
     eval.sorted = allocate(eval.n, sizeof *eval.sorted, "the table");
@@ -1065,6 +1086,12 @@ static void load_eval(const char *const *file, size_t n_files)
     fprintf(stderr, "%zu prompts, scored after their first %zu tokens; %zu experts, %zu training sequences\n", eval.n,
             option.prefix, model.with.K, model.corpus.n_sequences);
     if (eval.all < all) fprintf(stderr, "%zu sequences are not longer than that and are left out\n", all - eval.all);
+}
+
+static uint64_t one_more(uint64_t h, uint64_t word)
+{
+    h = (h ^ word) * 0x9e3779b97f4a7c15;
+    return h ^ h >> 32; /* whole numbers as doubles differ in their upper bits alone, which a product leaves there */
 }
 
 /* All that the lines of --each depend on, but times. */
@@ -1084,22 +1111,24 @@ static uint64_t fingerprint(void)
                                option.seed};
     uint64_t h = ttmm_corpus_hash(&eval.text, NULL, 0);
     const ttmm_corpus *c = &model.corpus;
-    uint64_t part[8] = {ttmm_model_hash(&model.base),
-                        adapter.matrix ? ttmm_lora_hash(&adapter) : 0,
-                        model.centroid ? ttmm_hash(model.centroid, model.with.K * model.with.E) : 0,
-                        c->n_sequences ? ttmm_corpus_hash(c, NULL, 0) : 0,
-                        c->n_sequences ? ttmm_hash(c->embedding, c->n_sequences * c->dim) : 0,
-                        eval.query ? ttmm_hash(eval.query, eval.all * model.with.E) : 0,
-                        0,
-                        0};
+    const int text_of_ids = option.eval_ids && !model.no_tokenizer && !c->by_ids;
+    uint64_t part[] = {ttmm_model_hash(&model.base),
+                       adapter.matrix ? ttmm_lora_hash(&adapter) : 0,
+                       model.centroid ? ttmm_hash(model.centroid, model.with.K * model.with.E) : 0,
+                       c->n_sequences ? ttmm_corpus_hash(c, NULL, 0) : 0,
+                       c->n_sequences ? ttmm_hash(c->embedding, c->n_sequences * c->dim) : 0,
+                       eval.query ? ttmm_hash(eval.query, eval.all * model.with.E) : 0,
+                       0,
+                       model.encoder ? strtoull(ttmm_encoder_fingerprint(model.encoder), NULL, 16) : 0,
+                       text_of_ids ? ttmm_tokenizer_hash(model.tokenizer, model.base.config.vocab) : 0};
     for (size_t k = 0; k < model.with.K; k++) part[6] = part[6] * 31 + ttmm_lora_hash(load_expert(k));
-    if (model.encoder) part[7] = strtoull(ttmm_encoder_fingerprint(model.encoder), NULL, 16);
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) h = (h ^ part[i]) * 0x9e3779b97f4a7c15;
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) h = one_more(h, part[i]);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         uint64_t bits;
         memcpy(&bits, &settings[i], sizeof bits);
-        h = (h ^ bits) * 0x9e3779b97f4a7c15;
+        h = one_more(h, bits);
     }
+    for (const char *p = ARITHMETIC; *p; p++) h = one_more(h, (unsigned char)*p);
     return h;
 }
 
@@ -1110,15 +1139,20 @@ static void open_each(void)
     static const char columns[] = "prompt\tfile\tmethod\tactive\tfirst\ttokens\tnll\tseconds\n";
     char first[80], name[32];
     size_t n = 0, taken = 0;
+    for (size_t i = 0; i < eval.n; i++)
+        if (strpbrk(eval.prompt[i].file, "\t\n"))
+            FAIL(TTMM_BAD_USE, "--each: the name of a file has a tab or a line break, which would be its lines' own");
     snprintf(first, sizeof first, "# run eval %016llx\n", (unsigned long long)fingerprint());
     FILE *f = ttmm_open(option.each, "rb");
     char *text = f ? read_stream(&n, f, option.each) : NULL;
     if (f) fclose(f);
+    if (n < strlen(first) && text && memcmp(text, first, n) == 0) n = 0; /* not even that was written whole */
     if (n > 0 && strncmp(text, first, strlen(first)) != 0)
         FAIL(TTMM_BAD_INPUT,
              "%s: is no list of this evaluation's results: the model, the text or the settings were others",
              option.each);
-    for (char *line = text, *end; line && (end = strchr(line, '\n')) != NULL; *end = '\n', line = end + 1) {
+    for (char *line = text, *end; n > 0 && (end = memchr(line, '\n', (size_t)(text + n - line))) != NULL;
+         *end = '\n', line = end + 1) {
         size_t i, active, tokens;
         int expert;
         double nll, seconds;
@@ -1132,7 +1166,7 @@ static void open_each(void)
             if (strcmp(m->name, name) == 0) m->score[i] = (eval_score){1, expert, active, nll, seconds}, taken++;
     }
     if (taken && !quiet) fprintf(stderr, "%s: %zu results are there already\n", option.each, taken);
-    eval.each = ttmm_open(option.each, "ab");
+    eval.each = ttmm_open(option.each, n > 0 ? "ab" : "wb");
     if (eval.each == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.each);
     if (n == 0) fprintf(eval.each, "%s%s", first, columns);
     else if (text[n - 1] != '\n') fputs("\tcut\n", eval.each); /* a number, it may be, of which digits are missing */
@@ -2088,6 +2122,7 @@ int main(int argc, char **argv)
 {
     size_t v;
     argv = arguments(&argc, argv);
+    usual = option;
     argument = allocate((size_t)argc, sizeof *argument, "the arguments");
     const int code = ttmm_command(&v, argument, &n_arguments, &program, argc, argv, &err);
     if (code > 0) {
@@ -2099,6 +2134,8 @@ int main(int argc, char **argv)
     if (option.dtype && action[v] == verb_merge) check_word("dtype", option.dtype, "f32", "f16", "bf16");
     if (option.dtype && action[v] == verb_export) check_word("dtype", option.dtype, "f32", "bf16", NULL);
     check_word("select", option.select, "nn", "sift", NULL);
+    if (option.lambda != usual.lambda && strcmp(option.select, "sift") != 0)
+        FAIL(TTMM_BAD_USE, "--lambda is for --select sift");
     ttmm_limit_threads(option.threads);
     if (option.encoder && option.query)
         FAIL(TTMM_BAD_USE, "--query takes the place of --encoder: leave one of them out");

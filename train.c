@@ -20,11 +20,6 @@
 #else
 #define CRITICAL
 #endif
-#ifdef TTMM_FAST /* what bits depend on besides settings, named among them */
-#define ARITHMETIC (sizeof(real) == 8 ? " f64 fast" : " fast")
-#else
-#define ARITHMETIC (sizeof(real) == 8 ? " f64" : "")
-#endif
 
 /* clang-format off */
 static struct {
@@ -73,7 +68,7 @@ static const ttmm_option options[] = {
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
     {"threads", 'i', &option.threads, 1, 1024, EVERY,
      "threads (all processors, or OMP_NUM_THREADS); the results do not depend on it"},
-    {"tsv", 's', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
+    {"tsv", 'o', &option.tsv, 0, 0, EVERY, "write the summary to a file, tab-separated"},
     {"quiet", 'b', &quiet, 0, 1, EVERY, "errors only"},
 };
 enum { MANY = 1 << 30 };
@@ -533,11 +528,13 @@ static void refuse_foreign_centroids(void)
              model);
 }
 
-static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
+/* vocab: of token ids that are given, whose text tokenizer knows; else 0 */
+static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer, int vocab)
 {
     const int no_text = tokenizer == ttmm_tokenizer_of_ids();
-    char settings[512], note[1024], embeddings[32];
+    char settings[512], note[1024], embeddings[32], of_ids[40] = "";
     const double began = ttmm_seconds();
+    check(ttmm_make_folder(model, &err)); /* the lock is in it */
     begin_stage(TTMM_ALONE);
     ttmm_encoder *encoder = load_encoder(no_text);
     snprintf(embeddings, sizeof embeddings, no_text ? "of ids" : "built-in");
@@ -547,8 +544,10 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer)
         snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
                  ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
-    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s",
-             ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings, ARITHMETIC);
+    if (vocab && !no_text && !option.embeddings)
+        snprintf(of_ids, sizeof of_ids, " tokenizer %016" PRIx64, ttmm_tokenizer_hash(tokenizer, vocab));
+    snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s%s",
+             ttmm_corpus_hash(text, NULL, 0), text->n_files, hash_names(text), embeddings, of_ids, ARITHMETIC);
     if (read_note(note, "corpus.safetensors") && strcmp(note, settings) == 0) {
         say_done("index");
         ttmm_encoder_free(encoder);
@@ -598,6 +597,18 @@ static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const ch
     if (!quiet) print_cluster_sizes(c, K);
 }
 
+/* Written again with its clusters, the text's file would have embeddings of less or more digits than its note says. */
+static void refuse_other_arithmetic(const char *index)
+{
+    static const char *const word[] = {" f64", " fast"};
+    for (size_t i = 0; i < 2; i++)
+        if ((strstr(index, word[i]) != NULL) != (strstr(ARITHMETIC, word[i]) != NULL))
+            FAIL(TTMM_BAD_INPUT,
+                 "%.200s/corpus.safetensors: was made with \"%.180s\", by a train that computes with "
+                 "other numbers than this one: cluster with that, or index again",
+                 model, index);
+}
+
 static void stage_cluster(void)
 {
     char settings[512], index[1024] = "", note[1024];
@@ -606,6 +617,7 @@ static void stage_cluster(void)
     begin_stage(TTMM_ALONE);
     check(ttmm_corpus_read(&c, model, 1 << 28, &err)); /* of any vocabulary */
     read_note(index, "corpus.safetensors");
+    if (strncmp(index, "index: ", 7) == 0) refuse_other_arithmetic(index);
     const size_t n = c.n_sequences, usual = n < 40 ? 1 : n < 2000 ? n / 20 : 100;
     const size_t K = option.experts ? option.experts : usual;
     snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, index);
@@ -865,7 +877,7 @@ int main(int argc, char **argv)
         refuse_foreign_centroids();
     }
     if (all || strcmp(verb, "base") == 0) stage_base(&text);
-    if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer);
+    if (all || strcmp(verb, "index") == 0) stage_index(&text, tokenizer, option.ids ? config.vocab : 0);
     ttmm_corpus_free(&text);
     ttmm_tokenizer_free(read);
     if (all || strcmp(verb, "cluster") == 0) stage_cluster();

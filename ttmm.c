@@ -6058,6 +6058,18 @@ uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n
     return h;
 }
 
+uint64_t ttmm_tokenizer_hash(const ttmm_tokenizer *tokenizer, int vocab)
+{
+    uint64_t h = 0;
+    for (int t = 0; t < vocab; t++) {
+        size_t n;
+        const unsigned char *text = ttmm_token_bytes(tokenizer, t, &n);
+        for (size_t i = 0; i < n; i++) h = hash_word(h, text[i]);
+        h = hash_word(h, UINT64_MAX);
+    }
+    return h;
+}
+
 /* ==== 16. config.json, checkpoints, adapters, the corpus's file ======================================================
  *
  * A model folder as Hugging Face's transformers (LlamaConfig, Qwen2Config; versions 4 and 5) and PEFT (LoraConfig) read
@@ -9467,10 +9479,11 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
     errno = 0;
     if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
+    const int path = o->type == 's' || o->type == 'o';
     int good = 1;
     if (o->type == 'f') good = read_number(&x, text, strlen(text));
-    else if (o->type != 's') x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;
-    if (o->type == 's') *(const char **)o->value = text;
+    else if (!path) x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;
+    if (path) *(const char **)o->value = text;
     else if (!good || errno || !(x >= o->least && x <= o->most))
         return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
                     o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
@@ -9479,6 +9492,21 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     else if (o->type == 'n') *(size_t *)o->value = (size_t)i;
     else *(int *)o->value = (int)i;
     return TTMM_OK;
+}
+
+/* What is written must not be a file that is read, or written otherwise. */
+static int check_output(const ttmm_option *o, const char *const *argument, size_t n, const ttmm_program *p,
+                        ttmm_error *err)
+{
+    const char *path = *(const char *const *)o->value;
+    int twice = 0;
+    for (size_t i = 0; i < n && path; i++) twice |= strcmp(argument[i], path) == 0 && is_readable(path);
+    for (const ttmm_option *q = p->option; q < p->option + p->n_options && path; q++) {
+        const char *other = q->type == 's' || q->type == 'o' ? *(const char *const *)q->value : NULL;
+        twice |= other && q->value != o->value && strcmp(other, path) == 0;
+    }
+    if (!twice) return TTMM_OK;
+    return fail(err, TTMM_BAD_USE, "--%s is %s, which the command line names twice: it would be lost", o->name, path);
 }
 
 /* The first word is the verb; each of the others is looked at once, from left to right. */
@@ -9523,6 +9551,10 @@ int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_prog
     }
     if (*n > 0 && argument[0][0] == 0)
         return fail(err, TTMM_BAD_USE, "the first argument is empty; usage: %s %s %s", p->name, v->name, v->arguments);
+    for (const ttmm_option *o = p->option; o < p->option + p->n_options; o++) {
+        const int code = o->type == 'o' ? check_output(o, argument, *n, p, err) : TTMM_OK;
+        if (code) return code;
+    }
     if (*n >= v->least && *n <= v->most) return TTMM_OK;
     return fail(err, TTMM_BAD_USE, "found %zu argument%s, expected %s%zu; usage: %s %s %s", *n, *n == 1 ? "" : "s",
                 *n < v->least ? "at least " : "at most ", *n < v->least ? v->least : v->most, p->name, v->name,

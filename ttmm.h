@@ -809,11 +809,12 @@ int ttmm_array_of(ttmm_real **array, size_t *rows, size_t *cols, const ttmm_file
 
 /* Fingerprints, by which train knows whether what it finds belongs together: of n numbers; of a model, its weights and
  * all of its configuration that it computes with; of an adapter's matrices and scales; of the sequences
- * sequence[0 .. n-1] of a corpus (NULL: all). */
+ * sequence[0 .. n-1] of a corpus (NULL: all); of the text of the tokens 0 .. vocab - 1. */
 uint64_t ttmm_hash(const ttmm_real *x, size_t n);
 uint64_t ttmm_model_hash(const ttmm_model *m);
 uint64_t ttmm_lora_hash(const ttmm_lora *l);
 uint64_t ttmm_corpus_hash(const ttmm_corpus *c, const size_t *sequence, size_t n);
+uint64_t ttmm_tokenizer_hash(const ttmm_tokenizer *tokenizer, int vocab);
 
 /* ---- 16. config.json, checkpoints, adapters, the corpus's file --------------------------------------------------- */
 
@@ -957,7 +958,7 @@ typedef struct {
 
 typedef struct {
     const char *name;   /* without the dashes */
-    char type;          /* 'i' int, 'l' long, 'n' size_t, 'f' double, 's' text, 'b' a flag without argument */
+    char type;          /* 'i' int, 'l' long, 'n' size_t, 'f' double, 's' text, 'o' a path written to, 'b' a flag */
     void *value;        /* int, long, size_t, double, const char * or int */
     double least, most; /* of numbers */
     const char *verbs;  /* the verbs it belongs to, between blanks: " base all " */
@@ -973,7 +974,8 @@ typedef struct {
 } ttmm_program;
 
 /* Take a command line apart: verb, then options (which set their values) and arguments in any order; -- ends the
- * options. A number is read whole or refused, an option's empty value or an empty first argument is refused.
+ * options. A number is read whole or refused, an option's empty value or an empty first argument is refused, and a path
+ * that is to be written where another word of the command line names the same file.
  *   *verb: its index; n_verbs if none was given    argument [argc] overwritten, in order; *n: their number
  * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE: the sentence names the word. */
 int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,
@@ -994,6 +996,12 @@ void ttmm_usage(FILE *f, const ttmm_program *p, size_t verb); /* of one verb; n_
 typedef ttmm_real real;
 static ttmm_error err;
 static int quiet; /* --quiet: no notes, no progress */
+
+#ifdef TTMM_FAST /* what bits depend on besides settings, named among them */
+#define ARITHMETIC (sizeof(real) == 8 ? " f64 fast" : " fast")
+#else
+#define ARITHMETIC (sizeof(real) == 8 ? " f64" : "")
+#endif
 
 static void clear_line(void) /* of progress */
 {
