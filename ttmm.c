@@ -5357,7 +5357,8 @@ static int json_integer(const json *j, int node, uint64_t *x)
 
 /* What is refused by name. table: keys of the root, and what their values must be, in words that a sentence can hold: a
  * value that stands among them as it is spelled is fine; so is one that is absent, a list or an object or a number if
- * the words say so, and always an empty list. All other keys are ignored, or known to those who read them. */
+ * the words say so, always an empty list, and {} if it is among them. All other keys are ignored, or known to those who
+ * read them. */
 static int check_values(const json *j, const char *const table[][2], size_t n, ttmm_error *err)
 {
     for (size_t i = 0; i < n; i++)
@@ -5368,6 +5369,7 @@ static int check_values(const json *j, const char *const table[][2], size_t n, t
             const int node = json_find(j, 0, key), type = json_type(j, node);
             const char *word = type == '[' ? "list" : type == '{' ? "object" : type == '0' ? "number" : NULL;
             if (node < 0 || (type == '[' && json_child(j, node) < 0)) continue;
+            if (type == '{' && json_child(j, node) < 0 && strstr(table[i][1], "{}")) continue;
             if (strstr(table[i][1], word ? word : json_shown(shown, j, node)) == NULL)
                 return json_refuse(j, key, node, table[i][1], err);
         }
@@ -6313,6 +6315,17 @@ static int has_tensor(const checkpoint *k, const char *name)
                       : find_tensor(&k->s, name) != NULL;
 }
 
+/* *file: the one that a tensor is in; "" where there are not several. */
+static int find_file(const char **file, const checkpoint *k, const char *name, ttmm_error *err)
+{
+    const json *index = &k->index;
+    if (!has_tensor(k, name))
+        return refuse(err, k->sharded ? index->path : k->s.j.path,
+                      k->sharded ? "weight_map has no file for %s" : "tensor %s is missing", name);
+    *file = k->sharded ? json_name(index, json_find(index, json_find(index, 0, "weight_map"), name)) : "";
+    return TTMM_OK;
+}
+
 /* Opens a file of several in k->s, if it is not the one that is open. */
 static int open_shard(checkpoint *k, const char *file, ttmm_error *err)
 {
@@ -6349,20 +6362,17 @@ static int by_file(const void *a, const void *b)
 static int reading_order(reading **order, const checkpoint *k, const ttmm_config *c, ttmm_error *err)
 {
     const size_t n = ttmm_n_tensors(c);
-    const json *index = &k->index;
+    const char *file;
     ttmm_tensor t;
     for (size_t i = 0; i < n; i++) { /* all are there, before there is room for so many */
-        const char *name = stored_name(&t, k, c, i);
-        if (!has_tensor(k, name))
-            return refuse(err, k->sharded ? index->path : k->s.j.path,
-                          k->sharded ? "weight_map has no file for %s" : "tensor %s is missing", name);
+        const int code = find_file(&file, k, stored_name(&t, k, c, i), err);
+        if (code) return code;
     }
     if ((*order = malloc(n * sizeof **order)) == NULL)
         return fail(err, TTMM_NO_ROOM, "out of memory for %zu tensors", n);
     for (size_t i = 0; i < n; i++) {
-        const char *name = stored_name(&t, k, c, i);
-        const int map = k->sharded ? json_find(index, 0, "weight_map") : -1;
-        (*order)[i] = (reading){map >= 0 ? json_name(index, json_find(index, map, name)) : "", i};
+        find_file(&file, k, stored_name(&t, k, c, i), err);
+        (*order)[i] = (reading){file, i};
     }
     qsort(*order, n, sizeof **order, by_file);
     return TTMM_OK;
@@ -8373,8 +8383,8 @@ static int read_named(ttmm_tokenizer *tok, size_t *used, const json *j, int cont
     const int known = find_name(tok, text, n, text + n);
     if (known >= 0) tok->special[known] |= SPECIAL;
     for (int normal = 0; normal < 2; normal++)
-        add_token(
-            tok, (added_token){text, n, -1, normal, "tokenizer.json has no such added token, but a file beside it", 1});
+        add_token(tok, (added_token){text, n, -1, normal,
+                                     "tokenizer.json has no such added token, but its padding or a file beside it", 1});
     *used += n;
     return TTMM_OK;
 }
@@ -8411,22 +8421,32 @@ static void close_beside(json beside[BESIDE])
     for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
 }
 
+/* The token of tokenizer.json's padding, which transformers adds, too. */
+static int padding_of(const json *j) { return json_find(j, json_find(j, 0, "padding"), "pad_token"); }
+
 /* Room for what read_beside adds: a named token is there once, and looked for twice. */
-static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json *beside)
+static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json *j, const json beside[BESIDE])
 {
-    *text_bytes = add_size(*text_bytes, mul_size(2, beside->bytes));
-    tok->n_added += 2 * (size_t)beside->n;
+    const int pad = padding_of(j);
+    if (pad >= 0) *text_bytes = add_size(*text_bytes, 2 * (j->node[pad].end - j->node[pad].start)), tok->n_added += 2;
+    for (int i = 0; i < BESIDE; i++) {
+        *text_bytes = add_size(*text_bytes, mul_size(2, beside[i].bytes));
+        tok->n_added += 2 * (size_t)beside[i].n;
+    }
 }
 
 /* tokenizer_config.json's list of all added tokens, by which no other file counts; -1: there is none. */
 static int decoder_of(const json *config) { return config->n ? json_find(config, 0, "added_tokens_decoder") : -1; }
 
 /* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
-static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *beside, ttmm_error *err)
+static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *tokenizer, const json *beside, ttmm_error *err)
 {
+    static const char *const elsewhere[][2] = {{"tokenizer_file fast_tokenizer_files", "null"}};
     const json *j = &beside[CONFIG];
     const int decoder = decoder_of(j);
-    int code = TTMM_OK;
+    int code = read_named(tok, used, tokenizer, padding_of(tokenizer), -1, err);
+    if (code == TTMM_OK && j->n) code = check_values(j, elsewhere, 1, err);
+    if (code) return code;
     if (j->n && json_true(j, 0, "split_special_tokens"))
         return refuse(err, j->path, "split_special_tokens is true, expected false");
     if (decoder >= 0 && json_type(j, decoder) != '{')
@@ -8522,7 +8542,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     like.ignore_merges = json_true(j, model, "ignore_merges");
     /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
     size_t text_bytes = mul_size(4, j->bytes), used = 0, next = 0;
-    for (int i = 0; i < BESIDE; i++) add_room_beside(&like, &text_bytes, &beside[i]);
+    add_room_beside(&like, &text_bytes, j, beside);
     arena a = {0};
     take(&a, 1, sizeof like);
     like.place_room = table_room(like.n_added);
@@ -8536,7 +8556,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     if (code == TTMM_OK) code = read_vocabulary(tok, &used, j, vocab, err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(tok, &used, &next, j, i, err);
-    if (code == TTMM_OK) code = read_beside(tok, &used, beside, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, j, beside, err);
     if (code == TTMM_OK) code = read_decoder(tok, j, err);
     if (code == TTMM_OK) code = read_merges(tok, j, merges, tok->text + used, err);
     if (code == TTMM_OK) code = read_pre_tokenizer(tok, j, err);
@@ -8586,7 +8606,8 @@ static int check_wordpiece(const json *j, const json *beside, int own, ttmm_erro
     uint64_t most;
     for (size_t i = 0; i < 3; i++) {
         const int node = json_find(j, 0, part[i][0]);
-        if (!has_type(j, node, part[i][1]))
+        const int unnamed = node == model && json_find(j, node, "type") < 0 && longest >= 0; /* of tokenizers < 0.10 */
+        if (!unnamed && !has_type(j, node, part[i][1]))
             return json_refuse(j, part[i][0], either(json_find(j, node, "type"), node), part[i][1], err);
         const int said = own && beside->n ? json_find(beside, 0, step[i][1]) : -1,
                   done = json_find(j, normalizer, step[i][0]);
@@ -8707,7 +8728,7 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     if (json_text(like.prefix, sizeof like.prefix, j, prefix) >= sizeof like.prefix)
         return json_refuse(j, "continuing_subword_prefix", prefix, "a few letters, as ##", err);
     if (like.n < words + like.n_added) like.n = words + like.n_added;
-    for (int i = 0; i < BESIDE; i++) add_room_beside(&like, &text_bytes, &beside[i]);
+    add_room_beside(&like, &text_bytes, j, beside);
     like.n_words = words, like.word_room = table_room(words), like.place_room = table_room(like.n_added);
     like.most = (size_t)most;
     like.clean = json_true(j, normalizer, "clean_text"), like.lower = json_true(j, normalizer, "lowercase");
@@ -8738,7 +8759,7 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     if (tok->unknown < 0) return json_refuse(j, "unk_token", unknown, "a token of the vocabulary", err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(tok, &used, &next, j, i, err);
-    if (code == TTMM_OK) code = read_beside(tok, &used, beside, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, j, beside, err);
     for (size_t i = 0; i < tok->n_added && code == TTMM_OK; i++) /* a text with it would be refused */
         if (tok->added[i].why)
             code = refuse(err, j->path, "token %.*s: %s", (int)tok->added[i].length, tok->added[i].text,
@@ -8810,7 +8831,8 @@ static int read_modules(char *first, const char *folder, ttmm_error *err)
          "false"},
         {"pooling_mode", "\"mean\""}};
     static const char *const normalize[][2] = {{"module_input_name module_output_name", "\"sentence_embedding\""}};
-    static const char *const prompt[][2] = {{"default_prompt_name truncate_dim", "null"}};
+    static const char *const whole[][2] = {{"default_prompt_name truncate_dim", "null"},
+                                           {"model_type", "\"SentenceTransformer\""}};
     char place[PATH_BYTES], name[256], type[256];
     json j;
     int code = json_open_as(&j, folder, "modules.json", '[', err), node = code ? -1 : json_child(&j, 0);
@@ -8828,13 +8850,14 @@ static int read_modules(char *first, const char *folder, ttmm_error *err)
     }
     if (code == TTMM_OK && node >= 0) code = json_refuse(&j, "module 3", json_find(&j, node, "type"), "none", err);
     json_close(&j);
-    if (code == TTMM_OK) code = check_beside(folder, "config_sentence_transformers.json", prompt, 1, err);
+    if (code == TTMM_OK) code = check_beside(folder, "config_sentence_transformers.json", whole, 2, err);
     if (code == TTMM_OK && ttmm_exists(first, "adapter_config.json"))
         code = refuse(err, first, "holds adapter_config.json, an adapter of the encoder, which is not supported");
     return code;
 }
 
-/* Of config.json, what is absent in it has no default here: every file has it. */
+/* Of config.json, what is absent in it has no default here: every file has it. dtype is passed over: all is computed in
+ * float32, where transformers 5 takes float16 if the file says so. */
 static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
 {
     ttmm_config *c = &e->config;
@@ -8884,6 +8907,16 @@ static int read_encoder_config(ttmm_encoder *e, const json *j, ttmm_error *err)
     return code ? code : check_values(j, class, 1, err);
 }
 
+/* modality_config of sentence-transformers 6: the text goes through the model as it is, whose last layer counts. */
+static int check_modality(const json *j, ttmm_error *err)
+{
+    const int node = json_find(j, 0, "modality_config"), text = json_find(j, node, "text");
+    if (node < 0 || (json_find(j, node, "message") < 0 && json_equal(j, json_find(j, text, "method"), "forward") &&
+                     json_equal(j, json_find(j, text, "method_output_name"), "last_hidden_state")))
+        return TTMM_OK;
+    return json_refuse(j, "modality_config", node, "text alone, by forward and last_hidden_state", err);
+}
+
 /* How many tokens a text is cut to: max_seq_length of sentence_bert_config.json, or of the first that is there of those
  * with an older name, else tokenizer_config.json's model_max_length; and what else the first of them asks for. */
 static int read_longest(ttmm_encoder *e, const char *folder, const json *beside, ttmm_error *err)
@@ -8894,7 +8927,7 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
         {"do_lower_case", "false"}, /* true: Python's lower() before the tokenizer, of special tokens' names, too */
         {"query_length document_length query_expansion tokenizer_name_or_path processing_kwargs processor_kwargs "
          "tokenizer_args model_kwargs model_args config_kwargs config_args",
-         "null"}};
+         "null or {}"}};
     static const char *const named[] = {"bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"};
     const int positions = e->config.context - (e->mpnet ? 2 : 0);
     const int around = e->tokenizer->n_before + e->tokenizer->n_after;
@@ -8912,6 +8945,7 @@ static int read_longest(ttmm_encoder *e, const char *folder, const json *beside,
         if (!ttmm_exists(folder, file)) continue;
         code = json_open(&j, folder, file, err);
         if (code == TTMM_OK) code = check_values(&j, table, sizeof table / sizeof *table, err);
+        if (code == TTMM_OK) code = check_modality(&j, err);
         if (code == TTMM_OK) said = json_find(&j, 0, "max_seq_length");
         if (said >= 0 && !json_integer(&j, said, &u)) u = 0;
     }
@@ -8955,11 +8989,12 @@ static uint64_t hash_as_floats(ttmm_numbers x, size_t n) /* as floats, two a wor
 }
 
 /* The weights, in place where that can be. What is beside them, as the pooler of BERT, is passed over: it does not
- * matter to the mean. Their names may begin with bert. or mpnet. */
+ * matter to the mean. Their names may begin with bert. or mpnet., and end as TensorFlow's for LayerNorm. */
 static int read_encoder_weights(ttmm_encoder *e, uint64_t *hash, const char *folder, ttmm_error *err)
 {
     static const char *const prefixes[] = {"", "bert.", "mpnet."};
-    char name[160];
+    const char *file;
+    char name[160], older[180];
     size_t rows, cols;
     checkpoint k;
     int p = 2, code = open_checkpoint(&k, folder, err);
@@ -8971,8 +9006,12 @@ static int read_encoder_weights(ttmm_encoder *e, uint64_t *hash, const char *fol
         const stored *found;
         encoder_tensor(name, &rows, &cols, e, prefixes[p], i);
         if (rows == 0) continue;
-        code = open_shard(&k, name, err);
-        if (code == TTMM_OK) code = find_shaped(&found, &k.s, name, rows, cols, err);
+        const char *dot = strrchr(name, '.');
+        snprintf(older, sizeof older, "%.*s.%s", (int)(dot - name), name, i % 2 ? "beta" : "gamma");
+        const char *stored_as = !has_tensor(&k, name) && has_tensor(&k, older) ? older : name;
+        code = find_file(&file, &k, stored_as, err);
+        if (code == TTMM_OK) code = open_shard(&k, file, err);
+        if (code == TTMM_OK) code = find_shaped(&found, &k.s, stored_as, rows, cols, err);
         if (code == TTMM_OK) code = map_tensor(&e->tensor[i], e->files, &k.s, found, err);
         if (code == TTMM_OK && e->tensor[i].data == NULL) {
             e->own[i] = new_array(mul_size(rows, cols), sizeof(real));

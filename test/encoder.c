@@ -190,9 +190,69 @@ static void replace_all(int mpnet, const char *file, const char *const by[][2], 
     DONE(encoder_write(FOLDER, i, text, &err));
 }
 
+/* Files beside them, which need not be there. */
+static void put(const char *name, const char *text)
+{
+    char path[200];
+    snprintf(path, sizeof path, "%s/%s", FOLDER, name);
+    FILE *f = fopen(path, "wb");
+    CHECK(f && fputs(text, f) >= 0);
+    if (f) fclose(f);
+}
+
 static void replace(int mpnet, const char *file, const char *part, const char *by)
 {
     replace_all(mpnet, file, (const char *const[][2]){{part, by}}, 1);
+}
+
+#define TEXT "\"text\": "
+#define FORWARD "{\"method\": \"forward\", \"method_output_name\": \"last_hidden_state\"}"
+
+/* Folders as other versions and programs write them, and the same encoder. */
+static void alike(void)
+{
+    static const char *const cases[][3] = {
+        {"sentence_bert_config.json", "64", "64, \"processing_kwargs\": {}, \"model_kwargs\": null"},
+        {"sentence_bert_config.json", "64", "64, \"modality_config\": {" TEXT FORWARD "}"},
+        {"tokenizer.json", "{\"type\": \"WordPiece\", \"unk_token\"", "{\"unk_token\""},
+        {"tokenizer.json", "\"padding\": null", "\"padding\": {\"pad_token\": \"<pad>\"}"}};
+    static const char *const file[] = {"one.safetensors", "two.safetensors"};
+    static encoder_weights w;
+    static char index[20000];
+    char was[40] = "", path[200];
+    ttmm_encoder *e = encoder_of(1);
+    if (e) snprintf(was, sizeof was, "%s", ttmm_encoder_fingerprint(e));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ttmm_encoder_free(e);
+        replace(1, cases[i][0], cases[i][1], cases[i][2]);
+        if (DONE(ttmm_encoder_read(&e, FOLDER, &err))) CHECK_TEXT(ttmm_encoder_fingerprint(e), was);
+        replace(1, cases[i][0], "", "");
+    }
+    for (int renamed = 0; renamed < 3; renamed++) { /* weights in two files, every other; by the names of old */
+        ttmm_array part[2][100];
+        size_t parts[2] = {0, 0}, n = 0;
+        ttmm_encoder_free(e), e = NULL;
+        make_weights(&w, 1);
+        n += (size_t)snprintf(index, sizeof index, "{\"weight_map\": {");
+        for (size_t i = 0; i < w.n; i++) {
+            char *norm = strstr(w.array[i].name, "LayerNorm.");
+            if (norm && renamed) strcpy(norm + 10, strcmp(norm + 10, "bias") == 0 ? "beta" : "gamma");
+            part[i % 2][parts[i % 2]++] = w.array[i];
+            if (renamed < 2 || i != 5)
+                n += (size_t)snprintf(index + n, sizeof index - n, "%s\"%s\": \"%s\"", i ? ", " : "", w.array[i].name,
+                                      file[i % 2]);
+        }
+        snprintf(index + n, sizeof index - n, "}}");
+        for (int k = 0; k < 2; k++) {
+            snprintf(path, sizeof path, "%s/%s", FOLDER, file[k]);
+            DONE(ttmm_arrays_write(part[k], parts[k], path, "", &err));
+        }
+        ttmm_remove(FOLDER, "model.safetensors");
+        put("model.safetensors.index.json", index);
+        if (renamed == 2) REFUSED(ttmm_encoder_read(&e, FOLDER, &err), "index.json", "weight_map has no file for ");
+        else if (DONE(ttmm_encoder_read(&e, FOLDER, &err))) CHECK_TEXT(ttmm_encoder_fingerprint(e), was);
+    }
+    ttmm_encoder_free(e);
 }
 
 static void refused(void)
@@ -232,6 +292,19 @@ static void refused(void)
         {"config.json", "1e-12", "-1", "layer_norm_eps is -1, expected a number from 0 to 1"},
         {longest, "64", "64, \"query_length\": 32", "query_length is 32"},
         {longest, "64", "64, \"transformer_task\": \"fill-mask\"", "transformer_task is \"fill-mask\""},
+        {longest, "64", "64, \"processing_kwargs\": {\"text\": {}}",
+         "processing_kwargs is {\"text\": {}}, expected null"},
+        {longest, "64",
+         "64, \"modality_config\": {" TEXT
+         "{\"method\": \"forward\", \"method_output_name\": [\"hidden_states\", -2]}}",
+         "modality_config is {" TEXT "{\"method\""},
+        {longest, "64", "64, \"modality_config\": {" TEXT "{\"method\": \"get_text_features\"}}", "modality_config is"},
+        {longest, "64", "64, \"modality_config\": {\"message\": {}, " TEXT FORWARD "}", "modality_config is"},
+        {longest, "64", "64, \"modality_config\": {\"image\": " FORWARD "}", "modality_config is"},
+        {t, "\"padding\": null", "\"padding\": {\"pad_token\": \"[pad]\"}",
+         "token [pad]: tokenizer.json has no such added"},
+        {t, "{\"type\": \"WordPiece\", \"unk_token\": \"[UNK]\", \"continuing_subword_prefix\": \"##\",\n \"max",
+         "{\"unk_token\": \"[UNK]\", \"continuing_subword_prefix\": \"##\",\n \"least", "expected WordPiece"},
         {"config.json", "\"mpnet\"", "\"roberta\"", "model_type is \"roberta\", expected \"bert\" or \"mpnet\""},
         {"config.json", "\"gelu\"", "\"gelu_new\"", "hidden_act is \"gelu_new\""},
         {"config.json", "\"absolute\"", "\"relative_key\"", "position_embedding_type is \"relative_key\""},
@@ -319,21 +392,18 @@ static void steps(void)
     }
 }
 
-/* Files beside them, which need not be there. */
-static void put(const char *name, const char *text)
-{
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", FOLDER, name);
-    FILE *f = fopen(path, "wb");
-    CHECK(f && fputs(text, f) >= 0);
-    if (f) fclose(f);
-}
-
 static void files_beside(void)
 {
     static const char *const cases[][3] = {
         {"config_sentence_transformers.json", "{\"default_prompt_name\": \"query\"}",
          "default_prompt_name is \"query\""},
+        {"config_sentence_transformers.json", "{\"model_type\": \"SparseEncoder\"}", "model_type is \"SparseEncoder\""},
+        {"config_sentence_transformers.json", "{\"model_type\": \"SentenceTransformer\"}", NULL},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"tokenizer_file\": \"/home/me/tokenizer.json\"}",
+         "tokenizer_file is \"/home/me/tokenizer.json\", expected null"},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"fast_tokenizer_files\": [\"tokenizer.4.0.0.json\"]}",
+         "fast_tokenizer_files is [\"tokenizer.4.0.0.json\"], expected null"},
+        {"tokenizer_config.json", "{" AS_IT_IS ", \"tokenizer_file\": null}", NULL},
         {"config_sentence_transformers.json", "{\"prompts\": {\"query\": \"q: \"}, \"default_prompt_name\": null}",
          NULL},
         {"tokenizer_config.json", "{\"do_lower_case\": false}", "do_lower_case is false"},
@@ -348,7 +418,7 @@ static void files_beside(void)
         {"tokenizer_config.json", "{\"tokenizer_class\": \"RobertaTokenizer\"}",
          "tokenizer_class is \"RobertaTokenizer\", expected BertTokenizer, MPNetTokenizer"},
         {"tokenizer_config.json", "{" AS_IT_IS ", \"mask_token\": {\"content\": \"melt\"}}",
-         "token melt: tokenizer.json has no such added token, but a file beside it"},
+         "token melt: tokenizer.json has no such added token, but its padding or a file beside it"},
         {"added_tokens.json", "{\"melt\": 57}", "token melt: tokenizer.json has no such"},
         {"special_tokens_map.json", "{\"pad_token\": \"<pad>\"}", NULL},
         {"adapter_config.json", "{}", "holds adapter_config.json"},
@@ -588,8 +658,8 @@ static void in_use(void)
 int main(int argc, char **argv)
 {
     if (argc == 3) return make_encoder(argv[1], strcmp(argv[2], "mpnet") == 0, &err) != TTMM_OK;
-    RUN(values), RUN(worked), RUN(batches), RUN(words), RUN(steps), RUN(refused), RUN(files_beside), RUN(names),
-        RUN(weights), RUN(fingerprints);
+    RUN(values), RUN(worked), RUN(batches), RUN(words), RUN(steps), RUN(alike), RUN(refused), RUN(files_beside),
+        RUN(names), RUN(weights), RUN(fingerprints);
     RUN(in_use);
     test_clear(FOLDER);
     return test_end("encoder");
