@@ -55,11 +55,11 @@ static const ttmm_option options[] = {
     {"experts", 's', &option.experts, 0, 0, FOLDERS, "folder of the experts 0, 1 ... (MODEL/experts)"},
     {"centroids", 's', &option.centroids, 0, 0, FOLDERS,
      "safetensors file with their centroids [K, D] (MODEL/centroids.safetensors)"},
-    {"merge", 's', &option.merge, 0, 0, " generate ",
+    {"merge", 'w', &option.merge, 0, 0, " generate ",
      "dense (into the weights), lowrank (beside them) or ensemble (the faster of the first two)"},
-    {"merge", 's', &option.merge, 0, 0, " eval ",
+    {"merge", 'w', &option.merge, 0, 0, " eval ",
      "how the rows ttmm do it: dense (into the weights), lowrank (beside them) or ensemble (dense)"},
-    {"merge", 's', &option.merge, 0, 0, " trace ", "dense (into the weights) or lowrank (beside them) (dense)"},
+    {"merge", 'w', &option.merge, 0, 0, " trace ", "dense (into the weights) or lowrank (beside them) (dense)"},
     {"adapter", 's', &option.adapter, 0, 0, " generate trace ", "folder of one adapter, instead of routing"},
     {"route", 'b', &option.route, 0, 1, " trace ",
      "with experts, chosen for the prompt (without: the base model alone)"},
@@ -71,14 +71,14 @@ static const ttmm_option options[] = {
     {"rtol", 'f', &option.rtol, 0, 1e300, " compare ", "tolerance relative to a tensor's largest value (1e-5)"},
     {"by-row", 'b', &option.by_row, 0, 1, " compare ",
      "rtol is relative to the largest value of a number's row (the last axis)"},
-    {"precision", 's', &option.precision, 0, 0, " check ",
+    {"precision", 'w', &option.precision, 0, 0, " check ",
      "f64, f32, bf16 or f16: which of the manifest's tolerances holds"},
     {"no-experts", 'b', &option.no_experts, 0, 1, " generate ", "the base model alone"},
     {"ttt", 'b', &option.ttt, 0, 1, " generate ", "test-time training instead of merging"},
     {"neighbours", 'n', &option.neighbours, 1, 1e6, TIMED, "sequences that TTT trains on (20)"},
     {"passes", 'i', &option.epochs, 1, 1e4, TIMED, "epochs over them (6)"},
     {"ttt-lr", 'f', &option.ttt_lr, 0, 10, TRAINED, "learning rate of TTT (0.008)"},
-    {"select", 's', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
+    {"select", 'w', &option.select, 0, 0, TRAINED, "how TTT selects them: nn (the nearest; default) or sift"},
     {"lambda", 'f', &option.lambda, 1e-6, 1e6, TRAINED,
      "noise of SIFT: with more it selects nearer sequences, and these again (0.01)"},
     {"prompts", 'n', &option.prompts, 1, 1e9, " eval ", "so many prompts, evenly spaced among all (all)"},
@@ -99,16 +99,16 @@ static const ttmm_option options[] = {
     {"context", 'i', &option.context, 2, 1 << 22, " info ", "tokens of prompt and answer (1024; at most the model's)"},
     {"context", 'i', &option.context, 2, 1 << 22, " export ",
      "tokens of prompt and answer that RAM is told for (64; at most the model's)"},
-    {"dtype", 's', &option.dtype, 0, 0, " merge ", "how weights are stored: f32, f16 or bf16 (as computed: f32)"},
-    {"dtype", 's', &option.dtype, 0, 0, " export ", "how weights are stored: f32 or bf16 (f32)"},
+    {"dtype", 'w', &option.dtype, 0, 0, " merge ", "how weights are stored: f32, f16 or bf16 (as computed: f32)"},
+    {"dtype", 'w', &option.dtype, 0, 0, " export ", "how weights are stored: f32 or bf16 (f32)"},
     {"output", 'o', &option.output, 0, 0, " merge trace tokenize ", "(-o) where to write"},
     {"output", 'o', &option.output, 0, 0, " export ", "(-o) where to write: F.h (C), F.bin (bytes)"},
     {"seed", 'i', &option.seed, 0, 2147483647, TRAINED, "of all random numbers (1)"},
-    {"shape", 's', &option.shape, 0, 0, " bench ",
+    {"shape", 'w', &option.shape, 0, 0, " bench ",
      "random weights of dim,layers,heads,kv,intermediate,vocab instead of MODEL"},
-    {"only", 's', &option.only, 0, 0, " eval ", "some of " TABLE_ROWS " (all)"},
-    {"only", 's', &option.only, 0, 0, " bench ", "some of " WORKS " (all)"},
-    {"only", 's', &option.only, 0, 0, " witness ", "some of " STAGES " (all)"},
+    {"only", 'w', &option.only, 0, 0, " eval ", "some of " TABLE_ROWS " (all)"},
+    {"only", 'w', &option.only, 0, 0, " bench ", "some of " WORKS " (all)"},
+    {"only", 'w', &option.only, 0, 0, " witness ", "some of " STAGES " (all)"},
     {"length", 'n', &option.length, 4, 1 << 20, " witness ", "tokens of the longest sequence (40)"},
     {"steps", 'i', &option.steps, 1, 1 << 20, " witness ", "of an expert's training (20)"},
     {"each", 'b', &option.lines, 0, 1, " witness ", "a line for each tensor, instead of each stage"},
@@ -644,10 +644,13 @@ static void verb_generate(void)
     if (instead > 1) FAIL(TTMM_BAD_USE, "--adapter, --ttt and --no-experts exclude each other");
     if (instead && (option.merge || option.active))
         FAIL(TTMM_BAD_USE, "--merge and --active are for experts, which take no part here");
-    if ((option.encoder || option.query) && (option.adapter || option.no_experts))
-        FAIL(TTMM_BAD_USE, "--encoder and --query are for choosing experts or neighbours, which take no part here");
-    if (instead && (option.experts || option.centroids || sets_weights()))
-        FAIL(TTMM_BAD_USE, "--experts, --centroids, --beta, --tau and --max are for experts, which take no part here");
+    if ((option.encoder || option.query || option.prefix != usual.prefix) && (option.adapter || option.no_experts))
+        FAIL(TTMM_BAD_USE,
+             "--encoder, --query and --prefix are for choosing experts or neighbours, which take no part here");
+    if ((option.adapter || option.no_experts) && (option.experts || option.centroids))
+        FAIL(TTMM_BAD_USE, "--experts and --centroids are for experts, which take no part here");
+    if (instead && sets_weights())
+        FAIL(TTMM_BAD_USE, "--beta, --tau and --max are for weighing experts, which take no part here");
     if (!option.ttt && (option.neighbours != usual.neighbours || option.epochs != usual.epochs ||
                         option.ttt_lr != usual.ttt_lr || option.select != usual.select))
         FAIL(TTMM_BAD_USE, "--neighbours, --passes, --ttt-lr, --select and --lambda are for --ttt");
@@ -671,16 +674,16 @@ static void verb_generate(void)
 
 /* ---- merge ------------------------------------------------------------------------------------------------------- */
 
-/* Whether both names are of one folder, however they are spelled: a file made in one is in the other. */
+/* Whether both names are of one folder, however they are spelled: a file made in one, which has a model, is in the
+ * other. */
 static int same_folder(const char *a, const char *b)
 {
-    static const char file[] = "same-folder.tmp";
+    static const char file[] = "ttmm-same-folder.tmp";
     char path[4200];
     snprintf(path, sizeof path, "%s/%s", a, file);
-    FILE *f = ttmm_open(path, "wb");
-    if (f) fclose(f); /* else it is not there yet, or cannot be written */
-    const int same = f && ttmm_exists(b, file);
-    if (f) ttmm_remove(a, file);
+    fclose(open_output(path));
+    const int same = ttmm_exists(b, file);
+    ttmm_remove(a, file);
     return same;
 }
 
@@ -692,10 +695,11 @@ static void refuse_to_overwrite(const char *folder)
     const int whole = ttmm_exists(folder, "model.safetensors");
     snprintf(path, sizeof path, "%s/model.safetensors", folder);
     if (whole) check(ttmm_note(note, sizeof note, path, &err));
-    if (same_folder(folder, model.folder) || ttmm_exists(folder, "corpus.safetensors") ||
-        ttmm_exists(folder, "train.lock") || ttmm_exists(folder, "checkpoint/base.safetensors") ||
-        ttmm_exists(folder, "experts/0/adapter_config.json") || ttmm_exists(folder, "model.safetensors.index.json") ||
-        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json") && !begun))
+    if (ttmm_exists(folder, "corpus.safetensors") || ttmm_exists(folder, "train.lock") ||
+        ttmm_exists(folder, "checkpoint/base.safetensors") || ttmm_exists(folder, "experts/0/adapter_config.json") ||
+        ttmm_exists(folder, "model.safetensors.index.json") ||
+        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json") && !begun) ||
+        (whole && same_folder(folder, model.folder)))
         FAIL(TTMM_BAD_USE, "%s: holds a model that merge has not written, which would be lost: choose another folder",
              folder);
 }
@@ -717,15 +721,18 @@ static void verb_merge(void)
     refuse_to_overwrite(option.output);
     choose_experts();
     check(ttmm_combine(&model.with, TTMM_DENSE, &err));
-    const int merged = ttmm_exists(option.output, "model.safetensors");
-    if (merged) ttmm_remove(option.output, "model.safetensors"); /* never beside another one's config.json */
+    if (ttmm_exists(option.output, "model.safetensors")) { /* what was merged there before must not stand beside this */
+        ttmm_remove(option.output, "config.json");
+        for (size_t i = 0; i < KEPT; i++) ttmm_remove(option.output, kept[i]);
+        ttmm_remove(option.output, "model.safetensors"); /* last: while it stands, the folder is merge's */
+    }
     const int code = ttmm_model_write(&model.base, option.output, type, "merged", &err);
-    if (code) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
-    check(code);
     const size_t written = model.base.config.vocab == TTMM_BYTES ? 2 : 0; /* of these, with the model */
+    if (code) ttmm_remove(option.output, "config.json"); /* alone, it would be taken for another model's */
+    for (size_t i = 0; i < written && code; i++) ttmm_remove(option.output, kept[i]);
+    check(code);
     for (size_t i = 0; i < KEPT; i++)
         if (ttmm_exists(model.folder, kept[i])) check(ttmm_copy(option.output, model.folder, kept[i], &err));
-        else if (merged && i >= written) ttmm_remove(option.output, kept[i]); /* of what was merged there before */
     if (!quiet) fprintf(stderr, "%s: the base model with %zu experts merged in\n", option.output, model.with.mix.n);
 }
 
@@ -1141,15 +1148,18 @@ static void open_each(void)
     size_t n = 0, taken = 0;
     for (size_t i = 0; i < eval.n; i++)
         if (strpbrk(eval.prompt[i].file, "\t\n"))
-            FAIL(TTMM_BAD_USE, "--each: the name of a file has a tab or a line break, which would be its lines' own");
+            FAIL(TTMM_BAD_USE,
+                 "--each: %s has a tab or a line break in its name, which separate columns and lines there",
+                 eval.prompt[i].file);
     snprintf(first, sizeof first, "# run eval %016llx\n", (unsigned long long)fingerprint());
     FILE *f = ttmm_open(option.each, "rb");
     char *text = f ? read_stream(&n, f, option.each) : NULL;
     if (f) fclose(f);
-    if (n < strlen(first) && text && memcmp(text, first, n) == 0) n = 0; /* not even that was written whole */
+    const int cut = n > 0 && n < strlen(first) && memcmp(text, first, n) == 0; /* not even that was written whole */
+    if (cut) n = 0;
     if (n > 0 && strncmp(text, first, strlen(first)) != 0)
         FAIL(TTMM_BAD_INPUT,
-             "%s: is no list of this evaluation's results: the model, the text or the settings were others",
+             "%s: is no list of this evaluation's results: the model, the text, the settings or the build were others",
              option.each);
     for (char *line = text, *end; n > 0 && (end = memchr(line, '\n', (size_t)(text + n - line))) != NULL;
          *end = '\n', line = end + 1) {
@@ -1160,13 +1170,13 @@ static void open_each(void)
         *end = 0; /* sscanf measures all that it is given */
         if (sscanf(line, "%zu\t%*[^\t\n]\t%31[^\t\n]\t%zu\t%d\t%zu\t%lf\t%lf%n", &i, name, &active, &expert, &tokens,
                    &nll, &seconds, &whole) != 7 ||
-            line[whole] || i >= eval.n || tokens != eval.prompt[i].scored)
+            line + whole != end || i >= eval.n || tokens != eval.prompt[i].scored)
             continue;
         for (eval_method *m = methods; m < methods_end; m++)
             if (strcmp(m->name, name) == 0) m->score[i] = (eval_score){1, expert, active, nll, seconds}, taken++;
     }
     if (taken && !quiet) fprintf(stderr, "%s: %zu results are there already\n", option.each, taken);
-    eval.each = ttmm_open(option.each, n > 0 ? "ab" : "wb");
+    eval.each = ttmm_open(option.each, cut ? "wb" : "ab");
     if (eval.each == NULL) FAIL(TTMM_NO_ROOM, "%s: cannot be written", option.each);
     if (n == 0) fprintf(eval.each, "%s%s", first, columns);
     else if (text[n - 1] != '\n') fputs("\tcut\n", eval.each); /* a number, it may be, of which digits are missing */

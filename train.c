@@ -62,7 +62,7 @@ static const ttmm_option options[] = {
     {"epochs", 'i', &option.epochs, 1, 10000, LORA, "epochs over the sequences (5)"},
     {"expert-lr", 'f', &option.expert_lr, 0, 10, LORA, "peak learning rate of the adapters (0.01)"},
     {"expert-batch", 'n', &option.expert_batch, 1, 65536, LORA, "sequences a step (2)"},
-    {"only", 's', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
+    {"only", 'w', &option.only, 0, 0, " experts ", "train expert A or experts A-B only"},
     {"jobs", 'i', &option.jobs, 1, 1024, " experts all ",
      "experts trained at once (as many as threads, if a quarter of the memory holds them); no result depends on it"},
     {"seed", 'i', &option.seed, 0, 2147483647, EVERY, "of all random numbers (1)"},
@@ -534,8 +534,6 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer, int 
     const int no_text = tokenizer == ttmm_tokenizer_of_ids();
     char settings[512], note[1024], embeddings[32], of_ids[40] = "";
     const double began = ttmm_seconds();
-    check(ttmm_make_folder(model, &err)); /* the lock is in it */
-    begin_stage(TTMM_ALONE);
     ttmm_encoder *encoder = load_encoder(no_text);
     snprintf(embeddings, sizeof embeddings, no_text ? "of ids" : "built-in");
     if (encoder) snprintf(embeddings, sizeof embeddings, "encoder %s", ttmm_encoder_fingerprint(encoder));
@@ -544,6 +542,8 @@ static void stage_index(ttmm_corpus *text, const ttmm_tokenizer *tokenizer, int 
         snprintf(embeddings, sizeof embeddings, "%016" PRIx64,
                  ttmm_hash(text->embedding, text->n_sequences * text->dim));
     }
+    check(ttmm_make_folder(model, &err)); /* the lock is in it */
+    begin_stage(TTMM_ALONE);
     if (vocab && !no_text && !option.embeddings)
         snprintf(of_ids, sizeof of_ids, " tokenizer %016" PRIx64, ttmm_tokenizer_hash(tokenizer, vocab));
     snprintf(settings, sizeof settings, "index: text %016" PRIx64 " files %zu names %016" PRIx64 " embeddings %s%s%s",
@@ -597,16 +597,17 @@ static void cluster_corpus(ttmm_corpus *c, size_t K, const char *index, const ch
     if (!quiet) print_cluster_sizes(c, K);
 }
 
-/* Written again with its clusters, the text's file would have embeddings of less or more digits than its note says. */
+/* The text's file is written again, with its clusters: by other numbers than its note says. */
 static void refuse_other_arithmetic(const char *index)
 {
     static const char *const word[] = {" f64", " fast"};
     for (size_t i = 0; i < 2; i++)
         if ((strstr(index, word[i]) != NULL) != (strstr(ARITHMETIC, word[i]) != NULL))
-            FAIL(TTMM_BAD_INPUT,
-                 "%.200s/corpus.safetensors: was made with \"%.180s\", by a train that computes with "
-                 "other numbers than this one: cluster with that, or index again",
-                 model, index);
+            FAIL(
+                TTMM_BAD_INPUT,
+                "%.200s/corpus.safetensors: was made with \"%.180s\", by a train that computes with other numbers than "
+                "this one: cluster with that, or index again",
+                model, index);
 }
 
 static void stage_cluster(void)
@@ -617,7 +618,6 @@ static void stage_cluster(void)
     begin_stage(TTMM_ALONE);
     check(ttmm_corpus_read(&c, model, 1 << 28, &err)); /* of any vocabulary */
     read_note(index, "corpus.safetensors");
-    if (strncmp(index, "index: ", 7) == 0) refuse_other_arithmetic(index);
     const size_t n = c.n_sequences, usual = n < 40 ? 1 : n < 2000 ? n / 20 : 100;
     const size_t K = option.experts ? option.experts : usual;
     snprintf(settings, sizeof settings, "cluster: experts %zu seed %d of %.300s", K, option.seed, index);
@@ -627,6 +627,7 @@ static void stage_cluster(void)
     } else {
         refuse_if_trained("clustering", 0);
         refuse_foreign_centroids();
+        if (strncmp(index, "index: ", 7) == 0) refuse_other_arithmetic(index);
         cluster_corpus(&c, K, index, settings);
         note_stage("cluster", began, 0, 0, "clusters and centroids: centroids.safetensors");
     }

@@ -8421,13 +8421,17 @@ static void close_beside(json beside[BESIDE])
     for (int i = 0; i < BESIDE; i++) json_close(&beside[i]);
 }
 
-/* The token of tokenizer.json's padding, which transformers adds, too. */
-static int padding_of(const json *j) { return json_find(j, json_find(j, 0, "padding"), "pad_token"); }
+/* The token of tokenizer.json's padding, which transformers adds where no file beside it has one. */
+static int padding_of(const json *j, const json beside[BESIDE])
+{
+    for (int i = 0; i < ADDED_MAP; i++)
+        if (beside[i].n && json_key(&beside[i], 0, "pad_token") >= 0) return -1;
+    return json_find(j, json_find(j, 0, "padding"), "pad_token");
+}
 
 /* Room for what read_beside adds: a named token is there once, and looked for twice. */
-static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json *j, const json beside[BESIDE])
+static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json *j, int pad, const json beside[BESIDE])
 {
-    const int pad = padding_of(j);
     if (pad >= 0) *text_bytes = add_size(*text_bytes, 2 * (j->node[pad].end - j->node[pad].start)), tok->n_added += 2;
     for (int i = 0; i < BESIDE; i++) {
         *text_bytes = add_size(*text_bytes, mul_size(2, beside[i].bytes));
@@ -8438,14 +8442,15 @@ static void add_room_beside(ttmm_tokenizer *tok, size_t *text_bytes, const json 
 /* tokenizer_config.json's list of all added tokens, by which no other file counts; -1: there is none. */
 static int decoder_of(const json *config) { return config->n ? json_find(config, 0, "added_tokens_decoder") : -1; }
 
-/* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. */
-static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *tokenizer, const json *beside, ttmm_error *err)
+/* In tokenizer_config.json those are added_tokens_decoder, and keys that end in _token or _tokens. pad: padding_of
+ * tokenizer.json, or -1 */
+static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *tokenizer, int pad, const json *beside,
+                       ttmm_error *err)
 {
     static const char *const elsewhere[][2] = {{"tokenizer_file fast_tokenizer_files", "null"}};
     const json *j = &beside[CONFIG];
     const int decoder = decoder_of(j);
-    int code = read_named(tok, used, tokenizer, padding_of(tokenizer), -1, err);
-    if (code == TTMM_OK && j->n) code = check_values(j, elsewhere, 1, err);
+    int code = j->n ? check_values(j, elsewhere, 1, err) : TTMM_OK;
     if (code) return code;
     if (j->n && json_true(j, 0, "split_special_tokens"))
         return refuse(err, j->path, "split_special_tokens is true, expected false");
@@ -8464,7 +8469,7 @@ static int read_beside(ttmm_tokenizer *tok, size_t *used, const json *tokenizer,
     j = &beside[ADDED_MAP];
     for (int i = j->n && decoder < 0 ? json_child(j, 0) : -1; i >= 0 && code == TTMM_OK; i = json_next_key(j, i))
         code = read_named(tok, used, j, i, -1, err);
-    return code;
+    return code ? code : read_named(tok, used, tokenizer, pad, -1, err);
 }
 
 /* The parts of the file in which nothing but one form is understood. */
@@ -8526,7 +8531,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
                                ttmm_error *err)
 {
     const int model = json_find(j, 0, "model"), added = json_find(j, 0, "added_tokens");
-    const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges");
+    const int vocab = json_find(j, model, "vocab"), merges = json_find(j, model, "merges"), pad = padding_of(j, beside);
     ttmm_tokenizer like = {.end = c->n_ends ? c->end[0] : -1, .vocab = c->vocab};
     int code = check_tokenizer(j, err);
     if (code) return code;
@@ -8542,7 +8547,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     like.ignore_merges = json_true(j, model, "ignore_merges");
     /* An added token is there by its NFC, too, thrice as long at most. What is left is read_merges' scratch. */
     size_t text_bytes = mul_size(4, j->bytes), used = 0, next = 0;
-    add_room_beside(&like, &text_bytes, j, beside);
+    add_room_beside(&like, &text_bytes, j, pad, beside);
     arena a = {0};
     take(&a, 1, sizeof like);
     like.place_room = table_room(like.n_added);
@@ -8556,7 +8561,7 @@ static int read_tokenizer_json(ttmm_tokenizer **tokenizer, const json *j, const 
     if (code == TTMM_OK) code = read_vocabulary(tok, &used, j, vocab, err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(tok, &used, &next, j, i, err);
-    if (code == TTMM_OK) code = read_beside(tok, &used, j, beside, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, j, pad, beside, err);
     if (code == TTMM_OK) code = read_decoder(tok, j, err);
     if (code == TTMM_OK) code = read_merges(tok, j, merges, tok->text + used, err);
     if (code == TTMM_OK) code = read_pre_tokenizer(tok, j, err);
@@ -8723,12 +8728,13 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     int class, code = read_class(&class, &beside[CONFIG], mpnet, err);
     if (code == TTMM_OK) code = check_wordpiece(j, &beside[CONFIG], class != AS_SAVED, err);
     if (code) return code;
+    const int pad = class == AS_SAVED ? padding_of(j, beside) : -1; /* the others have one by default */
     if (!json_integer(j, longest, &most) || most < 1 || most > 100000)
         return json_refuse(j, "max_input_chars_per_word", longest, "1 to 100000", err);
     if (json_text(like.prefix, sizeof like.prefix, j, prefix) >= sizeof like.prefix)
         return json_refuse(j, "continuing_subword_prefix", prefix, "a few letters, as ##", err);
     if (like.n < words + like.n_added) like.n = words + like.n_added;
-    add_room_beside(&like, &text_bytes, j, beside);
+    add_room_beside(&like, &text_bytes, j, pad, beside);
     like.n_words = words, like.word_room = table_room(words), like.place_room = table_room(like.n_added);
     like.most = (size_t)most;
     like.clean = json_true(j, normalizer, "clean_text"), like.lower = json_true(j, normalizer, "lowercase");
@@ -8759,7 +8765,7 @@ static int read_wordpiece(ttmm_tokenizer **tokenizer, size_t *bytes, const json 
     if (tok->unknown < 0) return json_refuse(j, "unk_token", unknown, "a token of the vocabulary", err);
     for (int i = json_child(j, added); i >= 0 && code == TTMM_OK; i = j->node[i].next)
         code = read_added(tok, &used, &next, j, i, err);
-    if (code == TTMM_OK) code = read_beside(tok, &used, j, beside, err);
+    if (code == TTMM_OK) code = read_beside(tok, &used, j, pad, beside, err);
     for (size_t i = 0; i < tok->n_added && code == TTMM_OK; i++) /* a text with it would be refused */
         if (tok->added[i].why)
             code = refuse(err, j->path, "token %.*s: %s", (int)tok->added[i].length, tok->added[i].text,
@@ -9518,7 +9524,7 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
     errno = 0;
     if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
-    const int path = o->type == 's' || o->type == 'o';
+    const int path = strchr("swo", o->type) != NULL;
     int good = 1;
     if (o->type == 'f') good = read_number(&x, text, strlen(text));
     else if (!path) x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;

@@ -958,7 +958,8 @@ typedef struct {
 
 typedef struct {
     const char *name;   /* without the dashes */
-    char type;          /* 'i' int, 'l' long, 'n' size_t, 'f' double, 's' text, 'o' a path written to, 'b' a flag */
+    char type;          /* 'i' int, 'l' long, 'n' size_t, 'f' double, 's' text, 'w' word, 'o' a path written to, 'b' a
+                           flag without argument */
     void *value;        /* int, long, size_t, double, const char * or int */
     double least, most; /* of numbers */
     const char *verbs;  /* the verbs it belongs to, between blanks: " base all " */
@@ -975,7 +976,7 @@ typedef struct {
 
 /* Take a command line apart: verb, then options (which set their values) and arguments in any order; -- ends the
  * options. A number is read whole or refused, an option's empty value or an empty first argument is refused, and a path
- * that is to be written where another word of the command line names the same file.
+ * that is to be written if an argument that is a file, or an option's text ('s', 'o'), is the same.
  *   *verb: its index; n_verbs if none was given    argument [argc] overwritten, in order; *n: their number
  * Returns 1 if help is asked for (-h, --help, or nothing at all). TTMM_BAD_USE: the sentence names the word. */
 int ttmm_command(size_t *verb, const char **argument, size_t *n, const ttmm_program *p, int argc, char *const *argv,

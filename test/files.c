@@ -838,22 +838,27 @@ static void names(void)
 static int count, quiet;
 static long steps;
 static double rate;
-static const char *name, *rest[20];
+static const char *name, *text_file, *how = "usual", *rest[20];
 static size_t n_rest, items;
 
 static int parse(const char *line) /* the arguments of go, with | between them */
 {
-    static const ttmm_option table[] = {
-        {"count", 'i', &count, -5, 1e5, " go run ", ""}, {"steps", 'l', &steps, 0, 1e9, " go ", ""},
-        {"rate", 'f', &rate, 0, 10, " forgo go ", ""},   {"quiet", 'b', &quiet, 0, 1, " run go ", ""},
-        {"output", 's', &name, 0, 0, " go ", ""},        {"only", 'i', &count, 0, 9, " forgo ", ""},
-        {"items", 'n', &items, 1, 1e9, " go ", ""}};
+    static const ttmm_option table[] = {{"count", 'i', &count, -5, 1e5, " go run ", ""},
+                                        {"steps", 'l', &steps, 0, 1e9, " go ", ""},
+                                        {"rate", 'f', &rate, 0, 10, " forgo go ", ""},
+                                        {"quiet", 'b', &quiet, 0, 1, " run go ", ""},
+                                        {"output", 'o', &name, 0, 0, " go ", ""},
+                                        {"only", 'i', &count, 0, 9, " forgo ", ""},
+                                        {"items", 'n', &items, 1, 1e9, " go ", ""},
+                                        {"text", 's', &text_file, 0, 0, " go ", ""},
+                                        {"how", 'w', &how, 0, 0, " go ", ""}};
     static char text[600];
     static const ttmm_verb verbs[] = {{"go", "THING...", "", 0, 10}, {"run", "", "", 0, 0}, {"forgo", "", "", 1, 2}};
-    static const ttmm_program program = {"test", verbs, 3, table, 7};
+    static const ttmm_program program = {"test", verbs, 3, table, 9};
     char *argument[22] = {"test", "go", text};
     size_t verb;
     int n = 3;
+    name = text_file = NULL, how = "usual";
     snprintf(text, sizeof text, "%s", line);
     for (char *p = text; *p; p++)
         if (*p == '|') *p = 0, argument[n++] = p + 1;
@@ -906,6 +911,10 @@ static void options(void)
     GIVES("no value", parse("--output="), TTMM_BAD_USE, "--output is empty", "");
     GIVES("an empty folder", parse("|a"), TTMM_BAD_USE, "first argument is empty", "THING...");
     CHECK(DONE(parse("a|")) && n_rest == 2 && strcmp(rest[1], "") == 0); /* a prompt, say */
+    GIVES("a text, too", parse("a|--text|f|-o|f"), TTMM_BAD_USE, "--output is f, which the command line names twice",
+          "");
+    GIVES("a file, too", parse("ttmm.h|-o|ttmm.h"), TTMM_BAD_USE, "--output is ttmm.h", "");
+    DONE(parse("no file|-o|no file")), DONE(parse("a|--how|f|-o|f")), DONE(parse("a|-o|usual"));
 }
 
 /* Whichever dimensions are at their limit: sizes are true or as large as can be, and what is too large is not made. */

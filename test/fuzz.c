@@ -487,7 +487,7 @@ static void fuzz_command(const unsigned char *s, size_t n)
     const ttmm_option options[] = {
         {"steps", 'i', &whole, -2, 7, " eval ", ""}, {"l", 'l', &number, 0, 9, " eval ", ""},
         {"n", 'n', &size, 1, 1e9, " info ", ""},     {"x", 'f', &x, -1, 1, " eval info ", ""},
-        {"output", 's', &text, 0, 0, " info ", ""},  {"quiet", 'b', &flag, 0, 0, " info ", ""},
+        {"output", 'o', &text, 0, 0, " info ", ""},  {"quiet", 'b', &flag, 0, 0, " info ", ""},
         {"x", 'i', &whole, 0, 1, " base ", ""}};
     const ttmm_program p = {"run", verbs, 2, options, sizeof options / sizeof *options};
     char *words = malloc(n + 1), *word[40];
