@@ -6248,6 +6248,9 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         {"intermediate_size", &c->intermediate, 0},
         {"max_position_embeddings", &c->context, json_equal(j, type, "qwen2") ? 32768 : 2048},
     };
+    c->biases = json_equal(j, type, "qwen2");
+    if (!c->biases && !json_equal(j, type, "llama"))
+        return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
     for (size_t i = 0; i < sizeof field / sizeof *field; i++) {
         uint64_t u;
         const int node = json_find(j, 0, field[i].key);
@@ -6255,9 +6258,6 @@ static int read_config_json(ttmm_config *c, const json *j, ttmm_error *err)
         else if (json_integer(j, node, &u) && u <= INT_MAX) *field[i].value = (int)u;
         else return json_refuse(j, field[i].key, node, "a count", err);
     }
-    c->biases = json_equal(j, type, "qwen2");
-    if (!c->biases && !json_equal(j, type, "llama"))
-        return json_refuse(j, "model_type", type, "\"llama\" or \"qwen2\"", err);
     static const char *const table[][2] = {
         {"hidden_act", "\"silu\""},
         {"mlp_bias", "false"},
@@ -6841,8 +6841,8 @@ static int read_adapter_settings(adapter_settings *a, const json *j, ttmm_error 
 {
     static const char *const table[][2] = {
         {"peft_type", "\"LORA\""},
-        {"bias", "\"none\""},
-        {"use_dora use_qalora fan_in_fan_out lora_bias", "false"},
+        {"bias", "\"none\", \"all\" or \"lora_only\""}, /* if there are any, they are among the tensors, and refused */
+        {"use_dora use_qalora lora_bias", "false"},
         {"layer_replication arrow_config alora_invocation_tokens modules_to_save use_bdlora kasa_config "
          "monteclora_config trainable_token_indices target_parameters",
          "null"},
@@ -7328,7 +7328,8 @@ int ttmm_trainer_load(ttmm_trainer *t, const char *path, const char *settings, t
  * transformers reads more files beside it. What they change shows only in texts that hold certain tokens, so those
  * texts are refused, as is one with a token past the model's vocabulary. (transformers 5 has classes, LlamaTokenizer,
  * GPT2Tokenizer and Qwen2Tokenizer among them, that build steps of their own around the file's vocabulary and merges
- * whatever the rest of it says; where tokenizer_config.json names one, tokenizer.json counts here, as in tokenizers.)
+ * whatever the rest of it says: where tokenizer_config.json names one, and for all of model_type qwen2. Here
+ * tokenizer.json counts, as in tokenizers and transformers 4: by it the models were trained.)
  *
  * What is a letter (\p{L}), a number (\p{N}) and NFC come from tables of Unicode, which stand packed at the end of this
  * file; test/unicode.py makes them, and says how a number is written and of which versions of Unicode they are. */
@@ -8482,7 +8483,8 @@ static int check_tokenizer(const json *j, ttmm_error *err)
         return refuse_type(j, "the model", model, "BPE", err);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         const int node = json_find(j, model, refused[i]);
-        if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, ""))
+        double x;
+        if (node >= 0 && json_type(j, node) != 'f' && !json_equal(j, node, "") && !(json_number(j, node, &x) && x == 0))
             return refuse(err, j->path, "%s is set, which is not supported", refused[i]);
     }
     if (json_type(j, vocab) != '{') return refuse(err, j->path, "the model's vocab is missing or not an object");

@@ -510,6 +510,7 @@ static void config_defaults(void)
 static void model_refused(void)
 {
     refuses("config.json", "config.json", llama,
+            "'llama', 'hidden_size'|'gpt2', 'n_embd'|model_type; "
             "'llama'|'mistral'|model_type; 'model_type': 'llama', ||model_type; 'hidden_size': 8, ||hidden_size; "
             "'num_hidden_layers': 3, ||num_hidden_layers; 'num_attention_heads': 4, ||num_attention_heads; "
             "'vocab_size': 257, ||vocab_size; 'intermediate_size': 6, ||intermediate_size; : 8|: 8.5|hidden_size; "
@@ -573,7 +574,7 @@ static void model_in_shards(void)
  * that does not fit the tensors, is refused. */
 static void lora_folder(void)
 {
-    const char peft[] = "{'alpha_pattern': {}, 'auto_mapping': null, 'bias': 'none', 'fan_in_fan_out': false, "
+    const char peft[] = "{'alpha_pattern': {}, 'auto_mapping': null, 'bias': 'all', 'fan_in_fan_out': true, "
                         "'layers_to_transform': null, 'lora_alpha': 16, 'lora_bias': false, 'lora_dropout': 0.0, "
                         "'peft_type': 'LORA', 'r': 3, 'rank_pattern': {}, 'use_dora': false, 'use_rslora': false}";
     ttmm_lora r;
@@ -589,7 +590,7 @@ static void lora_folder(void)
     for (int i = 0; i < 21; i++) CHECK(r.matrix[i].rank == 3 && r.matrix[i].scale == (real)(12.5 / 3));
     ttmm_lora_free(&r);
     refuses("adapter_config.json", "adapter_config.json", peft,
-            "dora': false|dora': true|use_dora; out': false|out': true|fan_; "
+            "dora': false|dora': true|use_dora; 'bias': 'all'|'bias': true|bias; "
             "'r': 3, ||r ; : 3|: 0|r ; : 3|: -3|r ; : 3|: 3.5|r ; : 3|: '3'|r ; : 3|: 5000|r ; : 16|: 1e|; "
             "'lora_alpha': 16, ||lora_alpha; : 16|: '16'|lora_alpha; : 16|: 1e999|lora_alpha; "
             "alpha_pattern': {}|alpha_pattern': {'.*q_proj': 32}|.*q_proj; alpha_pattern': {}|alpha_pattern': "
@@ -1021,7 +1022,7 @@ static void many_keys(void) /* of one hash, if it is a polynomial in 31; and esc
     say("\"");
     for (int i = 0; i < 1000000; i++) say("\\u0041");
     say("\": 0}"), put_large("config.json", 0, 0);
-    REFUSED(ttmm_config_read(&c, FOLDER, &err), "hidden_size", "missing");
+    REFUSED(ttmm_config_read(&c, FOLDER, &err), "model_type", "missing");
     say("{"); /* keys that belong in one place of the table */
     for (int i = 0, found = 0; found <= FARTHEST; i++) {
         char key[20];

@@ -1004,6 +1004,7 @@ static void tokenizers_refused(void)
         {"'truncation':null", "'truncation':{'direction':'Right','max_length':2,'strategy':'LongestFirst','stride':0}",
          0},
         {"'dropout':null", "'dropout':0.1", "dropout"},
+        {"'dropout':null", "'dropout':0.0", 0},
         {"'continuing_subword_prefix':''", "'continuing_subword_prefix':'##'", "continuing_subword_prefix"},
         {"'end_of_word_suffix':''", "'end_of_word_suffix':'</w>'", "end_of_word_suffix"},
         {"'lstrip':false", "'lstrip':true", 0}, /* texts with that token are not read */
