@@ -635,7 +635,7 @@ static void generate_with_experts(void)
 }
 
 /* Whether an option for the weights of experts is given. */
-static int sets_weights(void) { return option.beta || option.tau != usual.tau || option.max != usual.max; }
+static int sets_weights(void) { return option.beta != 0 || option.tau != usual.tau || option.max != usual.max; }
 
 static void verb_generate(void)
 {
