@@ -1,7 +1,7 @@
 /* run.c - the test-time side of ttmm: route a prompt to the experts, merge them, decode, and measure it all against the
  * base model, the fine-tuned baseline and test-time training. It parses arguments, loads what a verb needs and prints
  * tables; the mathematics is in ttmm.c. Results go to standard output, notes and progress to standard error. Its
- * 2,100 lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
+ * 2,200 lines are twelve verbs, a fifth of them the paper's table, whose prompts may be answered several at once. */
 #define TTMM_PROGRAM "run"
 #include "ttmm.h"
 

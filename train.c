@@ -603,11 +603,10 @@ static void refuse_other_arithmetic(const char *index)
     static const char *const word[] = {" f64", " fast"};
     for (size_t i = 0; i < 2; i++)
         if ((strstr(index, word[i]) != NULL) != (strstr(ARITHMETIC, word[i]) != NULL))
-            FAIL(
-                TTMM_BAD_INPUT,
-                "%.200s/corpus.safetensors: was made with \"%.180s\", by a train that computes with other numbers than "
-                "this one: cluster with that, or index again",
-                model, index);
+            FAIL(TTMM_BAD_INPUT,
+                 "%.200s/corpus.safetensors: was made with \"%.180s\" by another build of train: cluster with that, or "
+                 "index again",
+                 model, index);
 }
 
 static void stage_cluster(void)

@@ -249,7 +249,7 @@ expect 3 "tokenizer.json: is missing" ./run generate test/interop/qwen2 "text"
 [ -e "$T/prompts/train.lock" ] && ok || fail "index: no lock in the folder that it made"
 LC_ALL=C sed 's/embeddings built-in/embeddings of   f64/' "$T/prompts/corpus.safetensors" > "$T/of-double" # as a double build's
 cp -r "$T/prompts" "$T/double" && cp "$T/of-double" "$T/double/corpus.safetensors"
-expect 3 "computes with other numbers" ./train cluster "$T/double" --experts 2
+expect 3 "by another build of train" ./train cluster "$T/double" --experts 2
 ./train cluster "$T/prompts" --experts 2 --quiet
 for f in corpus centroids; do
     LC_ALL=C sed 's/embeddings built-in/embeddings of   f64/' "$T/prompts/$f.safetensors" > "$T/double/$f.safetensors"
