@@ -698,8 +698,8 @@ static void refuse_to_overwrite(const char *folder)
     if (ttmm_exists(folder, "corpus.safetensors") || ttmm_exists(folder, "train.lock") ||
         ttmm_exists(folder, "checkpoint/base.safetensors") || ttmm_exists(folder, "experts/0/adapter_config.json") ||
         ttmm_exists(folder, "model.safetensors.index.json") ||
-        (whole ? strcmp(note, "merged") != 0 : ttmm_exists(folder, "config.json") && !begun) ||
-        (whole && same_folder(folder, model.folder)))
+        (whole ? strcmp(note, "merged") != 0 || same_folder(folder, model.folder)
+               : ttmm_exists(folder, "config.json") && !begun))
         FAIL(TTMM_BAD_USE, "%s: holds a model that merge has not written, which would be lost: choose another folder",
              folder);
 }

@@ -9526,11 +9526,11 @@ static int set_option(const ttmm_option *o, const char *text, ttmm_error *err)
     const int digits = o->type == 'f' ? 6 : 15; /* of the limits, in the sentence: counts whole */
     errno = 0;
     if (*text == 0) return fail(err, TTMM_BAD_USE, "--%s is empty", o->name);
-    const int path = strchr("swo", o->type) != NULL;
+    const int as_it_is = strchr("swo", o->type) != NULL;
     int good = 1;
     if (o->type == 'f') good = read_number(&x, text, strlen(text));
-    else if (!path) x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;
-    if (path) *(const char **)o->value = text;
+    else if (!as_it_is) x = (double)(i = strtol(text, &end, 10)), good = end > text && *end == 0;
+    if (as_it_is) *(const char **)o->value = text;
     else if (!good || errno || !(x >= o->least && x <= o->most))
         return fail(err, TTMM_BAD_USE, "--%s is %s, expected %s from %.*g to %.*g", o->name, text,
                     o->type == 'f' ? "a number" : "a whole number", digits, o->least, digits, o->most);
